@@ -1,0 +1,134 @@
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{HeaderValue, Request, Response, Uri};
+use tonic::body::Body;
+use tonic::transport::{Channel, Endpoint, Error};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tower::Service;
+
+use super::InternalToken;
+use crate::health::State;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a call may take unless its own deadline is shorter.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+const PROBE_INTERVAL: Duration = Duration::from_millis(300);
+const PROBE_TIMEOUT: Duration = Duration::from_millis(800);
+
+/// A channel to the replicas of a service: adds the internal token and goes round those that are healthy.
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct InternalChannel(Arc<Replicas>);
+
+struct Replicas {
+    replicas: Vec<Replica>,
+    next: AtomicUsize,
+    authorization: HeaderValue,
+}
+
+struct Replica {
+    channel: Channel,
+    serving: AtomicBool,
+}
+
+/// A channel to the given replicas. Connections are made when needed, and again whenever they are lost; the health
+/// of each replica is probed from now on.
+pub fn channel(replicas: &[Uri], token: &InternalToken) -> InternalChannel {
+    let mut authorization = HeaderValue::from_str(&token.authorization())
+        // A token with a control character cannot be sent; every call is then refused, which says why.
+        .unwrap_or_else(|_| HeaderValue::from_static("Bearer"));
+    authorization.set_sensitive(true);
+    let connect = |uri: &Uri| Replica {
+        channel: endpoint(uri).connect_lazy(),
+        serving: AtomicBool::new(false),
+    };
+    let replicas = Replicas {
+        replicas: replicas.iter().map(connect).collect(),
+        next: AtomicUsize::new(0),
+        authorization,
+    };
+    let channel = InternalChannel(Arc::new(replicas));
+    for place in 0..channel.0.replicas.len() {
+        tokio::spawn(probe(Arc::downgrade(&channel.0), place));
+    }
+    channel
+}
+
+fn endpoint(uri: &Uri) -> Endpoint {
+    Endpoint::from(uri.clone())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(CALL_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(Duration::from_secs(10))
+        .keep_alive_timeout(Duration::from_secs(3))
+        .keep_alive_while_idle(true)
+}
+
+async fn probe(replicas: std::sync::Weak<Replicas>, place: usize) {
+    while let Some(all) = replicas.upgrade() {
+        let replica = &all.replicas[place];
+        let mut client = HealthClient::new(replica.channel.clone());
+        let check = tokio::time::timeout(PROBE_TIMEOUT, client.check(HealthCheckRequest::default())).await;
+        let serving =
+            check.is_ok_and(|answer| answer.is_ok_and(|a| a.get_ref().status() == ServingStatus::Serving));
+        replica.serving.store(serving, Ordering::Relaxed);
+        drop(all);
+        tokio::time::sleep(PROBE_INTERVAL).await;
+    }
+}
+
+impl InternalChannel {
+    /// Healthy when every replica serves, degraded when some do.
+    pub fn state(&self) -> State {
+        let serving = self
+            .0
+            .replicas
+            .iter()
+            .filter(|r| r.serving.load(Ordering::Relaxed))
+            .count();
+        match serving {
+            0 => State::Unhealthy,
+            n if n == self.0.replicas.len() => State::Healthy,
+            _ => State::Degraded,
+        }
+    }
+
+    /// The next replica that serves; when none is known to, the next one all the same, whose own error then tells.
+    fn pick(&self) -> &Replica {
+        let replicas = &self.0.replicas;
+        let first = self.0.next.fetch_add(1, Ordering::Relaxed);
+        let place = (0..replicas.len())
+            .map(|step| (first + step) % replicas.len())
+            .find(|place| replicas[*place].serving.load(Ordering::Relaxed))
+            .unwrap_or(first % replicas.len());
+        &replicas[place]
+    }
+}
+
+impl Service<Request<Body>> for InternalChannel {
+    type Response = Response<Body>;
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        request
+            .headers_mut()
+            .insert(http::header::AUTHORIZATION, self.0.authorization.clone());
+        let mut channel = self.pick().channel.clone();
+        Box::pin(async move {
+            std::future::poll_fn(|context| channel.poll_ready(context)).await?;
+            channel.call(request).await
+        })
+    }
+}

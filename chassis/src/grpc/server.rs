@@ -1,0 +1,151 @@
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use contract::Outcome;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tonic::{Code, Status};
+use tonic_health::ServingStatus;
+use tracing::Instrument;
+
+use super::{InternalToken, REQUEST_ID};
+use crate::drain::Drain;
+
+/// How long a call may take when the caller sets no shorter deadline.
+const CALL_LIMIT: Duration = Duration::from_secs(30);
+const HEALTH_PREFIX: &str = "/grpc.health.v1.Health/";
+
+/// Serves `services` with health and, if wanted, reflection (v1, and v1alpha which older grpcurl speaks) until the
+/// drain. Every call but health needs the token, those to unknown methods included.
+///
+/// # Errors
+/// When the descriptors or the listener fail.
+pub async fn serve(
+    listener: TcpListener,
+    services: Routes,
+    token: InternalToken,
+    reflection: bool,
+    drain: Drain,
+) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let services = if reflection {
+        with_reflection(services)?
+    } else {
+        services
+    };
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_service_status("", ServingStatus::Serving).await;
+    let ending = drain.clone();
+    tokio::spawn(async move {
+        ending.ending().await;
+        reporter.set_service_status("", ServingStatus::NotServing).await;
+    });
+    let expected: Arc<str> = token.authorization().into();
+    let admitted = services
+        .add_service(health)
+        .into_axum_router()
+        .layer(middleware::from_fn_with_state(expected, admit));
+    let until = drain.clone();
+    let serving = Server::builder()
+        .timeout(CALL_LIMIT)
+        .http2_keepalive_interval(Some(Duration::from_secs(10)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(5)))
+        .max_concurrent_streams(Some(1024))
+        .add_routes(Routes::from(admitted))
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
+            until.stop_accepting().await;
+        });
+    tokio::select! {
+        outcome = serving => Ok(outcome?),
+        // Streams that never end by themselves must not hold the process back.
+        () = overdue(&drain) => Ok(()),
+    }
+}
+
+async fn overdue(drain: &Drain) {
+    drain.stop_accepting().await;
+    tokio::time::sleep(drain.limit()).await;
+}
+
+fn with_reflection(services: Routes) -> Result<Routes, tonic_reflection::server::Error> {
+    let builder = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(contract::FILE_DESCRIPTOR_SET)
+            // So that grpcurl can print the details of a refusal.
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+    };
+    Ok(services
+        .add_service(builder().build_v1()?)
+        .add_service(builder().build_v1alpha()?))
+}
+
+async fn admit(State(expected): State<Arc<str>>, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let given = request.headers().get(http::header::AUTHORIZATION);
+    if !path.starts_with(HEALTH_PREFIX) && !same(given.map(|v| v.as_bytes()), expected.as_bytes()) {
+        let refusal: http::Response<tonic::body::Body> =
+            Status::unauthenticated("the internal token is missing or wrong").into_http();
+        return refusal.into_response();
+    }
+    let request_id = request
+        .headers()
+        .get(REQUEST_ID)
+        .and_then(|id| id.to_str().ok())
+        .unwrap_or_default();
+    let span = tracing::info_span!("call", rpc = path, request_id);
+    next.run(request).instrument(span).await
+}
+
+/// Compares without an early exit, so that the time taken says nothing about the token.
+fn same(given: Option<&[u8]>, expected: &[u8]) -> bool {
+    let Some(given) = given.filter(|given| given.len() == expected.len()) else {
+        return false;
+    };
+    given
+        .iter()
+        .zip(expected)
+        .fold(0, |differences, (a, b)| differences | (a ^ b))
+        == 0
+}
+
+/// Turns what a rule came to into the answer of a call. The one place where a service logs a failure of its own.
+///
+/// # Errors
+/// The failure as it crosses gRPC.
+pub fn answer<T>(outcome: Outcome<T>) -> Result<tonic::Response<T>, Status> {
+    outcome.map(tonic::Response::new).map_err(|failure| {
+        let status = failure.to_status();
+        match status.code() {
+            Code::Internal => tracing::error!(cause = ?failure.cause(), "{failure}"),
+            Code::Unavailable | Code::DeadlineExceeded => {
+                tracing::warn!(cause = ?failure.cause(), "{failure}")
+            }
+            _ => tracing::debug!("{failure}"),
+        }
+        status
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::same;
+
+    #[test]
+    fn only_the_exact_token_is_the_same() {
+        assert!(same(Some(b"Bearer abc"), b"Bearer abc"));
+        for wrong in [
+            None,
+            Some(&b""[..]),
+            Some(b"Bearer ab"),
+            Some(b"Bearer abd"),
+            Some(b"Bearer abcd"),
+        ] {
+            assert!(!same(wrong, b"Bearer abc"));
+        }
+    }
+}

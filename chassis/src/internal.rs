@@ -1,0 +1,89 @@
+//! The internal listener of every process: health, readiness, liveness, metrics. Never exposed outside the cluster.
+
+use std::io;
+
+use axum::extract::State as Shared;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use prometheus::{Encoder, TextEncoder};
+use serde_json::json;
+use tokio::net::TcpListener;
+
+use crate::VERSION;
+use crate::drain::Drain;
+use crate::health::{Health, State};
+
+#[derive(Clone)]
+struct Internal {
+    service: &'static str,
+    health: Health,
+    drain: Drain,
+}
+
+/// Serves the internal routes until the process has drained.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    service: &'static str,
+    health: Health,
+    drain: Drain,
+) -> io::Result<()> {
+    let until = drain.clone();
+    axum::serve(listener, routes(service, health, drain))
+        .with_graceful_shutdown(async move { until.stop_accepting().await })
+        .await
+}
+
+fn routes(service: &'static str, health: Health, drain: Drain) -> Router {
+    Router::new()
+        .route("/internal/health", get(report))
+        .route("/internal/metrics", get(metrics))
+        .route("/livez", get(|| async { "ok" }))
+        .route("/readyz", get(ready))
+        .with_state(Internal {
+            service,
+            health,
+            drain,
+        })
+}
+
+async fn report(Shared(internal): Shared<Internal>) -> Response {
+    let overall = internal.health.overall();
+    let status = if overall == State::Unhealthy {
+        StatusCode::SERVICE_UNAVAILABLE
+    } else {
+        StatusCode::OK
+    };
+    let body = json!({
+        "status": overall,
+        "service": internal.service,
+        "version": VERSION,
+        "dependencies": internal.health.dependencies(),
+    });
+    (status, Json(body)).into_response()
+}
+
+async fn ready(Shared(internal): Shared<Internal>) -> Response {
+    if internal.drain.is_ending() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "ending").into_response();
+    }
+    if internal.health.overall() == State::Unhealthy {
+        return (StatusCode::SERVICE_UNAVAILABLE, "not ready: see /internal/health").into_response();
+    }
+    "ok".into_response()
+}
+
+async fn metrics() -> Response {
+    let mut text = Vec::new();
+    match TextEncoder::new().encode(&prometheus::gather(), &mut text) {
+        Ok(()) => ([("content-type", prometheus::TEXT_FORMAT)], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "metrics could not be written");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}

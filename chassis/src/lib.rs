@@ -1,0 +1,13 @@
+//! What every process of the platform needs to run, and nothing about users: settings, logs, gRPC, health, the
+//! internal listener, drain, the MySQL pool.
+
+pub mod drain;
+pub mod grpc;
+pub mod health;
+pub mod internal;
+pub mod logs;
+pub mod mysql;
+pub mod settings;
+
+/// The version that health answers and logs carry.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,0 +1,285 @@
+//! The MySQL pool, migrations that replicas may start at once, and named transactions.
+//! Works the same on MySQL 8.4 and 9.x and on MariaDB 10.11 and later.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::str::FromStr;
+use std::time::Duration;
+
+use contract::{ErrorCode, Failure, Outcome};
+use http::StatusCode;
+use prometheus::{HistogramVec, IntCounterVec};
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::error::ErrorKind;
+use sqlx::migrate::Migrator;
+use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlSslMode};
+use sqlx::{ConnectOptions, Connection, Executor, MySqlConnection, MySqlPool};
+
+use crate::settings::Env;
+
+/// Seconds that one replica waits while another migrates.
+const MIGRATION_LOCK_SECONDS: i32 = 120;
+/// How often a transaction is tried when the database chose it as the victim of a deadlock.
+const ATTEMPTS: u32 = 5;
+/// The longest that a transaction may take, its repetitions included.
+const TRANSACTION_LIMIT: Duration = Duration::from_secs(10);
+
+/// Where the database is and how a service signs in.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    host: String,
+    port: u16,
+    user: String,
+    password: SecretString,
+    database: String,
+    tls: TlsMode,
+    connections: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct TlsMode(MySqlSslMode);
+
+impl FromStr for TlsMode {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mode = text
+            .parse()
+            .map_err(|_| "must be disabled, preferred, required, verify_ca or verify_identity")?;
+        Ok(TlsMode(mode))
+    }
+}
+
+impl Settings {
+    /// `user` is the service's own database user by default.
+    pub fn read(env: &mut Env, user: &'static str) -> Self {
+        Settings {
+            host: env.value("AUTH_DB_HOST", "127.0.0.1", "Host of the MySQL server"),
+            port: env.value("AUTH_DB_PORT", "3306", "Port of the MySQL server"),
+            user: env.value("AUTH_DB_USER", user, "The service's own database user"),
+            password: env.password("AUTH_DB_PASSWORD", "Password of the database user"),
+            database: env.value("AUTH_DB_NAME", "auth_db", "The schema"),
+            tls: env.value(
+                "AUTH_DB_TLS",
+                "preferred",
+                "`disabled`, `preferred`, `required`, `verify_ca` or `verify_identity`",
+            ),
+            connections: env.number(
+                "AUTH_DB_CONNECTIONS",
+                "10",
+                1..=1000,
+                "Most connections of this process",
+            ),
+        }
+    }
+
+    fn options(&self) -> MySqlConnectOptions {
+        MySqlConnectOptions::new()
+            .host(&self.host)
+            .port(self.port)
+            .username(&self.user)
+            .password(self.password.expose_secret())
+            .database(&self.database)
+            .ssl_mode(self.tls.0)
+            .disable_statement_logging()
+    }
+}
+
+/// Opens the pool. The database may still be away: connections are made when they are needed.
+pub fn pool(settings: &Settings) -> MySqlPool {
+    MySqlPoolOptions::new()
+        .max_connections(u32::try_from(settings.connections).unwrap_or(u32::MAX))
+        .acquire_timeout(Duration::from_secs(3))
+        .idle_timeout(Duration::from_secs(300))
+        .after_connect(|connection, _| {
+            Box::pin(async move {
+                connection
+                    .execute("SET SESSION innodb_lock_wait_timeout = 5")
+                    .await?;
+                connection
+                    .execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+                    .await?;
+                Ok(())
+            })
+        })
+        .connect_lazy_with(settings.options())
+}
+
+/// Why the database cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    #[error("the database refused: {0}")]
+    Database(#[from] sqlx::Error),
+    #[error("a migration failed: {0}")]
+    Migration(#[from] sqlx::migrate::MigrateError),
+    #[error("another replica has held the migration lock for {MIGRATION_LOCK_SECONDS} seconds")]
+    Locked,
+    #[error("sql_mode is {0:?}: STRICT_TRANS_TABLES is missing, so that the server would cut values short")]
+    NotStrict(String),
+}
+
+/// Brings the tables up to date, one replica at a time, and checks that the server refuses what it cannot store.
+/// `bookkeeping` is the service's own table of applied migrations.
+///
+/// # Errors
+/// When the database is away, the lock stays taken, a migration fails, or the SQL mode is not strict.
+pub async fn migrate(
+    pool: &MySqlPool,
+    mut migrator: Migrator,
+    bookkeeping: &'static str,
+) -> Result<(), SetupError> {
+    let mut connection = pool.acquire().await?;
+    let mode: String = sqlx::query_scalar("SELECT @@SESSION.sql_mode")
+        .fetch_one(&mut *connection)
+        .await?;
+    if !mode.contains("STRICT_TRANS_TABLES") && !mode.contains("STRICT_ALL_TABLES") {
+        return Err(SetupError::NotStrict(mode));
+    }
+    // sqlx's own lock asks for an endless wait, which MariaDB answers with NULL; this one works on both.
+    let lock = format!("migrate{bookkeeping}");
+    let got: Option<i64> = sqlx::query_scalar("SELECT GET_LOCK(?, ?)")
+        .bind(&lock)
+        .bind(MIGRATION_LOCK_SECONDS)
+        .fetch_one(&mut *connection)
+        .await?;
+    if got != Some(1) {
+        return Err(SetupError::Locked);
+    }
+    migrator.set_locking(false);
+    migrator.dangerous_set_table_name(bookkeeping);
+    let outcome = migrator.run_direct(None, &mut *connection, false).await;
+    let _: Option<i64> = sqlx::query_scalar("SELECT RELEASE_LOCK(?)")
+        .bind(&lock)
+        .fetch_one(&mut *connection)
+        .await?;
+    Ok(outcome?)
+}
+
+/// Whether the database answers.
+pub async fn probe(pool: &MySqlPool) -> crate::health::State {
+    let answer = async { pool.acquire().await?.ping().await };
+    if answer.await.is_ok() {
+        crate::health::State::Healthy
+    } else {
+        crate::health::State::Unhealthy
+    }
+}
+
+/// What a transaction does: a future that borrows the connection.
+pub type Work<'c, T> = Pin<Box<dyn Future<Output = Outcome<T>> + Send + 'c>>;
+
+/// Runs a named transaction: committed when `work` succeeds, rolled back when it fails, repeated when the database
+/// chose it as the victim of a deadlock or a lock wait took too long, and bounded in time. `work` must have no
+/// effect outside the transaction. Dropping the future rolls back.
+///
+/// # Errors
+/// What `work` fails with; GW001 when the database is away; GW002 when it takes too long.
+pub async fn transaction<T, F>(pool: &MySqlPool, name: &'static str, mut work: F) -> Outcome<T>
+where
+    F: for<'c> FnMut(&'c mut MySqlConnection) -> Work<'c, T>,
+{
+    let timer = metrics().seconds.with_label_values(&[name]).start_timer();
+    let attempts = async {
+        let mut attempt = 1;
+        loop {
+            match once(pool, &mut work).await {
+                Err(failure) if attempt < ATTEMPTS && is_contention(&failure) => {
+                    metrics().repeated.with_label_values(&[name]).inc();
+                    tokio::time::sleep(Duration::from_millis(10 * u64::from(attempt))).await;
+                    attempt += 1;
+                }
+                outcome => return outcome,
+            }
+        }
+    };
+    let outcome = tokio::time::timeout(TRANSACTION_LIMIT, attempts).await;
+    timer.observe_duration();
+    outcome.unwrap_or_else(|_| Err(Failure::new(ErrorCode::Timeout).with_fact("service", "mysql")))
+}
+
+async fn once<T, F>(pool: &MySqlPool, work: &mut F) -> Outcome<T>
+where
+    F: for<'c> FnMut(&'c mut MySqlConnection) -> Work<'c, T>,
+{
+    let mut transaction = pool.begin().await.map_err(failed)?;
+    let value = work(&mut transaction).await?;
+    transaction.commit().await.map_err(failed)?;
+    Ok(value)
+}
+
+/// What an unexpected database error means to the caller: the database is away, or something is wrong.
+pub fn failed(error: sqlx::Error) -> Failure {
+    let away = matches!(
+        error,
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Tls(_)
+    ) || server_code(&error).is_some_and(is_refusal_to_serve);
+    if away {
+        Failure::new(ErrorCode::Unavailable)
+            .with_http(StatusCode::SERVICE_UNAVAILABLE)
+            .with_fact("service", "mysql")
+            .because(error)
+    } else {
+        Failure::internal(error)
+    }
+}
+
+/// The name of the unique key that an insert or update ran into.
+pub fn violated_key(error: &sqlx::Error) -> Option<String> {
+    let database = error
+        .as_database_error()
+        .filter(|e| e.kind() == ErrorKind::UniqueViolation)?;
+    // "Duplicate entry 'x' for key 'users.uq_users_email'" on MySQL, without the table on MariaDB.
+    let key = database.message().rsplit('\'').nth(1)?;
+    Some(key.rsplit('.').next().unwrap_or(key).to_owned())
+}
+
+/// Whether an insert named a row of another table that does not exist.
+pub fn misses_parent(error: &sqlx::Error) -> bool {
+    error
+        .as_database_error()
+        .is_some_and(|e| e.kind() == ErrorKind::ForeignKeyViolation)
+}
+
+fn server_code(error: &sqlx::Error) -> Option<u16> {
+    let database = error.as_database_error()?;
+    database
+        .try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>()
+        .map(|e| e.number())
+}
+
+/// Shutting down (1053), too many connections (1040, 1203), read-only (1290, 1836), access while starting (3168).
+fn is_refusal_to_serve(code: u16) -> bool {
+    matches!(code, 1040 | 1053 | 1203 | 1290 | 1836 | 3168)
+}
+
+/// A deadlock (1213) or a lock that was not got in time (1205; 3572 for NOWAIT on MySQL).
+fn is_contention(failure: &Failure) -> bool {
+    let code = failure
+        .cause()
+        .and_then(|cause| cause.downcast_ref::<sqlx::Error>())
+        .and_then(server_code);
+    matches!(code, Some(1213 | 1205 | 3572))
+}
+
+struct Metrics {
+    seconds: HistogramVec,
+    repeated: IntCounterVec,
+}
+
+fn metrics() -> &'static Metrics {
+    static METRICS: std::sync::LazyLock<Metrics> = std::sync::LazyLock::new(|| Metrics {
+        seconds: prometheus::register_histogram_vec!(
+            "db_transaction_seconds",
+            "Duration of a named transaction, its repetitions included",
+            &["transaction"]
+        )
+        .unwrap_or_else(|e| unreachable!("registered once: {e}")),
+        repeated: prometheus::register_int_counter_vec!(
+            "db_transaction_repeated_total",
+            "Repetitions of a named transaction after a deadlock or a lock timeout",
+            &["transaction"]
+        )
+        .unwrap_or_else(|e| unreachable!("registered once: {e}")),
+    });
+    &METRICS
+}

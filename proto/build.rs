@@ -1,0 +1,33 @@
+//! Compiles the .proto files with protox, so that no protoc has to be installed.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+use prost::Message;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let files = [
+        "persona/identity/v1/identity.proto",
+        "persona/subscription/v1/subscription.proto",
+    ];
+    let descriptors = protox::compile(files, ["proto"])?;
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    // tonic-prost-build writes no descriptor set when it is handed one; reflection needs it.
+    fs::write(out.join("persona_descriptor.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure()
+        // Debug output reaches logs: no generated message may print a password or a token.
+        .skip_debug(SECRET_MESSAGES)
+        .compile_fds(descriptors)?;
+    Ok(())
+}
+
+/// Messages that carry a secret; `src/redacted.rs` writes their `Debug`.
+const SECRET_MESSAGES: [&str; 7] = [
+    ".persona.identity.v1.RegisterRequest",
+    ".persona.identity.v1.LoginRequest",
+    ".persona.identity.v1.RefreshRequest",
+    ".persona.identity.v1.ValidateTokenRequest",
+    ".persona.identity.v1.ChangePasswordRequest",
+    ".persona.identity.v1.TokenPair",
+    ".persona.identity.v1.Profile",
+];

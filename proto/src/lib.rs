@@ -1,0 +1,41 @@
+//! All that the processes of the platform must agree on: the gRPC interface, the error table, the claims of a
+//! token, and the names of roles, tiers, permissions and counted resources. Knows no process.
+
+mod error;
+mod failure;
+mod names;
+mod redacted;
+pub mod token;
+
+pub use error::{ErrorCode, WsClose};
+pub use failure::{Failure, Outcome};
+pub use names::{ANY_PERMISSION, KNOWN_PERMISSIONS, Resource, Role, Tier, UnknownName};
+
+/// The gRPC interface of identity-svc.
+pub mod identity {
+    tonic::include_proto!("persona.identity.v1");
+}
+
+/// The gRPC interface of subscription-svc.
+pub mod subscription {
+    tonic::include_proto!("persona.subscription.v1");
+}
+
+/// The compiled .proto files, for gRPC server reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("persona_descriptor");
+
+/// `ErrorInfo.domain` of every refusal that crosses gRPC.
+pub const ERROR_DOMAIN: &str = "persona-platform";
+
+/// A time as it travels over gRPC.
+pub fn to_timestamp(time: chrono::DateTime<chrono::Utc>) -> prost_types::Timestamp {
+    prost_types::Timestamp {
+        seconds: time.timestamp(),
+        nanos: time.timestamp_subsec_nanos() as i32,
+    }
+}
+
+/// A time that came over gRPC; `None` when it is outside the calendar.
+pub fn from_timestamp(time: prost_types::Timestamp) -> Option<chrono::DateTime<chrono::Utc>> {
+    chrono::DateTime::from_timestamp(time.seconds, u32::try_from(time.nanos).ok()?)
+}

@@ -1,0 +1,90 @@
+//! The names that the contract fixes: roles, tiers, permissions and counted resources.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// A name that the contract does not know.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("must be one of {expected}")]
+pub struct UnknownName {
+    expected: String,
+}
+
+macro_rules! names {
+    ($(#[$doc:meta])* $type:ident { $($variant:ident = $name:literal),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum $type { $(#[serde(rename = $name)] $variant),* }
+
+        impl $type {
+            /// All of them, lowest first.
+            pub const ALL: &'static [$type] = &[$($type::$variant),*];
+
+            /// The name that clients, tokens and tables use.
+            pub const fn name(self) -> &'static str {
+                match self { $($type::$variant => $name),* }
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.name())
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = UnknownName;
+
+            fn from_str(name: &str) -> Result<Self, UnknownName> {
+                $type::ALL.iter().copied().find(|known| known.name() == name).ok_or_else(|| UnknownName {
+                    expected: $type::ALL.iter().map(|known| known.name()).collect::<Vec<_>>().join(", "),
+                })
+            }
+        }
+    };
+}
+
+names! {
+    /// What a user may do, lowest first.
+    Role { User = "user", Moderator = "moderator", Admin = "admin" }
+}
+
+names! {
+    /// What a user has paid for, lowest first.
+    Tier { Free = "free", Basic = "basic", Premium = "premium", Enterprise = "enterprise" }
+}
+
+names! {
+    /// What a tier limits.
+    Resource { Personas = "personas", Projects = "projects", Content = "content" }
+}
+
+/// The permission that stands for all of them.
+pub const ANY_PERMISSION: &str = "*";
+
+/// The permissions that exist from the start.
+pub const KNOWN_PERMISSIONS: [&str; 6] = [
+    "personas.create",
+    "personas.delete",
+    "projects.manage",
+    "admin.users",
+    "admin.subscriptions",
+    ANY_PERMISSION,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_read_back_and_an_unknown_one_says_what_is_known() {
+        for tier in Tier::ALL {
+            assert_eq!(tier.name().parse(), Ok(*tier));
+        }
+        assert!(Tier::Free < Tier::Enterprise);
+        let refused = "root".parse::<Role>().map_err(|e| e.to_string());
+        assert_eq!(refused, Err("must be one of user, moderator, admin".to_owned()));
+    }
+}

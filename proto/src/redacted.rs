@@ -1,0 +1,28 @@
+//! `Debug` of the messages that carry a secret or personal data: they print their name alone.
+
+use std::fmt::{Debug, Formatter, Result};
+
+use crate::identity::{
+    ChangePasswordRequest, LoginRequest, Profile, RefreshRequest, RegisterRequest, TokenPair,
+    ValidateTokenRequest,
+};
+
+macro_rules! redact {
+    ($($message:ident),*) => {$(
+        impl Debug for $message {
+            fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+                f.write_str(concat!(stringify!($message), " [redacted]"))
+            }
+        }
+    )*};
+}
+
+redact!(
+    ChangePasswordRequest,
+    LoginRequest,
+    Profile,
+    RefreshRequest,
+    RegisterRequest,
+    TokenPair,
+    ValidateTokenRequest
+);
