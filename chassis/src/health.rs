@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ pub enum State {
 /// Whether the process can work without a dependency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// Without it the process is unhealthy and not ready.
+    /// Without it the process is unhealthy.
     Required,
     /// Without it the process is degraded.
     Partial,
@@ -41,10 +42,22 @@ struct Dependency {
 /// What is known of the dependencies. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Health {
+    ready: Arc<AtomicBool>,
     dependencies: Arc<RwLock<BTreeMap<&'static str, Dependency>>>,
 }
 
 impl Health {
+    /// From now on the process takes work. Readiness does not follow the dependencies: taking every replica out
+    /// because one thing behind all of them is away would turn a partial outage into a whole one.
+    pub fn now_ready(&self) {
+        self.ready.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the process has all that it needs to take work.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+
     /// Probes a dependency from now on, until the process ends. A probe says whether it works.
     pub fn watch<F, P>(&self, name: &'static str, need: Need, probe: P)
     where

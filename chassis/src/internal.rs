@@ -71,8 +71,8 @@ async fn ready(Shared(internal): Shared<Internal>) -> Response {
     if internal.drain.is_ending() {
         return (StatusCode::SERVICE_UNAVAILABLE, "ending").into_response();
     }
-    if internal.health.overall() == State::Unhealthy {
-        return (StatusCode::SERVICE_UNAVAILABLE, "not ready: see /internal/health").into_response();
+    if !internal.health.is_ready() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "starting").into_response();
     }
     "ok".into_response()
 }

@@ -100,6 +100,18 @@ impl InternalChannel {
         }
     }
 
+    /// Whether one dependency of the service works, as the service itself reports it.
+    pub async fn dependency(&self, name: &'static str) -> State {
+        let request = HealthCheckRequest {
+            service: name.to_owned(),
+        };
+        let answer = HealthClient::new(self.clone()).check(request).await;
+        match answer {
+            Ok(answer) if answer.get_ref().status() == ServingStatus::Serving => State::Healthy,
+            _ => State::Unhealthy,
+        }
+    }
+
     /// The next replica that serves; when none is known to, the next one all the same, whose own error then tells.
     fn pick(&self) -> &Replica {
         let replicas = &self.0.replicas;

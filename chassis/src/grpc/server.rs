@@ -2,7 +2,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use contract::Outcome;
@@ -12,13 +12,16 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::{Code, Status};
 use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
 use tracing::Instrument;
 
 use super::{InternalToken, REQUEST_ID};
 use crate::drain::Drain;
+use crate::health::{Health, State};
 
 /// How long a call may take when the caller sets no shorter deadline.
 const CALL_LIMIT: Duration = Duration::from_secs(30);
+const REPORT_INTERVAL: Duration = Duration::from_millis(250);
 const HEALTH_PREFIX: &str = "/grpc.health.v1.Health/";
 
 /// Serves `services` with health and, if wanted, reflection (v1, and v1alpha which older grpcurl speaks) until the
@@ -31,6 +34,7 @@ pub async fn serve(
     services: Routes,
     token: InternalToken,
     reflection: bool,
+    health: Health,
     drain: Drain,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
     let services = if reflection {
@@ -38,16 +42,11 @@ pub async fn serve(
     } else {
         services
     };
-    let (reporter, health) = tonic_health::server::health_reporter();
-    reporter.set_service_status("", ServingStatus::Serving).await;
-    let ending = drain.clone();
-    tokio::spawn(async move {
-        ending.ending().await;
-        reporter.set_service_status("", ServingStatus::NotServing).await;
-    });
+    let (reporter, health_service) = tonic_health::server::health_reporter();
+    tokio::spawn(report(reporter, health, drain.clone()));
     let expected: Arc<str> = token.authorization().into();
     let admitted = services
-        .add_service(health)
+        .add_service(health_service)
         .into_axum_router()
         .layer(middleware::from_fn_with_state(expected, admit));
     let until = drain.clone();
@@ -64,6 +63,32 @@ pub async fn serve(
         outcome = serving => Ok(outcome?),
         // Streams that never end by themselves must not hold the process back.
         () = overdue(&drain) => Ok(()),
+    }
+}
+
+/// Keeps `grpc.health.v1` true: the whole is served from ready until the drain, and each dependency stands under its
+/// own name, so that a caller can tell "identity-svc is away" from "its database is".
+async fn report(reporter: HealthReporter, health: Health, drain: Drain) {
+    let serving = |yes| {
+        if yes {
+            ServingStatus::Serving
+        } else {
+            ServingStatus::NotServing
+        }
+    };
+    loop {
+        reporter
+            .set_service_status("", serving(health.is_ready() && !drain.is_ending()))
+            .await;
+        for (name, state) in health.dependencies() {
+            reporter
+                .set_service_status(name, serving(state != State::Unhealthy))
+                .await;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(REPORT_INTERVAL) => {}
+            () = drain.ending(), if !drain.is_ending() => {}
+        }
     }
 }
 
@@ -84,7 +109,11 @@ fn with_reflection(services: Routes) -> Result<Routes, tonic_reflection::server:
         .add_service(builder().build_v1alpha()?))
 }
 
-async fn admit(State(expected): State<Arc<str>>, request: Request, next: Next) -> Response {
+async fn admit(
+    axum::extract::State(expected): axum::extract::State<Arc<str>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let path = request.uri().path();
     let given = request.headers().get(http::header::AUTHORIZATION);
     if !path.starts_with(HEALTH_PREFIX) && !same(given.map(|v| v.as_bytes()), expected.as_bytes()) {
