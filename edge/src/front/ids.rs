@@ -1,0 +1,100 @@
+//! The ids that follow a request through all processes: `X-Request-ID` and the W3C `traceparent`.
+
+use http::{HeaderMap, HeaderValue};
+use uuid::Uuid;
+
+/// Longest request id that is taken over from a client.
+const MAX_ID_LENGTH: usize = 128;
+
+/// The ids of one request.
+#[derive(Debug)]
+pub struct RequestIds {
+    request_id: String,
+    traceparent: String,
+}
+
+impl RequestIds {
+    /// Takes over what the client sent where it is well-formed, and makes the rest.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        let request_id = text("x-request-id").filter(|id| is_id(id));
+        let trace = text("traceparent").and_then(trace_of);
+        RequestIds {
+            request_id: request_id.map_or_else(|| Uuid::now_v7().to_string(), str::to_owned),
+            traceparent: child_of(trace),
+        }
+    }
+
+    pub fn request_id(&self) -> &str {
+        &self.request_id
+    }
+
+    pub fn request_id_header(&self) -> HeaderValue {
+        header(&self.request_id)
+    }
+
+    pub fn traceparent(&self) -> HeaderValue {
+        header(&self.traceparent)
+    }
+}
+
+fn header(checked: &str) -> HeaderValue {
+    HeaderValue::from_str(checked).unwrap_or_else(|_| unreachable!("only visible ASCII: {checked:?}"))
+}
+
+fn is_id(id: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':');
+    (1..=MAX_ID_LENGTH).contains(&id.len()) && id.bytes().all(plain)
+}
+
+/// The trace id and the flags of a `traceparent` (W3C Trace Context section 3.2).
+fn trace_of(value: &str) -> Option<(&str, &str)> {
+    let lower_hex = |part: &str| part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    let mut parts = value.split('-');
+    let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let lengths = (version.len(), trace.len(), parent.len(), flags.len()) == (2, 32, 16, 2);
+    let nonzero = |part: &str| part.bytes().any(|b| b != b'0');
+    let well_formed = lengths && [version, trace, parent, flags].into_iter().all(lower_hex);
+    let known = version != "ff" && (version != "00" || parts.next().is_none());
+    (well_formed && known && nonzero(trace) && nonzero(parent)).then_some((trace, flags))
+}
+
+fn child_of(trace: Option<(&str, &str)>) -> String {
+    let span = Uuid::new_v4().as_u128() as u64 | 1;
+    match trace {
+        Some((trace, flags)) => format!("00-{trace}-{span:016x}-{flags}"),
+        None => format!("00-{:032x}-{span:016x}-00", Uuid::new_v4().as_u128()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(name: &'static str, value: &str) -> RequestIds {
+        let mut headers = HeaderMap::new();
+        headers.insert(name, HeaderValue::from_str(value).expect("a value"));
+        RequestIds::of(&headers)
+    }
+
+    #[test]
+    fn a_well_formed_request_id_is_kept_and_any_other_replaced() {
+        assert_eq!(ids("x-request-id", "abc-1").request_id(), "abc-1");
+        for bad in ["", "a b", "a\"b", &"a".repeat(129)] {
+            let made = ids("x-request-id", bad);
+            assert!(Uuid::parse_str(made.request_id()).is_ok(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_trace_goes_on_under_a_new_span() {
+        let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let child = ids("traceparent", parent).traceparent;
+        assert!(child.starts_with("00-0af7651916cd43dd8448eb211c80319c-") && child.ends_with("-01"), "{child}");
+        assert_ne!(child, parent);
+        for bad in ["", "00-0-0-0", "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"] {
+            assert!(trace_of(bad).is_none(), "{bad:?}");
+        }
+        assert!(trace_of(&child_of(None)).is_some());
+    }
+}

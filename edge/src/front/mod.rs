@@ -1,0 +1,200 @@
+//! What every request of the public listener passes first and every answer last: ids, path rules, CORS, security
+//! headers, panics, error bodies, metrics and the access log.
+
+mod cors;
+mod ids;
+mod path;
+mod serve;
+
+use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, LazyLock};
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use contract::{ErrorCode, Failure};
+use futures_util::FutureExt;
+use http::{HeaderValue, Method};
+use prometheus::{HistogramVec, IntCounterVec};
+
+use crate::answer::{self, Refusal};
+use crate::gateway::RouteLabel;
+
+pub use cors::Origins;
+pub use ids::RequestIds;
+pub use path::check as check_path;
+pub use serve::{Peer, serve};
+
+/// What is known of a request before anything looks at it; in the extensions of every request.
+#[derive(Clone, Debug)]
+pub struct RequestContext(Arc<Known>);
+
+#[derive(Debug)]
+struct Known {
+    ids: RequestIds,
+    client: IpAddr,
+}
+
+impl RequestContext {
+    /// The id of the request, as the `X-Request-ID` header of the answer says it.
+    pub fn id(&self) -> &str {
+        self.0.ids.request_id()
+    }
+
+    /// The `X-Request-ID` header.
+    pub fn id_header(&self) -> HeaderValue {
+        self.0.ids.request_id_header()
+    }
+
+    /// The W3C `traceparent` for calls that this request causes.
+    pub fn traceparent(&self) -> HeaderValue {
+        self.0.ids.traceparent()
+    }
+
+    /// The address of the client, behind the trusted proxies.
+    pub fn client(&self) -> IpAddr {
+        self.0.client
+    }
+}
+
+/// The settings of [`pass`].
+#[derive(Clone)]
+pub struct Front {
+    pub origins: Origins,
+    pub trusted_hops: usize,
+}
+
+/// The outermost layer of the public router.
+pub async fn pass(State(front): State<Arc<Front>>, mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let context = know(&front, &request);
+    let seen = Seen::of(&request);
+    let origin = cors::origin_of(&request);
+    request.extensions_mut().insert(context.clone());
+
+    let mut response = match path::check(request.uri().path()) {
+        Err(failure) => Refusal::from(failure).into_response(),
+        Ok(()) => match front.origins.preflight(&request) {
+            Some(preflight) => preflight,
+            None => handle(request, next).await,
+        },
+    };
+
+    let code = answer::render(&mut response, context.id());
+    front.origins.permit(origin, response.headers_mut());
+    let headers = response.headers_mut();
+    headers.insert("x-request-id", context.id_header());
+    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    seen.report(&response, code, &context, started);
+    response
+}
+
+/// A panic costs the one request that ran into it.
+async fn handle(request: Request, next: Next) -> Response {
+    match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+        Ok(response) => response,
+        Err(panic) => {
+            let said = panic.downcast_ref::<&str>().copied().map(str::to_owned);
+            let said = said.or_else(|| panic.downcast_ref::<String>().cloned());
+            Refusal::from(Failure::internal(format!("a panic: {}", said.unwrap_or_default()))).into_response()
+        }
+    }
+}
+
+fn know(front: &Front, request: &Request) -> RequestContext {
+    let peer = request.extensions().get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
+    let client = forwarded_for(request, front.trusted_hops).unwrap_or(peer);
+    RequestContext(Arc::new(Known { ids: RequestIds::of(request.headers()), client }))
+}
+
+/// The address that the outermost trusted proxy saw: each proxy appends the address that it was called from, so
+/// that only the last `hops` entries can be believed.
+fn forwarded_for(request: &Request, hops: usize) -> Option<IpAddr> {
+    let values = request.headers().get_all("x-forwarded-for").into_iter().filter_map(|value| value.to_str().ok());
+    let all: Vec<&str> = values.flat_map(|value| value.split(',')).map(str::trim).collect();
+    let place = all.len().checked_sub(hops.max(1)).filter(|_| hops > 0)?;
+    all[place].parse().ok()
+}
+
+/// What the access log says of a request, taken before it is handed on.
+struct Seen {
+    method: Method,
+    path: String,
+}
+
+impl Seen {
+    fn of(request: &Request) -> Self {
+        Seen { method: request.method().clone(), path: request.uri().path().to_owned() }
+    }
+
+    fn report(self, response: &Response, code: Option<ErrorCode>, context: &RequestContext, started: Instant) {
+        let seconds = started.elapsed().as_secs_f64();
+        let extensions = response.extensions();
+        let route = extensions.get::<RouteLabel>().map_or("none", |label| label.0);
+        let status = response.status().as_u16();
+        let status_label = STATUS_LABELS[usize::from(status / 100).min(5)];
+        METRICS.requests.with_label_values(&[route, self.method_label(), status_label]).inc();
+        METRICS.seconds.with_label_values(&[route]).observe(seconds);
+        tracing::info!(
+            target: "access",
+            request_id = context.id(),
+            method = %self.method,
+            path = self.path,
+            route,
+            status,
+            code = code.map(ErrorCode::name),
+            ms = seconds * 1000.0,
+            client = %context.client(),
+            "request"
+        );
+    }
+
+    /// Methods are free text; a label must not be.
+    fn method_label(&self) -> &'static str {
+        match self.method {
+            Method::GET => "GET",
+            Method::POST => "POST",
+            Method::PUT => "PUT",
+            Method::PATCH => "PATCH",
+            Method::DELETE => "DELETE",
+            Method::OPTIONS => "OPTIONS",
+            Method::HEAD => "HEAD",
+            _ => "other",
+        }
+    }
+}
+
+const STATUS_LABELS: [&str; 6] = ["other", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// Puts the template of the matched route where the access log finds it.
+pub async fn label_route(request: Request, next: Next) -> Response {
+    let matched = request.extensions().get::<MatchedPath>().cloned();
+    let mut response = next.run(request).await;
+    if let Some(matched) = matched {
+        // Route templates are few and known at compile time; each is kept once.
+        response.extensions_mut().insert(RouteLabel::intern(matched.as_str()));
+    }
+    response
+}
+
+struct Metrics {
+    requests: IntCounterVec,
+    seconds: HistogramVec,
+}
+
+static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics {
+    requests: prometheus::register_int_counter_vec!(
+        "edge_requests_total",
+        "Requests by route template, method and class of status",
+        &["route", "method", "status"]
+    )
+    .unwrap_or_else(|e| unreachable!("registered once: {e}")),
+    seconds: prometheus::register_histogram_vec!(
+        "edge_request_seconds",
+        "Time from a request's headers to those of its answer, by route template",
+        &["route"]
+    )
+    .unwrap_or_else(|e| unreachable!("registered once: {e}")),
+});

@@ -1,0 +1,178 @@
+//! Every setting of the edge.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use chassis::grpc::InternalToken;
+use chassis::settings::Env;
+use chassis::{drain, logs};
+use http::Uri;
+use secrecy::SecretString;
+
+use crate::front::Origins;
+use crate::gateway::{Route, UpstreamUrl};
+
+pub struct Settings {
+    pub listen: SocketAddr,
+    pub internal_listen: SocketAddr,
+    pub logs: logs::Settings,
+    pub drain: drain::Settings,
+    pub internal_token: InternalToken,
+    pub identity: Vec<Uri>,
+    pub subscription: Vec<Uri>,
+    pub jwt_secret: SecretString,
+    pub jwt_audience: String,
+    pub origins: Origins,
+    pub gateway: GatewaySettings,
+    pub sockets: SocketSettings,
+    pub front: FrontSettings,
+}
+
+/// How requests reach core-manager.
+pub struct GatewaySettings {
+    pub core_manager: UpstreamUrl,
+    pub timeout: Duration,
+    pub concurrency: usize,
+    pub pass_authorization: bool,
+    pub extra_routes: Vec<Route>,
+}
+
+/// The public listener.
+#[derive(Clone)]
+pub struct FrontSettings {
+    pub connections: usize,
+    pub header_timeout: Duration,
+    pub json_limit: usize,
+    pub trusted_hops: usize,
+}
+
+/// Limits of a WebSocket.
+#[derive(Clone)]
+pub struct SocketSettings {
+    pub heartbeat: Duration,
+    pub pong_timeout: Duration,
+    pub max_message_bytes: usize,
+    pub messages_per_second: u32,
+    pub per_user: usize,
+}
+
+impl Settings {
+    pub fn read(env: &mut Env) -> Self {
+        Settings {
+            listen: env.value("EDGE_LISTEN", "0.0.0.0:8081", "Address of the public listener"),
+            internal_listen: env.value("EDGE_INTERNAL_LISTEN", "0.0.0.0:9081", "Address of the internal listener"),
+            logs: logs::Settings::read(env),
+            drain: drain::Settings::read(env),
+            internal_token: InternalToken::read(env),
+            identity: replicas(env, "IDENTITY_URL", "http://127.0.0.1:50051", "identity-svc, one URL for each replica"),
+            subscription: replicas(
+                env,
+                "SUBSCRIPTION_URL",
+                "http://127.0.0.1:50052",
+                "subscription-svc, one URL for each replica",
+            ),
+            jwt_secret: env.secret("JWT_SECRET_KEY", "The key that access tokens are signed with (HS256)"),
+            jwt_audience: env.value("JWT_AUDIENCE", "persona-platform", "`aud` of access tokens"),
+            origins: Origins::new(env.list(
+                "ALLOWED_ORIGINS",
+                "",
+                "Origins of browsers that may call, such as `https://app.example.com`; none by default",
+            )),
+            gateway: GatewaySettings::read(env),
+            sockets: SocketSettings::read(env),
+            front: FrontSettings::read(env),
+        }
+    }
+}
+
+fn replicas(env: &mut Env, name: &'static str, default: &'static str, meaning: &'static str) -> Vec<Uri> {
+    let replicas: Vec<Uri> = env.list(name, default, meaning);
+    let usable = |uri: &Uri| uri.scheme().is_some() && uri.authority().is_some();
+    if replicas.is_empty() || !replicas.iter().all(usable) {
+        env.fault(format!("{name}: must be a list of URLs such as {default}"));
+    }
+    replicas
+}
+
+impl GatewaySettings {
+    fn read(env: &mut Env) -> Self {
+        GatewaySettings {
+            core_manager: env.required("CORE_MANAGER_URL", "http://127.0.0.1:8082", "The service behind the gateway"),
+            timeout: Duration::from_millis(env.number(
+                "GATEWAY_TIMEOUT_MS",
+                "30000",
+                1..=600_000,
+                "Milliseconds until core-manager must have begun its answer",
+            )),
+            concurrency: env.number(
+                "GATEWAY_CONCURRENCY",
+                "1024",
+                1..=1_000_000,
+                "Most requests that wait for core-manager at once",
+            ) as usize,
+            pass_authorization: env.value(
+                "GATEWAY_PASS_AUTHORIZATION",
+                "false",
+                "Whether core-manager gets the `Authorization` header (`true` or `false`)",
+            ),
+            extra_routes: env.list(
+                "GATEWAY_ROUTES",
+                "",
+                "Further routes, comma-separated, each `GET+POST /api/v1/things/{id} user` (or `admin`)",
+            ),
+        }
+    }
+}
+
+impl FrontSettings {
+    fn read(env: &mut Env) -> Self {
+        FrontSettings {
+            connections: env.number(
+                "EDGE_CONNECTIONS",
+                "20000",
+                1..=1_000_000,
+                "Most connections to the public listener at once",
+            ) as usize,
+            header_timeout: Duration::from_secs(env.number(
+                "EDGE_HEADER_TIMEOUT_SECONDS",
+                "10",
+                1..=300,
+                "Seconds in which a request's headers must have arrived",
+            )),
+            json_limit: env.number("EDGE_JSON_LIMIT_BYTES", "65536", 1024..=16_777_216, "Largest JSON body, in bytes")
+                as usize,
+            trusted_hops: env.number(
+                "TRUSTED_PROXY_HOPS",
+                "0",
+                0..=16,
+                "How many proxies stand before the edge and append to `X-Forwarded-For`",
+            ) as usize,
+        }
+    }
+}
+
+impl SocketSettings {
+    fn read(env: &mut Env) -> Self {
+        SocketSettings {
+            heartbeat: Duration::from_millis(
+                1000 * env.number("WS_HEARTBEAT_SECONDS", "25", 1..=300, "Seconds between pings of the server"),
+            ),
+            pong_timeout: Duration::from_millis(env.number(
+                "WS_PONG_TIMEOUT_MS",
+                "8000",
+                100..=60_000,
+                "Milliseconds in which a ping must be answered",
+            )),
+            max_message_bytes: env.number("WS_MAX_MESSAGE_BYTES", "65536", 1024..=1_048_576, "Largest message, in bytes")
+                as usize,
+            messages_per_second: env.number(
+                "WS_MESSAGES_PER_SECOND",
+                "50",
+                1..=10_000,
+                "Messages a second that a client may send, with bursts of twice as many",
+            ) as u32,
+            per_user: env.number("WS_CONNECTIONS_PER_USER", "10", 1..=10_000, "Most sockets of one user at this edge")
+                as usize,
+        }
+    }
+}
