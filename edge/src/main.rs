@@ -1,1 +1,142 @@
-fn main() {}
+//! The edge: REST, WebSocket and the gateway to core-manager. It owns no data.
+
+mod answer;
+mod claims;
+mod front;
+mod gateway;
+mod json;
+mod routes;
+mod services;
+mod settings;
+mod ws;
+
+use std::error::Error;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use chassis::drain::Drain;
+use chassis::health::{Health, Need};
+use chassis::{internal, logs};
+use contract::token::Verifier;
+use tokio::net::TcpListener;
+
+use claims::{Authenticator, LiveClaims};
+use front::Front;
+use gateway::{CORE_MANAGER, Gateway};
+use json::JsonLimit;
+use routes::Edge;
+use services::{IDENTITY, SUBSCRIPTION, Services};
+use settings::Settings;
+use ws::Sockets;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match std::env::args().nth(1).as_deref() {
+        None => {}
+        Some("settings") => {
+            print!("{}", chassis::settings::table(Settings::read));
+            return ExitCode::SUCCESS;
+        }
+        Some(_) => {
+            eprintln!(
+                "usage: edge            serve, with settings from the environment\n       edge settings   print them"
+            );
+            return ExitCode::FAILURE;
+        }
+    }
+    let settings = match chassis::settings::load(Settings::read) {
+        Ok(settings) => settings,
+        Err(faults) => {
+            eprintln!("edge: {faults}");
+            return ExitCode::FAILURE;
+        }
+    };
+    logs::init(&settings.logs);
+    match serve(settings).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "the edge cannot run");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
+    let drain = Drain::on_signals(settings.drain.clone())?;
+    let health = Health::default();
+    let public = TcpListener::bind(settings.listen).await?;
+    let private = TcpListener::bind(settings.internal_listen).await?;
+    tracing::info!(public = %public.local_addr()?, internal = %private.local_addr()?, "the edge listens");
+
+    let services = Services::connect(
+        &settings.identity,
+        &settings.subscription,
+        &settings.internal_token,
+    );
+    let live = Arc::new(LiveClaims::default());
+    let verifier = Verifier::hs256(&settings.jwt_secret, &settings.jwt_audience);
+    let authenticator = Authenticator::new(verifier, live.clone());
+    let core_manager = settings.gateway.core_manager.clone();
+    let gateway = Arc::new(Gateway::new(
+        settings.gateway,
+        authenticator.clone(),
+        services.clone(),
+    ));
+    watch_dependencies(&health, &services, &gateway);
+    tokio::spawn(claims::watch(services.identity_channel(), live, health.clone()));
+
+    let sockets = Arc::new(Sockets::new(
+        settings.sockets,
+        settings.origins.clone(),
+        authenticator.clone(),
+        services.clone(),
+        core_manager,
+        drain.clone(),
+    ));
+    let json_limit = JsonLimit(settings.front.json_limit);
+    let front = Front {
+        origins: settings.origins,
+        trusted_hops: settings.front.trusted_hops,
+    };
+    let router = routes::public(
+        Edge {
+            authenticator,
+            services,
+            json_limit,
+            gateway,
+            sockets,
+        },
+        front,
+    );
+
+    let internal = tokio::spawn(internal::serve(private, "edge", health, drain.clone()));
+    front::serve(public, router, &settings.front, drain).await;
+    internal.await??;
+    tracing::info!("the edge has stopped");
+    Ok(())
+}
+
+/// Only identity-svc sees the database, so it is asked how that is.
+fn watch_dependencies(health: &Health, services: &Services, gateway: &Arc<Gateway>) {
+    let identity = services.identity_channel();
+    health.watch(IDENTITY, Need::Required, move || {
+        std::future::ready(identity.state())
+    });
+    let subscription = services.subscription_channel();
+    health.watch(SUBSCRIPTION, Need::Partial, move || {
+        std::future::ready(subscription.state())
+    });
+    let identity = services.identity_channel();
+    health.watch("mysql", Need::Required, move || {
+        let identity = identity.clone();
+        async move { identity.dependency("mysql").await }
+    });
+    let gateway = gateway.clone();
+    health.watch(CORE_MANAGER, Need::Partial, move || {
+        let gateway = gateway.clone();
+        async move { gateway.upstream().probe().await }
+    });
+}

@@ -60,18 +60,30 @@ impl Settings {
     pub fn read(env: &mut Env) -> Self {
         Settings {
             listen: env.value("EDGE_LISTEN", "0.0.0.0:8081", "Address of the public listener"),
-            internal_listen: env.value("EDGE_INTERNAL_LISTEN", "0.0.0.0:9081", "Address of the internal listener"),
+            internal_listen: env.value(
+                "EDGE_INTERNAL_LISTEN",
+                "0.0.0.0:9081",
+                "Address of the internal listener",
+            ),
             logs: logs::Settings::read(env),
             drain: drain::Settings::read(env),
             internal_token: InternalToken::read(env),
-            identity: replicas(env, "IDENTITY_URL", "http://127.0.0.1:50051", "identity-svc, one URL for each replica"),
+            identity: replicas(
+                env,
+                "IDENTITY_URL",
+                "http://127.0.0.1:50051",
+                "identity-svc, one URL for each replica",
+            ),
             subscription: replicas(
                 env,
                 "SUBSCRIPTION_URL",
                 "http://127.0.0.1:50052",
                 "subscription-svc, one URL for each replica",
             ),
-            jwt_secret: env.secret("JWT_SECRET_KEY", "The key that access tokens are signed with (HS256)"),
+            jwt_secret: env.secret(
+                "JWT_SECRET_KEY",
+                "The key that access tokens are signed with (HS256)",
+            ),
             jwt_audience: env.value("JWT_AUDIENCE", "persona-platform", "`aud` of access tokens"),
             origins: Origins::new(env.list(
                 "ALLOWED_ORIGINS",
@@ -97,7 +109,11 @@ fn replicas(env: &mut Env, name: &'static str, default: &'static str, meaning: &
 impl GatewaySettings {
     fn read(env: &mut Env) -> Self {
         GatewaySettings {
-            core_manager: env.required("CORE_MANAGER_URL", "http://127.0.0.1:8082", "The service behind the gateway"),
+            core_manager: env.required(
+                "CORE_MANAGER_URL",
+                "http://127.0.0.1:8082",
+                "The service behind the gateway",
+            ),
             timeout: Duration::from_millis(env.number(
                 "GATEWAY_TIMEOUT_MS",
                 "30000",
@@ -139,8 +155,12 @@ impl FrontSettings {
                 1..=300,
                 "Seconds in which a request's headers must have arrived",
             )),
-            json_limit: env.number("EDGE_JSON_LIMIT_BYTES", "65536", 1024..=16_777_216, "Largest JSON body, in bytes")
-                as usize,
+            json_limit: env.number(
+                "EDGE_JSON_LIMIT_BYTES",
+                "65536",
+                1024..=16_777_216,
+                "Largest JSON body, in bytes",
+            ) as usize,
             trusted_hops: env.number(
                 "TRUSTED_PROXY_HOPS",
                 "0",
@@ -155,7 +175,12 @@ impl SocketSettings {
     fn read(env: &mut Env) -> Self {
         SocketSettings {
             heartbeat: Duration::from_millis(
-                1000 * env.number("WS_HEARTBEAT_SECONDS", "25", 1..=300, "Seconds between pings of the server"),
+                1000 * env.number(
+                    "WS_HEARTBEAT_SECONDS",
+                    "25",
+                    1..=300,
+                    "Seconds between pings of the server",
+                ),
             ),
             pong_timeout: Duration::from_millis(env.number(
                 "WS_PONG_TIMEOUT_MS",
@@ -163,16 +188,24 @@ impl SocketSettings {
                 100..=60_000,
                 "Milliseconds in which a ping must be answered",
             )),
-            max_message_bytes: env.number("WS_MAX_MESSAGE_BYTES", "65536", 1024..=1_048_576, "Largest message, in bytes")
-                as usize,
+            max_message_bytes: env.number(
+                "WS_MAX_MESSAGE_BYTES",
+                "65536",
+                1024..=1_048_576,
+                "Largest message, in bytes",
+            ) as usize,
             messages_per_second: env.number(
                 "WS_MESSAGES_PER_SECOND",
                 "50",
                 1..=10_000,
                 "Messages a second that a client may send, with bursts of twice as many",
             ) as u32,
-            per_user: env.number("WS_CONNECTIONS_PER_USER", "10", 1..=10_000, "Most sockets of one user at this edge")
-                as usize,
+            per_user: env.number(
+                "WS_CONNECTIONS_PER_USER",
+                "10",
+                1..=10_000,
+                "Most sockets of one user at this edge",
+            ) as usize,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What every request of the public listener passes first and every answer last: ids, path rules, CORS, security
 //! headers, panics, error bodies, metrics and the access log.
 
+mod bare_errors;
 mod cors;
 mod ids;
 mod path;
@@ -24,7 +25,6 @@ use crate::gateway::RouteLabel;
 
 pub use cors::Origins;
 pub use ids::RequestIds;
-pub use path::check as check_path;
 pub use serve::{Peer, serve};
 
 /// What is known of a request before anything looks at it; in the extensions of every request.
@@ -98,21 +98,35 @@ async fn handle(request: Request, next: Next) -> Response {
         Err(panic) => {
             let said = panic.downcast_ref::<&str>().copied().map(str::to_owned);
             let said = said.or_else(|| panic.downcast_ref::<String>().cloned());
-            Refusal::from(Failure::internal(format!("a panic: {}", said.unwrap_or_default()))).into_response()
+            Refusal::from(Failure::internal(format!(
+                "a panic: {}",
+                said.unwrap_or_default()
+            )))
+            .into_response()
         }
     }
 }
 
 fn know(front: &Front, request: &Request) -> RequestContext {
-    let peer = request.extensions().get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
+    let peer = request
+        .extensions()
+        .get::<Peer>()
+        .map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
     let client = forwarded_for(request, front.trusted_hops).unwrap_or(peer);
-    RequestContext(Arc::new(Known { ids: RequestIds::of(request.headers()), client }))
+    RequestContext(Arc::new(Known {
+        ids: RequestIds::of(request.headers()),
+        client,
+    }))
 }
 
 /// The address that the outermost trusted proxy saw: each proxy appends the address that it was called from, so
 /// that only the last `hops` entries can be believed.
 fn forwarded_for(request: &Request, hops: usize) -> Option<IpAddr> {
-    let values = request.headers().get_all("x-forwarded-for").into_iter().filter_map(|value| value.to_str().ok());
+    let values = request
+        .headers()
+        .get_all("x-forwarded-for")
+        .into_iter()
+        .filter_map(|value| value.to_str().ok());
     let all: Vec<&str> = values.flat_map(|value| value.split(',')).map(str::trim).collect();
     let place = all.len().checked_sub(hops.max(1)).filter(|_| hops > 0)?;
     all[place].parse().ok()
@@ -126,16 +140,28 @@ struct Seen {
 
 impl Seen {
     fn of(request: &Request) -> Self {
-        Seen { method: request.method().clone(), path: request.uri().path().to_owned() }
+        Seen {
+            method: request.method().clone(),
+            path: request.uri().path().to_owned(),
+        }
     }
 
-    fn report(self, response: &Response, code: Option<ErrorCode>, context: &RequestContext, started: Instant) {
+    fn report(
+        self,
+        response: &Response,
+        code: Option<ErrorCode>,
+        context: &RequestContext,
+        started: Instant,
+    ) {
         let seconds = started.elapsed().as_secs_f64();
         let extensions = response.extensions();
         let route = extensions.get::<RouteLabel>().map_or("none", |label| label.0);
         let status = response.status().as_u16();
         let status_label = STATUS_LABELS[usize::from(status / 100).min(5)];
-        METRICS.requests.with_label_values(&[route, self.method_label(), status_label]).inc();
+        METRICS
+            .requests
+            .with_label_values(&[route, self.method_label(), status_label])
+            .inc();
         METRICS.seconds.with_label_values(&[route]).observe(seconds);
         tracing::info!(
             target: "access",
@@ -174,7 +200,9 @@ pub async fn label_route(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     if let Some(matched) = matched {
         // Route templates are few and known at compile time; each is kept once.
-        response.extensions_mut().insert(RouteLabel::intern(matched.as_str()));
+        response
+            .extensions_mut()
+            .insert(RouteLabel::intern(matched.as_str()));
     }
     response
 }

@@ -68,7 +68,14 @@ mod tests {
 
     #[test]
     fn ordinary_paths_pass() {
-        for path in ["/", "/health", "/api/v1/templates/", "/api/v1/personas/instances/a-b_c.d~1", "/x/%C3%A9%20", "*"] {
+        for path in [
+            "/",
+            "/health",
+            "/api/v1/templates/",
+            "/api/v1/personas/instances/a-b_c.d~1",
+            "/x/%C3%A9%20",
+            "*",
+        ] {
             assert!(check(path).is_ok(), "{path}");
         }
     }
@@ -76,9 +83,33 @@ mod tests {
     #[test]
     fn whatever_can_be_read_in_two_ways_is_refused() {
         let tricks = [
-            "//", "/a//b", "/a/./b", "/a/../b", "/..", "/a/..", "/a/%2e%2e/b", "/a/%2E/b", "/a/.%2e/b", "/a%2fb", "/a%2Fb",
-            "/a%5cb", "/a\\b", "/a;b", "/a%3bb", "/a%00", "/a\u{0}", "/a%252fb", "/%61pi", "/a%", "/a%2", "/a%zz", "/a b",
-            "/é", "a/b", "/a/%7f", "/a%0d%0aX:1",
+            "//",
+            "/a//b",
+            "/a/./b",
+            "/a/../b",
+            "/..",
+            "/a/..",
+            "/a/%2e%2e/b",
+            "/a/%2E/b",
+            "/a/.%2e/b",
+            "/a%2fb",
+            "/a%2Fb",
+            "/a%5cb",
+            "/a\\b",
+            "/a;b",
+            "/a%3bb",
+            "/a%00",
+            "/a\u{0}",
+            "/a%252fb",
+            "/%61pi",
+            "/a%",
+            "/a%2",
+            "/a%zz",
+            "/a b",
+            "/é",
+            "a/b",
+            "/a/%7f",
+            "/a%0d%0aX:1",
         ];
         for path in tricks {
             assert!(check(path).is_err(), "{path:?}");

@@ -1,0 +1,296 @@
+//! The table of live claims: what identity-svc has said about sessions and accounts since the oldest token that may
+//! still be good was issued. It is asked on every request, without a lock.
+
+use std::time::{Duration, Instant};
+
+use contract::identity::auth_event::Change;
+use contract::identity::{AuthEvent, Position, Snapshot};
+use contract::token::Claims;
+use contract::{ErrorCode, Failure, Outcome, Role, Tier};
+use prometheus::IntGauge;
+use std::sync::{LazyLock, RwLock};
+
+/// What is known of sessions and accounts. Entries leave when the last token that they concern has expired.
+#[derive(Default)]
+pub struct LiveClaims {
+    /// Ended sessions, each with the second in which it can be forgotten.
+    ended: papaya::HashMap<String, i64>,
+    accounts: papaya::HashMap<String, Account>,
+    stream: RwLock<Option<Stream>>,
+    /// Wakes open sockets when something has changed.
+    changed: tokio::sync::watch::Sender<u64>,
+}
+
+#[derive(Clone)]
+struct Account {
+    version: i64,
+    forget_at: i64,
+    /// `None` when the account is disabled or gone.
+    claims: Option<CurrentClaims>,
+}
+
+#[derive(Clone)]
+struct CurrentClaims {
+    email: String,
+    role: Role,
+    tier: Tier,
+    permissions: Vec<String>,
+}
+
+#[derive(Clone)]
+struct Stream {
+    position: Position,
+    heard: Instant,
+}
+
+impl LiveClaims {
+    /// The claims that count now, which may not be those that the token was issued with.
+    ///
+    /// # Errors
+    /// AUTH003 when the session has ended or the account is disabled.
+    pub fn overrule(&self, mut claims: Claims) -> Outcome<Claims> {
+        if self.ended.pin().contains_key(&claims.sid) {
+            return Err(Failure::new(ErrorCode::TokenInvalid).saying("The session has ended"));
+        }
+        let accounts = self.accounts.pin();
+        let Some(account) = accounts
+            .get(&claims.user_id)
+            .filter(|account| account.version > claims.ver)
+        else {
+            return Ok(claims);
+        };
+        let Some(current) = &account.claims else {
+            return Err(Failure::new(ErrorCode::TokenInvalid).saying("The account is disabled"));
+        };
+        claims.ver = account.version;
+        claims.email.clone_from(&current.email);
+        claims.role = current.role;
+        claims.tier = current.tier;
+        claims.permissions.clone_from(&current.permissions);
+        Ok(claims)
+    }
+
+    /// Takes a snapshot in. What was known stays: entries only ever get newer, and leave by their own time. Only a
+    /// new epoch (a restored database) starts over.
+    pub fn apply_snapshot(&self, snapshot: Snapshot) {
+        let Some(position) = snapshot.position else { return };
+        if self.position().is_some_and(|known| known.epoch != position.epoch) {
+            self.ended.pin().clear();
+            self.accounts.pin().clear();
+        }
+        snapshot.events.into_iter().for_each(|event| self.remember(event));
+        self.heard_at(position);
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Takes one event in.
+    pub fn apply(&self, event: AuthEvent) {
+        let position = event.position.clone();
+        self.remember(event);
+        if let Some(position) = position {
+            self.heard_at(position);
+        }
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Notes that identity-svc is alive and has nothing beyond `position`.
+    pub fn heard_at(&self, position: Position) {
+        *self.stream_mut() = Some(Stream {
+            position,
+            heard: Instant::now(),
+        });
+    }
+
+    /// Where to resume the stream.
+    pub fn position(&self) -> Option<Position> {
+        self.stream
+            .read()
+            .unwrap_or_else(|e| e.into_inner())
+            .as_ref()
+            .map(|stream| stream.position.clone())
+    }
+
+    /// How long ago identity-svc was last heard; `None` before the first snapshot.
+    pub fn staleness(&self) -> Option<Duration> {
+        self.stream
+            .read()
+            .unwrap_or_else(|e| e.into_inner())
+            .as_ref()
+            .map(|stream| stream.heard.elapsed())
+    }
+
+    /// Changes whenever the table does.
+    pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Drops what no token can need any more.
+    pub fn forget(&self, now: i64) {
+        self.ended.pin().retain(|_, forget_at| *forget_at > now);
+        self.accounts.pin().retain(|_, account| account.forget_at > now);
+        ENTRIES.set((self.ended.len() + self.accounts.len()) as i64);
+    }
+
+    fn stream_mut(&self) -> std::sync::RwLockWriteGuard<'_, Option<Stream>> {
+        self.stream
+            .write()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn remember(&self, event: AuthEvent) {
+        let forget_at = event.forget_at.map_or(i64::MAX, |time| time.seconds);
+        match event.change {
+            Some(Change::SessionEnded(ended)) => {
+                self.ended.pin().insert(ended.session_id, forget_at);
+            }
+            Some(Change::AccountChanged(changed)) => {
+                let known = changed
+                    .role
+                    .parse::<Role>()
+                    .ok()
+                    .zip(changed.tier.parse::<Tier>().ok());
+                if known.is_none() {
+                    tracing::error!(
+                        "an account has a role or tier that this edge does not know; it is shut out"
+                    );
+                }
+                let claims = known.map(|(role, tier)| CurrentClaims {
+                    email: changed.email,
+                    role,
+                    tier,
+                    permissions: changed.permissions,
+                });
+                self.remember_account(
+                    changed.user_id,
+                    Account {
+                        version: changed.version,
+                        forget_at,
+                        claims,
+                    },
+                );
+            }
+            Some(Change::AccountDisabled(disabled)) => {
+                let account = Account {
+                    version: disabled.version,
+                    forget_at,
+                    claims: None,
+                };
+                self.remember_account(disabled.user_id, account);
+            }
+            None => tracing::error!("an event of a kind that this edge does not know"),
+        }
+    }
+
+    /// A resumed stream may repeat what is known: the higher version wins.
+    fn remember_account(&self, user_id: String, account: Account) {
+        let accounts = self.accounts.pin();
+        accounts.update_or_insert(
+            user_id,
+            |known| {
+                if known.version > account.version {
+                    known.clone()
+                } else {
+                    account.clone()
+                }
+            },
+            account.clone(),
+        );
+    }
+}
+
+static ENTRIES: LazyLock<IntGauge> = LazyLock::new(|| {
+    prometheus::register_int_gauge!(
+        "edge_live_claims_entries",
+        "Sessions and accounts in the table of live claims"
+    )
+    .unwrap_or_else(|e| unreachable!("registered once: {e}"))
+});
+
+#[cfg(test)]
+mod tests {
+    use contract::identity::{AccountChanged, AccountDisabled, SessionEnded};
+    use contract::token::ISSUER;
+    use prost_types::Timestamp;
+
+    use super::*;
+
+    fn claims(ver: i64) -> Claims {
+        Claims {
+            iss: ISSUER.to_owned(),
+            aud: String::new(),
+            sub: "u".to_owned(),
+            jti: String::new(),
+            iat: 0,
+            nbf: 0,
+            exp: 0,
+            sid: "s".to_owned(),
+            ver,
+            user_id: "u".to_owned(),
+            email: "u@example.com".to_owned(),
+            client_id: "web".to_owned(),
+            role: Role::User,
+            tier: Tier::Free,
+            permissions: vec![],
+        }
+    }
+
+    fn event(sequence: i64, change: Change) -> AuthEvent {
+        AuthEvent {
+            position: Some(Position {
+                epoch: "e".to_owned(),
+                sequence,
+            }),
+            forget_at: Some(Timestamp {
+                seconds: 100,
+                nanos: 0,
+            }),
+            change: Some(change),
+        }
+    }
+
+    fn upgraded(version: i64, tier: &str) -> Change {
+        Change::AccountChanged(AccountChanged {
+            user_id: "u".to_owned(),
+            version,
+            email: "u@example.com".to_owned(),
+            role: "user".to_owned(),
+            tier: tier.to_owned(),
+            permissions: vec![],
+        })
+    }
+
+    #[test]
+    fn an_older_token_is_served_with_the_current_claims_and_a_newer_one_with_its_own() {
+        let live = LiveClaims::default();
+        live.apply(event(1, upgraded(3, "premium")));
+        assert_eq!(live.overrule(claims(2)).expect("claims").tier, Tier::Premium);
+        assert_eq!(live.overrule(claims(3)).expect("claims").tier, Tier::Free);
+    }
+
+    #[test]
+    fn a_repeated_older_event_changes_nothing() {
+        let live = LiveClaims::default();
+        live.apply(event(2, upgraded(3, "premium")));
+        live.apply(event(1, upgraded(2, "basic")));
+        assert_eq!(live.overrule(claims(1)).expect("claims").tier, Tier::Premium);
+    }
+
+    #[test]
+    fn an_ended_session_and_a_disabled_account_are_refused_until_forgotten() {
+        let live = LiveClaims::default();
+        let ended = SessionEnded {
+            session_id: "s".to_owned(),
+            user_id: "u".to_owned(),
+        };
+        live.apply(event(1, Change::SessionEnded(ended)));
+        assert!(live.overrule(claims(9)).is_err());
+        live.forget(100);
+        assert!(live.overrule(claims(9)).is_ok());
+        let disabled = AccountDisabled {
+            user_id: "u".to_owned(),
+            version: 5,
+        };
+        live.apply(event(2, Change::AccountDisabled(disabled)));
+        assert!(live.overrule(claims(4)).is_err());
+    }
+}

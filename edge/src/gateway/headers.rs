@@ -1,0 +1,204 @@
+//! What core-manager is told of a request, and what it may tell the client. It trusts `X-User-*`, so nothing that a
+//! client sends may reach it under a name that it could read as one of ours.
+
+use std::fmt::Write;
+
+use contract::{Failure, Outcome};
+use http::header::{
+    AUTHORIZATION, CONNECTION, EXPECT, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderMap, HeaderValue};
+
+use crate::claims::Caller;
+use crate::front::RequestContext;
+
+const USER_ID: HeaderName = HeaderName::from_static("x-user-id");
+const CLIENT_ID: HeaderName = HeaderName::from_static("x-client-id");
+const USER_ROLE: HeaderName = HeaderName::from_static("x-user-role");
+const USER_TIER: HeaderName = HeaderName::from_static("x-user-tier");
+const USER_EMAIL: HeaderName = HeaderName::from_static("x-user-email");
+const USER_PERMISSIONS: HeaderName = HeaderName::from_static("x-user-permissions");
+
+/// Headers that concern one connection alone (RFC 9110 section 7.6.1).
+const HOP_BY_HOP: [HeaderName; 10] = [
+    CONNECTION,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    EXPECT,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+/// Names, folded, that would let a client speak in our place or make core-manager see another request.
+const DROPPED: [&str; 10] = [
+    "x-user-id",
+    "x-client-id",
+    "x-user-role",
+    "x-user-tier",
+    "x-user-email",
+    "x-user-permissions",
+    "x-identity-signature",
+    "x-original-url",
+    "x-rewrite-url",
+    "x-http-method-override",
+];
+
+/// The six headers that say who the caller is.
+///
+/// # Errors
+/// SRV001 when a claim cannot stand in a header, which registration rules out.
+pub fn identity_headers(caller: &Caller) -> Outcome<[(HeaderName, HeaderValue); 6]> {
+    let claims = &caller.0;
+    if claims.permissions.iter().any(|name| name.contains(',')) {
+        return Err(Failure::internal("a permission's name has a comma"));
+    }
+    Ok([
+        (USER_ID, plain(&claims.user_id)?),
+        (CLIENT_ID, plain(&claims.client_id)?),
+        (USER_ROLE, HeaderValue::from_static(claims.role.name())),
+        (USER_TIER, HeaderValue::from_static(claims.tier.name())),
+        (USER_EMAIL, encoded(&claims.email)?),
+        (USER_PERMISSIONS, plain(&claims.permissions.join(","))?),
+    ])
+}
+
+fn plain(text: &str) -> Outcome<HeaderValue> {
+    HeaderValue::from_str(text).map_err(Failure::internal)
+}
+
+/// An e-mail may have letters that a header may not: those, and `%` itself, travel percent-encoded as UTF-8, so that
+/// decoding always gives back the stored form.
+fn encoded(text: &str) -> Outcome<HeaderValue> {
+    let mut header = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_graphic() && byte != b'%' {
+            header.push(char::from(byte));
+        } else {
+            write!(header, "%{byte:02X}").map_err(Failure::internal)?;
+        }
+    }
+    plain(&header)
+}
+
+/// Makes the headers of a request those that core-manager gets: first everything goes that must not pass, then ours
+/// are added, so that nothing a client sends can take one of ours away (CVE-2024-45410).
+///
+/// # Errors
+/// SRV001, see [`identity_headers`].
+pub fn to_upstream(
+    headers: &mut HeaderMap,
+    caller: &Caller,
+    context: &RequestContext,
+    pass_authorization: bool,
+) -> Outcome<()> {
+    let host = headers.remove(HOST);
+    remove_hop_by_hop(headers);
+    remove_forgeable(headers);
+    if !pass_authorization {
+        headers.remove(AUTHORIZATION);
+    }
+    for (name, value) in identity_headers(caller)? {
+        headers.insert(name, value);
+    }
+    headers.insert("x-request-id", context.id_header());
+    headers.insert("traceparent", context.traceparent());
+    headers.insert("x-forwarded-for", plain(&context.client().to_string())?);
+    headers.insert("x-forwarded-proto", HeaderValue::from_static("http"));
+    if let Some(host) = host {
+        headers.insert("x-forwarded-host", host);
+    }
+    Ok(())
+}
+
+/// Makes the headers of core-manager's answer those that the client gets.
+pub fn from_upstream(headers: &mut HeaderMap) {
+    remove_hop_by_hop(headers);
+    remove_forgeable(headers);
+}
+
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .into_iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in named.iter().chain(&HOP_BY_HOP) {
+        headers.remove(name);
+    }
+}
+
+/// Servers fold `_` and `.` to `-` when they make variables of header names (CVE-2025-64484), so names are compared
+/// folded. Whatever claims to be forwarded is dropped too; the edge says it anew.
+fn remove_forgeable(headers: &mut HeaderMap) {
+    let suspect: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| is_forgeable(name.as_str()))
+        .cloned()
+        .collect();
+    for name in suspect {
+        headers.remove(name);
+    }
+}
+
+fn is_forgeable(name: &str) -> bool {
+    // HeaderName is lower-case already.
+    let fold = |byte: u8| if matches!(byte, b'_' | b'.') { b'-' } else { byte };
+    let is = |known: &str| known.len() == name.len() && name.bytes().map(fold).eq(known.bytes());
+    let begins = |prefix: &str| {
+        name.len() >= prefix.len() && name.bytes().map(fold).zip(prefix.bytes()).all(|(a, b)| a == b)
+    };
+    begins("x-user-") || begins("x-forwarded-") || is("forwarded") || DROPPED.iter().any(|known| is(known))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_spelling_of_our_names_is_forgeable() {
+        let spellings = [
+            "x-user-id",
+            "x_user_id",
+            "x.user.role",
+            "x-user_tier",
+            "x-client.id",
+            "x_forwarded_for",
+            "forwarded",
+            "x-original-url",
+            "x_http_method_override",
+            "x-user-anything",
+        ];
+        for name in spellings {
+            assert!(is_forgeable(name), "{name}");
+        }
+        for name in ["accept", "x-userid", "x-request-id", "user-agent", "content-type"] {
+            assert!(!is_forgeable(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_connection_names_goes_and_with_it_the_connection_headers() {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONNECTION, HeaderValue::from_static("x-secret, X-User-ID, close"));
+        headers.insert("x-secret", HeaderValue::from_static("1"));
+        headers.insert("accept", HeaderValue::from_static("*/*"));
+        remove_hop_by_hop(&mut headers);
+        assert_eq!(
+            headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(),
+            ["accept"]
+        );
+    }
+
+    #[test]
+    fn an_email_outside_ascii_travels_percent_encoded() {
+        assert_eq!(encoded("a+b@example.com").expect("a header"), "a+b@example.com");
+        assert_eq!(encoded("é%@x.org").expect("a header"), "%C3%A9%25@x.org");
+    }
+}

@@ -1,0 +1,104 @@
+//! Requests on their way to core-manager: route table → who → quota → scrub and add headers → stream.
+
+mod headers;
+pub mod quota;
+mod table;
+mod upstream;
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use contract::{ErrorCode, Failure, Outcome};
+use http::Method;
+
+use crate::answer::{self, Refusal};
+use crate::claims::{Authenticator, Caller};
+use crate::front::RequestContext;
+use crate::services::Services;
+use crate::settings::GatewaySettings;
+
+pub use headers::identity_headers;
+pub use table::{Route, RouteLabel};
+pub use upstream::{CORE_MANAGER, Upstream, UpstreamUrl, away as upstream_away};
+
+use table::{Match, RouteTable, Who};
+
+/// The gateway to core-manager.
+pub struct Gateway {
+    table: RouteTable,
+    upstream: Upstream,
+    authenticator: Authenticator,
+    services: Services,
+    pass_authorization: bool,
+}
+
+impl Gateway {
+    pub fn new(settings: GatewaySettings, authenticator: Authenticator, services: Services) -> Self {
+        Gateway {
+            table: RouteTable::new(settings.extra_routes),
+            upstream: Upstream::new(settings.core_manager, settings.timeout, settings.concurrency),
+            authenticator,
+            services,
+            pass_authorization: settings.pass_authorization,
+        }
+    }
+
+    /// The connection to core-manager.
+    pub fn upstream(&self) -> &Upstream {
+        &self.upstream
+    }
+
+    async fn forward(
+        &self,
+        route: &Route,
+        mut request: Request,
+        context: &RequestContext,
+    ) -> Outcome<Response> {
+        let caller = self.authenticator.caller(request.headers())?;
+        authorise(route, &caller)?;
+        let counted = quota::check(route, request.method(), &caller, &self.services, context).await?;
+        headers::to_upstream(request.headers_mut(), &caller, context, self.pass_authorization)?;
+        let mut response = self.upstream.send(request).await?;
+        headers::from_upstream(response.headers_mut());
+        if response.status().is_success()
+            && let Some(counted) = counted
+        {
+            counted.record(&caller, &self.services, context);
+        }
+        Ok(response.map(Body::new))
+    }
+}
+
+fn authorise(route: &Route, caller: &Caller) -> Outcome<()> {
+    match route.who() {
+        Who::Admin => caller.must_be_admin(),
+        Who::User => Ok(()),
+    }
+}
+
+/// Serves what no route of the edge itself has taken: the gateway's routes, and REQ002 for the rest.
+pub async fn serve(State(gateway): State<Arc<Gateway>>, mut request: Request) -> Response {
+    let context = request.extensions_mut().remove::<RequestContext>();
+    let (Some(context), found) = (
+        context,
+        gateway.table.find(request.method(), request.uri().path()),
+    ) else {
+        return Refusal::from(Failure::internal("a request without its context")).into_response();
+    };
+    let route = match found {
+        Match::Route(route) => route,
+        Match::OtherMethods(methods) => return answer::method_not_allowed(&methods),
+        Match::None => return Refusal::from(Failure::new(ErrorCode::NoSuchRoute)).into_response(),
+    };
+    let outcome = gateway.forward(route, request, &context).await;
+    let mut response = outcome.unwrap_or_else(|failure| Refusal::from(failure).into_response());
+    response.extensions_mut().insert(route.label());
+    response
+}
+
+/// Whether a request with this method creates something when it succeeds.
+fn creates(method: &Method) -> bool {
+    method == Method::POST
+}

@@ -1,0 +1,283 @@
+//! The connection to core-manager: pooled, streaming both ways, never repeating a request, never following a
+//! redirect; with a timeout, a cap on waiting requests and a circuit breaker.
+
+use std::error::Error;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use chassis::health::State;
+use contract::{ErrorCode, Failure, Outcome};
+use http::header::HOST;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use prometheus::IntCounterVec;
+use tokio::sync::Semaphore;
+
+/// The name of the service behind the gateway, in health and in error details.
+pub const CORE_MANAGER: &str = "core-manager";
+
+/// After so many failures in a row no request is sent for [`OPEN_FOR`].
+const FAILURES_TO_OPEN: u32 = 10;
+const OPEN_FOR: Duration = Duration::from_secs(1);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Shorter than most servers keep idle connections, so that ours is rarely the one that finds it closed.
+const IDLE: Duration = Duration::from_secs(15);
+
+/// Where core-manager is: `http://host:port`, without a path.
+#[derive(Clone, Debug)]
+pub struct UpstreamUrl {
+    authority: Authority,
+    host: HeaderValue,
+}
+
+impl FromStr for UpstreamUrl {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const FAULT: &str = "must be http://host:port without a path";
+        let uri: Uri = text.parse().map_err(|_| FAULT)?;
+        let authority = uri.authority().cloned().ok_or(FAULT)?;
+        if uri.scheme() != Some(&Scheme::HTTP) || !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+            return Err(FAULT);
+        }
+        let host = HeaderValue::from_str(authority.as_str()).map_err(|_| FAULT)?;
+        Ok(UpstreamUrl { authority, host })
+    }
+}
+
+impl fmt::Display for UpstreamUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}", self.authority)
+    }
+}
+
+impl UpstreamUrl {
+    /// `host:port`.
+    pub fn authority(&self) -> &str {
+        self.authority.as_str()
+    }
+
+    /// The same place and path on core-manager. The path's bytes are those that were matched and authorised.
+    fn uri(&self, path: Option<&PathAndQuery>) -> Outcome<Uri> {
+        let path = path.cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        Uri::builder()
+            .scheme(Scheme::HTTP)
+            .authority(self.authority.clone())
+            .path_and_query(path)
+            .build()
+            .map_err(Failure::internal)
+    }
+}
+
+/// core-manager, as the gateway reaches it.
+pub struct Upstream {
+    url: UpstreamUrl,
+    client: Client<HttpConnector, Body>,
+    timeout: Duration,
+    places: Arc<Semaphore>,
+    breaker: Breaker,
+}
+
+impl Upstream {
+    pub fn new(url: UpstreamUrl, timeout: Duration, concurrency: usize) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .set_host(false)
+            // Only a request of which not one byte was written: the idle connection was found to be closed. One that
+            // may have had an effect is never sent twice.
+            .retry_canceled_requests(true)
+            .build(connector);
+        Upstream {
+            url,
+            client,
+            timeout,
+            places: Arc::new(Semaphore::new(concurrency)),
+            breaker: Breaker::default(),
+        }
+    }
+
+    /// Where core-manager is.
+    pub fn url(&self) -> &UpstreamUrl {
+        &self.url
+    }
+
+    /// Sends a request on and gives the answer once it has begun.
+    ///
+    /// # Errors
+    /// GW001 when core-manager is away, GW002 when it does not answer in time, GW003 when too many already wait.
+    pub async fn send(&self, request: Request<Body>) -> Outcome<Response<Incoming>> {
+        let Ok(_place) = self.places.try_acquire() else {
+            RESULTS.with_label_values(&["overloaded"]).inc();
+            return Err(Failure::new(ErrorCode::Overloaded).retry_after(Duration::from_secs(1)));
+        };
+        if !self.breaker.admits() {
+            RESULTS.with_label_values(&["circuit_open"]).inc();
+            return Err(away().with_fact("circuit", "open"));
+        }
+        let request = self.aim(request)?;
+        let answer = tokio::time::timeout(self.timeout, self.client.request(request)).await;
+        self.judge(answer.map_err(|_| ()))
+    }
+
+    fn aim(&self, request: Request<Body>) -> Outcome<Request<Body>> {
+        let (mut parts, body) = request.into_parts();
+        parts.uri = self.url.uri(parts.uri.path_and_query())?;
+        parts.version = Version::HTTP_11;
+        parts.headers.insert(HOST, self.url.host.clone());
+        // Extensions of the incoming request mean nothing to the client.
+        parts.extensions.clear();
+        Ok(Request::from_parts(parts, body))
+    }
+
+    fn judge(
+        &self,
+        answer: Result<Result<Response<Incoming>, hyper_util::client::legacy::Error>, ()>,
+    ) -> Outcome<Response<Incoming>> {
+        match answer {
+            Ok(Ok(response)) => {
+                self.breaker.succeeded();
+                RESULTS.with_label_values(&["answered"]).inc();
+                Ok(response)
+            }
+            Ok(Err(error)) if is_callers_fault(&error) => {
+                RESULTS.with_label_values(&["client_gone"]).inc();
+                Err(Failure::field("body", "ended before it was complete").because(error))
+            }
+            Ok(Err(error)) => {
+                self.breaker.failed();
+                RESULTS.with_label_values(&["away"]).inc();
+                Err(away().because(error))
+            }
+            Err(()) => {
+                self.breaker.failed();
+                RESULTS.with_label_values(&["timeout"]).inc();
+                Err(Failure::new(ErrorCode::Timeout).with_fact("service", CORE_MANAGER))
+            }
+        }
+    }
+
+    /// Whether core-manager takes connections and answers at all, whatever it answers.
+    pub async fn probe(&self) -> State {
+        let request = Request::get(format!("{}/health", self.url))
+            .header(HOST, self.url.host.clone())
+            .body(Body::empty());
+        let Ok(request) = request else {
+            return State::Unhealthy;
+        };
+        match self.client.request(request).await {
+            Ok(answer) if answer.status() == StatusCode::SERVICE_UNAVAILABLE => State::Unhealthy,
+            Ok(answer) if answer.status().is_server_error() => State::Degraded,
+            Ok(_) => {
+                self.breaker.succeeded();
+                State::Healthy
+            }
+            Err(_) => State::Unhealthy,
+        }
+    }
+}
+
+/// GW001 for core-manager.
+pub fn away() -> Failure {
+    Failure::new(ErrorCode::Unavailable).with_fact("service", CORE_MANAGER)
+}
+
+/// Whether the request could not be sent because its own body broke off.
+fn is_callers_fault(error: &hyper_util::client::legacy::Error) -> bool {
+    let mut source: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = source {
+        if let Some(hyper) = error.downcast_ref::<hyper::Error>() {
+            return hyper.is_user();
+        }
+        source = error.source();
+    }
+    false
+}
+
+/// Opens after failures in a row; once [`OPEN_FOR`] has passed, one request at a time tries again.
+#[derive(Default)]
+struct Breaker {
+    failures: AtomicU32,
+    /// Milliseconds after [`STARTED`] until which nothing is sent.
+    open_until: AtomicU64,
+}
+
+static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+fn millis() -> u64 {
+    STARTED.elapsed().as_millis() as u64
+}
+
+impl Breaker {
+    fn admits(&self) -> bool {
+        if self.failures.load(Ordering::Relaxed) < FAILURES_TO_OPEN {
+            return true;
+        }
+        let (now, until) = (millis(), self.open_until.load(Ordering::Relaxed));
+        let next = now + OPEN_FOR.as_millis() as u64;
+        // Whoever moves the end of the pause is the one that tries.
+        now >= until
+            && self
+                .open_until
+                .compare_exchange(until, next, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+    }
+
+    fn succeeded(&self) {
+        self.failures.store(0, Ordering::Relaxed);
+    }
+
+    fn failed(&self) {
+        let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
+        if failures == FAILURES_TO_OPEN {
+            self.open_until
+                .store(millis() + OPEN_FOR.as_millis() as u64, Ordering::Relaxed);
+            tracing::warn!("the circuit to core-manager is open");
+        }
+    }
+}
+
+static RESULTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    prometheus::register_int_counter_vec!(
+        "edge_upstream_requests_total",
+        "Requests to core-manager by what came of them",
+        &["result"]
+    )
+    .unwrap_or_else(|e| unreachable!("registered once: {e}"))
+});
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_circuit_opens_after_failures_in_a_row_and_closes_with_a_success() {
+        let breaker = Breaker::default();
+        for _ in 0..FAILURES_TO_OPEN {
+            assert!(breaker.admits());
+            breaker.failed();
+        }
+        assert!(!breaker.admits());
+        breaker.succeeded();
+        assert!(breaker.admits());
+    }
+
+    #[test]
+    fn an_upstream_is_a_plain_place() {
+        assert!("http://127.0.0.1:8082".parse::<UpstreamUrl>().is_ok());
+        for bad in ["", "core", "https://a:1", "http://a:1/x", "http://a?b"] {
+            assert!(bad.parse::<UpstreamUrl>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! JSON bodies: read within a limit, refused with the name of the field that is wrong, and never with two values for
+//! one key, which two readers could take differently.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use axum::body::Body;
+use axum::extract::{FromRef, FromRequest, FromRequestParts, Query, Request};
+use contract::{ErrorCode, Failure, Outcome};
+use http::header::CONTENT_TYPE;
+use http::request::Parts;
+use http::{HeaderMap, StatusCode};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use uuid::Uuid;
+
+use crate::answer::Refusal;
+
+/// The largest JSON body, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct JsonLimit(pub usize);
+
+/// How deep arrays and objects may nest.
+const MAX_DEPTH: usize = 32;
+
+/// A JSON body.
+pub struct Json<T>(pub T);
+
+impl<S, T> FromRequest<S> for Json<T>
+where
+    S: Send + Sync,
+    T: DeserializeOwned,
+    JsonLimit: FromRef<S>,
+{
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+        let JsonLimit(limit) = JsonLimit::from_ref(state);
+        must_be_json(request.headers())?;
+        let bytes = read(request.into_body(), limit).await?;
+        Ok(Json(parse(&bytes)?))
+    }
+}
+
+fn must_be_json(headers: &HeaderMap) -> Outcome<()> {
+    let media_type = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let essence = media_type.split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    Err(Failure::new(ErrorCode::Unacceptable)
+        .with_http(StatusCode::UNSUPPORTED_MEDIA_TYPE)
+        .saying("The body must be application/json"))
+}
+
+async fn read(body: Body, limit: usize) -> Outcome<bytes::Bytes> {
+    match Limited::new(body, limit).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            Err(Failure::new(ErrorCode::Unacceptable)
+                .saying(format!("The body is larger than {limit} bytes")))
+        }
+        Err(error) => Err(Failure::field("body", "ended before it was complete").because(error)),
+    }
+}
+
+/// Reads a JSON object.
+///
+/// # Errors
+/// REQ001, which names the field.
+pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Outcome<T> {
+    let mut strict = serde_json::Deserializer::from_slice(bytes);
+    Strict { depth: 0 }
+        .deserialize(&mut strict)
+        .and_then(|()| strict.end())
+        .map_err(|e| fault("body", &e))?;
+    let mut typed = serde_json::Deserializer::from_slice(bytes);
+    serde_path_to_error::deserialize(&mut typed).map_err(|error| {
+        let path = error.path().to_string();
+        fault(if path == "." { "body" } else { &path }, error.inner())
+    })
+}
+
+/// serde says a missing field in its message alone.
+fn fault(path: &str, error: &serde_json::Error) -> Failure {
+    let text = error.to_string();
+    let text = text.split(" at line ").next().unwrap_or(&text);
+    match text
+        .strip_prefix("missing field `")
+        .and_then(|rest| rest.split_once('`'))
+    {
+        Some((name, _)) if path == "body" => Failure::field(name, "is required"),
+        Some((name, _)) => Failure::field(format!("{path}.{name}"), "is required"),
+        None => Failure::field(path, text),
+    }
+}
+
+/// Walks a JSON text and refuses repeated keys and deep nesting.
+struct Strict {
+    depth: usize,
+}
+
+impl Strict {
+    fn deeper<E: Error>(&self) -> Result<Strict, E> {
+        if self.depth == MAX_DEPTH {
+            Err(E::custom("nests too deeply"))
+        } else {
+            Ok(Strict {
+                depth: self.depth + 1,
+            })
+        }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Strict {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Strict {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        while items.next_element_seed(self.deeper()?)?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
+        let mut keys = HashSet::new();
+        while let Some(key) = entries.next_key::<String>()? {
+            entries.next_value_seed(self.deeper()?)?;
+            if let Some(key) = keys.replace(key) {
+                return Err(A::Error::custom(format!("has the key {key:?} twice")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A query string. Unknown parameters are ignored, like unknown JSON fields.
+pub struct Parameters<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        match Query::<T>::from_request_parts(parts, state).await {
+            Ok(Query(parameters)) => Ok(Parameters(parameters)),
+            Err(rejection) => {
+                let text = rejection.body_text();
+                let text = text
+                    .rsplit_once("deserialize query string: ")
+                    .map_or(text.as_str(), |(_, cause)| cause);
+                let (name, fault) = text.split_once(": ").unwrap_or(("query", text));
+                Err(Failure::field(name, fault).into())
+            }
+        }
+    }
+}
+
+/// A UUID in its canonical form: lower-case, hyphenated.
+#[derive(Debug)]
+pub struct Id(pub String);
+
+impl<'de> Deserialize<'de> for Id {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        canonical_id(&text)
+            .then_some(Id(text))
+            .ok_or_else(|| D::Error::custom(NOT_AN_ID))
+    }
+}
+
+/// What a field is told whose id is not one.
+pub const NOT_AN_ID: &str = "must be a UUID in its canonical form";
+
+/// Whether a text is a UUID in the one form that tables hold.
+pub fn canonical_id(text: &str) -> bool {
+    let mut buffer = Uuid::encode_buffer();
+    Uuid::try_parse(text).is_ok_and(|id| id.hyphenated().encode_lower(&mut buffer) == text)
+}
+
+/// The one parameter of a path, `{id}`.
+pub struct PathId(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathId {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let path = axum::extract::Path::<String>::from_request_parts(parts, state).await;
+        match path {
+            Ok(axum::extract::Path(text)) if canonical_id(&text) => Ok(PathId(text)),
+            _ => Err(Failure::field("id", NOT_AN_ID).into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    struct Login {
+        email: String,
+        #[serde(default)]
+        tags: Vec<u8>,
+    }
+
+    fn fields(text: &str) -> String {
+        let failure = parse::<Login>(text.as_bytes()).expect_err("refused");
+        assert_eq!(failure.code(), ErrorCode::InvalidRequest);
+        failure
+            .fields()
+            .iter()
+            .map(|(field, fault)| format!("{field}: {fault}"))
+            .collect()
+    }
+
+    #[test]
+    fn the_field_that_is_wrong_is_named() {
+        assert_eq!(fields("{}"), "email: is required");
+        assert!(fields(r#"{"email": 1}"#).starts_with("email: invalid type"));
+        assert!(fields(r#"{"email": "a", "tags": [1, "x"]}"#).starts_with("tags[1]: "));
+        assert!(fields("[").starts_with("body: "));
+        assert!(fields(r#"{"email": "a"} x"#).starts_with("body: "));
+    }
+
+    #[test]
+    fn a_key_that_stands_twice_is_refused_even_if_unknown_or_escaped() {
+        for text in [
+            r#"{"x":1,"x":2,"email":"a"}"#,
+            r#"{"email":"a","\u0065mail":"b"}"#,
+            r#"{"email":"a","o":{"k":1,"k":2}}"#,
+        ] {
+            assert!(fields(text).contains("twice"), "{text}");
+        }
+    }
+
+    #[test]
+    fn unknown_fields_are_ignored_and_deep_nesting_is_refused() {
+        let login: Login = parse(br#"{"email":"a","more":{"x":[1,2]}}"#).expect("read");
+        assert_eq!((login.email.as_str(), login.tags.len()), ("a", 0));
+        let deep = format!(r#"{{"email":"a","x":{}{}}}"#, "[".repeat(40), "]".repeat(40));
+        assert!(fields(&deep).contains("too deeply"));
+    }
+
+    #[test]
+    fn only_the_canonical_form_of_a_uuid_is_an_id() {
+        assert!(canonical_id("0199c0de-0000-7000-8000-000000000001"));
+        for other in [
+            "0199C0DE-0000-7000-8000-000000000001",
+            "0199c0de000070008000000000000001",
+            "",
+            "1",
+        ] {
+            assert!(!canonical_id(other), "{other}");
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! `/api/v1/auth`: registering, signing in and out.
+
+use axum::extract::State;
+use axum::routing::post;
+use axum::{Extension, Router};
+use contract::identity::{
+    Device, LoginRequest, LogoutRequest, RefreshRequest, RegisterRequest, TokenPair, UserInfo,
+    ValidateTokenRequest,
+};
+use contract::subscription::GetSubscriptionRequest;
+use http::header::USER_AGENT;
+use http::{HeaderMap, StatusCode};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::Edge;
+use crate::answer::Answer;
+use crate::claims::{Caller, bearer};
+use crate::front::RequestContext;
+use crate::json::Json;
+use crate::services::{Services, from_identity, present};
+
+pub fn routes() -> Router<Edge> {
+    Router::new()
+        .route("/register", post(register))
+        .route("/login", post(login))
+        .route("/refresh", post(refresh))
+        .route("/validate", post(validate))
+        .route("/logout", post(logout))
+}
+
+#[derive(Serialize)]
+struct TokenResponse {
+    access_token: String,
+    refresh_token: String,
+    token_type: &'static str,
+    expires_in: i64,
+    user: UserInfoBody,
+}
+
+#[derive(Serialize)]
+struct UserInfoBody {
+    id: String,
+    email: String,
+    client_id: String,
+    role: String,
+    tier: String,
+    email_verified: bool,
+    permissions: Vec<String>,
+}
+
+impl From<UserInfo> for UserInfoBody {
+    fn from(user: UserInfo) -> Self {
+        let UserInfo {
+            id,
+            email,
+            client_id,
+            role,
+            tier,
+            email_verified,
+            permissions,
+        } = user;
+        UserInfoBody {
+            id,
+            email,
+            client_id,
+            role,
+            tier,
+            email_verified,
+            permissions,
+        }
+    }
+}
+
+fn token_response(tokens: Option<TokenPair>) -> Answer<axum::Json<TokenResponse>> {
+    let TokenPair {
+        access_token,
+        refresh_token,
+        expires_in,
+        user,
+    } = present(tokens)?;
+    let user = present(user)?.into();
+    Ok(axum::Json(TokenResponse {
+        access_token,
+        refresh_token,
+        token_type: "Bearer",
+        expires_in,
+        user,
+    }))
+}
+
+/// The longest `User-Agent` that is kept, in bytes.
+const MAX_USER_AGENT: usize = 255;
+
+fn device(context: &RequestContext, headers: &HeaderMap) -> Option<Device> {
+    let user_agent = headers
+        .get(USER_AGENT)
+        .map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let mut user_agent = user_agent.unwrap_or_default().into_owned();
+    user_agent.truncate(user_agent.floor_char_boundary(MAX_USER_AGENT));
+    Some(Device {
+        ip_address: context.client().to_string(),
+        user_agent,
+    })
+}
+
+#[derive(Deserialize)]
+struct Register {
+    email: String,
+    password: String,
+    client_id: String,
+    first_name: Option<String>,
+    last_name: Option<String>,
+    company: Option<String>,
+}
+
+async fn register(
+    State(services): State<Services>,
+    Extension(context): Extension<RequestContext>,
+    headers: HeaderMap,
+    Json(body): Json<Register>,
+) -> Answer<(StatusCode, axum::Json<TokenResponse>)> {
+    let Register {
+        email,
+        password,
+        client_id,
+        first_name,
+        last_name,
+        company,
+    } = body;
+    let device = device(&context, &headers);
+    let request = RegisterRequest {
+        email,
+        password,
+        client_id,
+        first_name,
+        last_name,
+        company,
+        device,
+    };
+    let answer = from_identity(services.auth().register(context.call(request)).await)?;
+    if let Some(user) = answer.tokens.as_ref().and_then(|tokens| tokens.user.as_ref()) {
+        subscribe(services, context, user.id.clone());
+    }
+    Ok((StatusCode::CREATED, token_response(answer.tokens)?))
+}
+
+/// Has the free subscription made now, so that lists for administrators show the new user. Should subscription-svc
+/// be away, it is made when it is first asked for.
+fn subscribe(services: Services, context: RequestContext, user_id: String) {
+    tokio::spawn(async move {
+        let request = context.call(GetSubscriptionRequest { user_id });
+        if let Err(status) = services.subscriptions().get_subscription(request).await {
+            tracing::info!(request_id = context.id(), %status, "the free subscription is made later");
+        }
+    });
+}
+
+#[derive(Deserialize)]
+struct Login {
+    email: String,
+    password: String,
+}
+
+async fn login(
+    State(services): State<Services>,
+    Extension(context): Extension<RequestContext>,
+    headers: HeaderMap,
+    Json(Login { email, password }): Json<Login>,
+) -> Answer<axum::Json<TokenResponse>> {
+    let request = LoginRequest {
+        email,
+        password,
+        device: device(&context, &headers),
+    };
+    token_response(from_identity(services.auth().login(context.call(request)).await)?.tokens)
+}
+
+#[derive(Deserialize)]
+struct Refresh {
+    refresh_token: String,
+}
+
+async fn refresh(
+    State(services): State<Services>,
+    Extension(context): Extension<RequestContext>,
+    headers: HeaderMap,
+    Json(Refresh { refresh_token }): Json<Refresh>,
+) -> Answer<axum::Json<TokenResponse>> {
+    let request = RefreshRequest {
+        refresh_token,
+        device: device(&context, &headers),
+    };
+    token_response(from_identity(services.auth().refresh(context.call(request)).await)?.tokens)
+}
+
+async fn validate(
+    _: Caller,
+    State(services): State<Services>,
+    Extension(context): Extension<RequestContext>,
+    headers: HeaderMap,
+) -> Answer<axum::Json<Value>> {
+    let request = ValidateTokenRequest {
+        access_token: bearer(&headers)?.to_owned(),
+    };
+    let answer = from_identity(services.auth().validate_token(context.call(request)).await)?;
+    Ok(axum::Json(
+        json!({ "valid": true, "user": UserInfoBody::from(present(answer.user)?) }),
+    ))
+}
+
+async fn logout(
+    caller: Caller,
+    State(services): State<Services>,
+    Extension(context): Extension<RequestContext>,
+) -> Answer<axum::Json<Value>> {
+    let (user_id, session_id) = (caller.user_id().to_owned(), caller.session_id().to_owned());
+    from_identity(
+        services
+            .auth()
+            .logout(context.call(LogoutRequest { user_id, session_id }))
+            .await,
+    )?;
+    Ok(axum::Json(json!({ "message": "Signed out" })))
+}

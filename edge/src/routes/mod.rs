@@ -1,0 +1,88 @@
+//! The public routes of the edge itself. Each route stands with its types and its handler.
+
+mod auth;
+mod projects;
+mod subscription;
+mod subscriptions;
+mod user;
+
+use std::sync::Arc;
+
+use axum::extract::{FromRef, Request};
+use axum::response::Response;
+use axum::routing::get;
+use axum::{Json, Router, middleware};
+use chrono::{DateTime, SecondsFormat, Utc};
+use contract::{ErrorCode, Failure};
+use http::header::CACHE_CONTROL;
+use http::{HeaderValue, StatusCode};
+use prost_types::Timestamp;
+use serde_json::{Value, json};
+
+use crate::answer::Refusal;
+use crate::claims::Authenticator;
+use crate::front::{self, Front};
+use crate::gateway::{self, Gateway};
+use crate::json::JsonLimit;
+use crate::services::Services;
+use crate::ws::{self, Sockets};
+
+/// What handlers need. Cheap to clone.
+#[derive(Clone, FromRef)]
+pub struct Edge {
+    pub authenticator: Authenticator,
+    pub services: Services,
+    pub json_limit: JsonLimit,
+    pub gateway: Arc<Gateway>,
+    pub sockets: Arc<Sockets>,
+}
+
+/// The whole public listener: our own routes, `/ws`, and the gateway for the rest.
+pub fn public(edge: Edge, front: Front) -> Router {
+    Router::new()
+        .nest("/api/v1/auth", auth::routes())
+        .nest("/api/v1/user", user::routes())
+        .nest("/api/v1/projects", projects::routes())
+        .nest("/api/v1/subscription", subscription::routes())
+        .nest("/api/v1/admin/subscriptions", subscriptions::routes())
+        .route("/.well-known/jwks.json", get(jwks))
+        .route("/health", get(health))
+        .route("/ws", get(ws::upgrade))
+        .layer(middleware::from_fn(private))
+        .method_not_allowed_fallback(other_method)
+        .route_layer(middleware::from_fn(front::label_route))
+        .fallback(gateway::serve)
+        .layer(middleware::from_fn_with_state(Arc::new(front), front::pass))
+        .with_state(edge)
+}
+
+async fn health() -> Json<Value> {
+    Json(json!({ "status": "healthy", "service": "auth-service", "version": chassis::VERSION }))
+}
+
+/// Under HS256 there is no public key.
+async fn jwks() -> Json<Value> {
+    Json(json!({ "keys": [] }))
+}
+
+/// axum adds `Allow` to this answer.
+async fn other_method() -> Refusal {
+    let failure = Failure::new(ErrorCode::NoSuchRoute).with_http(StatusCode::METHOD_NOT_ALLOWED);
+    failure.saying("This method is not allowed here").into()
+}
+
+/// Answers of our own routes carry tokens or personal data; no cache may keep them.
+async fn private(request: Request, next: middleware::Next) -> Response {
+    let mut response = next.run(request).await;
+    response
+        .headers_mut()
+        .entry(CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+/// A time as clients see it: RFC 3339, UTC, microseconds.
+fn time(timestamp: Option<Timestamp>) -> Option<String> {
+    let time: DateTime<Utc> = timestamp.and_then(contract::from_timestamp)?;
+    Some(time.to_rfc3339_opts(SecondsFormat::Micros, true))
+}

@@ -1,0 +1,113 @@
+//! The services of ours that the edge calls.
+
+use std::time::Duration;
+
+use chassis::grpc::{InternalChannel, InternalToken, REQUEST_ID, channel};
+use contract::identity::auth_service_client::AuthServiceClient;
+use contract::identity::project_service_client::ProjectServiceClient;
+use contract::identity::user_service_client::UserServiceClient;
+use contract::subscription::subscription_service_client::SubscriptionServiceClient;
+use contract::subscription::usage_service_client::UsageServiceClient;
+use contract::{Failure, Outcome};
+use http::Uri;
+use tonic::metadata::MetadataValue;
+use tonic::{Request, Response, Status};
+
+use crate::front::RequestContext;
+
+/// The names of our services, in health and in error details.
+pub const IDENTITY: &str = "identity-svc";
+pub const SUBSCRIPTION: &str = "subscription-svc";
+
+/// How long a call that a request waits for may take.
+const CALL_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// Clients of our services. Cheap to clone.
+#[derive(Clone)]
+pub struct Services {
+    identity: InternalChannel,
+    subscription: InternalChannel,
+}
+
+impl Services {
+    pub fn connect(identity: &[Uri], subscription: &[Uri], token: &InternalToken) -> Self {
+        Services {
+            identity: channel(identity, token),
+            subscription: channel(subscription, token),
+        }
+    }
+
+    pub fn identity_channel(&self) -> InternalChannel {
+        self.identity.clone()
+    }
+
+    pub fn subscription_channel(&self) -> InternalChannel {
+        self.subscription.clone()
+    }
+
+    pub fn auth(&self) -> AuthServiceClient<InternalChannel> {
+        AuthServiceClient::new(self.identity.clone())
+    }
+
+    pub fn users(&self) -> UserServiceClient<InternalChannel> {
+        UserServiceClient::new(self.identity.clone())
+    }
+
+    pub fn projects(&self) -> ProjectServiceClient<InternalChannel> {
+        ProjectServiceClient::new(self.identity.clone())
+    }
+
+    pub fn subscriptions(&self) -> SubscriptionServiceClient<InternalChannel> {
+        SubscriptionServiceClient::new(self.subscription.clone())
+    }
+
+    pub fn usage(&self) -> UsageServiceClient<InternalChannel> {
+        UsageServiceClient::new(self.subscription.clone())
+    }
+}
+
+/// What identity-svc answered, or the failure that it stands for.
+///
+/// # Errors
+/// The failure of the rule that refused, GW001 or GW002 when the service is away or slow.
+pub fn from_identity<T>(answer: Result<Response<T>, Status>) -> Outcome<T> {
+    answer
+        .map(Response::into_inner)
+        .map_err(|status| Failure::from_status(status, IDENTITY))
+}
+
+/// What subscription-svc answered, or the failure that it stands for.
+///
+/// # Errors
+/// As [`from_identity`].
+pub fn from_subscription<T>(answer: Result<Response<T>, Status>) -> Outcome<T> {
+    answer
+        .map(Response::into_inner)
+        .map_err(|status| Failure::from_status(status, SUBSCRIPTION))
+}
+
+/// A part of an answer that a service of ours always sends.
+///
+/// # Errors
+/// SRV001 when it is missing.
+pub fn present<T>(part: Option<T>) -> Outcome<T> {
+    part.ok_or_else(|| Failure::internal("a service of ours left out a part of its answer"))
+}
+
+impl RequestContext {
+    /// A call that a request causes: it carries the request's ids and a deadline.
+    pub fn call<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.set_timeout(CALL_TIMEOUT);
+        let ids = [
+            (REQUEST_ID, self.id_header()),
+            ("traceparent", self.traceparent()),
+        ];
+        for (name, value) in ids {
+            if let Ok(value) = MetadataValue::try_from(value.as_bytes()) {
+                request.metadata_mut().insert(name, value);
+            }
+        }
+        request
+    }
+}

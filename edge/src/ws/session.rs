@@ -1,0 +1,339 @@
+//! What each message of a client leads to: message in, actions out, without any I/O.
+
+use std::time::{Duration, Instant};
+
+use contract::{ErrorCode, Failure, Outcome};
+use serde_json::json;
+
+use super::envelope::{self, AuthRefresh, Envelope, StartWorkflow};
+use crate::claims::{Authenticator, Caller};
+use crate::settings::SocketSettings;
+
+/// Close codes of the contract.
+pub mod close {
+    pub const SHUTTING_DOWN: u16 = 1001;
+    pub const PROTOCOL_ERROR: u16 = 1002;
+    pub const BINARY: u16 = 1003;
+    pub const BAD_UTF8: u16 = 1007;
+    pub const POLICY: u16 = 1008;
+    pub const TOO_BIG: u16 = 1009;
+    pub const CORE_MANAGER_RESTARTED: u16 = 1012;
+    pub const TOKEN_EXPIRED: u16 = 4401;
+    pub const SESSION_ENDED: u16 = 4403;
+    pub const HEARTBEAT_LOST: u16 = 4408;
+    pub const TOO_MANY: u16 = 4429;
+}
+
+/// What the I/O loop is to do.
+#[derive(Debug)]
+pub enum Action {
+    /// Send this text to the client.
+    Reply(String),
+    /// Pass this text on to core-manager.
+    Forward { id: String, text: String },
+    /// Check a start with the services, and come back with [`Session::checked`].
+    Check(Start),
+    /// Close the socket.
+    Close(u16, &'static str),
+}
+
+/// A workflow that a client wants to start.
+#[derive(Debug)]
+pub struct Start {
+    pub id: String,
+    pub project_id: String,
+    pub text: String,
+}
+
+/// One client's socket.
+pub struct Session {
+    authenticator: Authenticator,
+    /// As the token says; live claims are laid over it anew each time.
+    token: Caller,
+    budget: Budget,
+}
+
+impl Session {
+    pub fn new(authenticator: Authenticator, caller: Caller, settings: &SocketSettings) -> Self {
+        Session {
+            authenticator,
+            token: caller,
+            budget: Budget::new(settings.messages_per_second),
+        }
+    }
+
+    /// The caller with the claims that count now.
+    ///
+    /// # Errors
+    /// AUTH003 when the session has ended or the account is disabled.
+    pub fn caller(&self) -> Outcome<Caller> {
+        self.authenticator
+            .live()
+            .overrule(self.token.0.clone())
+            .map(Caller)
+    }
+
+    /// The second in which the token expires.
+    pub fn expires_at(&self) -> i64 {
+        self.token.0.exp
+    }
+
+    /// A text of the client has arrived.
+    pub fn on_text(&mut self, text: &str, now: Instant) -> Action {
+        if !self.budget.take(now) {
+            return Action::Close(close::POLICY, "too many messages");
+        }
+        let envelope = match Envelope::parse(text) {
+            Ok(envelope) => envelope,
+            Err(failure) => return Action::Reply(envelope::error(None, &failure)),
+        };
+        if self.caller().is_err() {
+            return Action::Close(close::SESSION_ENDED, "session ended");
+        }
+        match self.handle(&envelope, text) {
+            Ok(action) => action,
+            Err(failure) => Action::Reply(envelope::error(Some(&envelope.id), &failure)),
+        }
+    }
+
+    fn handle(&mut self, envelope: &Envelope, text: &str) -> Outcome<Action> {
+        match envelope.kind.as_str() {
+            "ping" => Ok(Action::Reply(envelope::message("pong", Some(&envelope.id), None))),
+            "auth.refresh" => self.refresh(envelope),
+            "start_workflow" => {
+                let start: StartWorkflow = envelope.data()?;
+                if start.workflow_type.is_empty() {
+                    return Err(Failure::field("workflow_type", "must not be empty"));
+                }
+                let id = envelope.id.clone();
+                Ok(Action::Check(Start {
+                    id,
+                    project_id: start.project_id.0,
+                    text: text.to_owned(),
+                }))
+            }
+            _ => Ok(Action::Forward {
+                id: envelope.id.clone(),
+                text: text.to_owned(),
+            }),
+        }
+    }
+
+    /// A new token keeps the socket open; it must be the same user's.
+    fn refresh(&mut self, envelope: &Envelope) -> Outcome<Action> {
+        let AuthRefresh { access_token } = envelope.data()?;
+        let caller = self.authenticator.verify(&access_token)?;
+        if caller.user_id() != self.token.user_id() {
+            return Err(Failure::new(ErrorCode::TokenInvalid).saying("The token is another user's"));
+        }
+        let data = json!({ "expires_at": caller.0.exp });
+        self.token = caller;
+        Ok(Action::Reply(envelope::message(
+            "auth.refreshed",
+            Some(&envelope.id),
+            Some(data),
+        )))
+    }
+
+    /// The services have spoken on a start.
+    pub fn checked(&self, start: Start, verdict: Outcome<()>) -> Action {
+        match verdict {
+            Ok(()) => Action::Forward {
+                id: start.id,
+                text: start.text,
+            },
+            Err(failure) => Action::Reply(envelope::error(Some(&start.id), &failure)),
+        }
+    }
+}
+
+/// A token bucket: so many messages a second, bursts of twice as many.
+struct Budget {
+    per_second: f64,
+    left: f64,
+    at: Option<Instant>,
+}
+
+impl Budget {
+    fn new(per_second: u32) -> Self {
+        let per_second = f64::from(per_second);
+        Budget {
+            per_second,
+            left: per_second * 2.0,
+            at: None,
+        }
+    }
+
+    fn take(&mut self, now: Instant) -> bool {
+        let passed = self
+            .at
+            .map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        self.at = Some(now);
+        self.left = (self.left + passed.as_secs_f64() * self.per_second).min(self.per_second * 2.0);
+        if self.left < 1.0 {
+            return false;
+        }
+        self.left -= 1.0;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use contract::identity::auth_event::Change;
+    use contract::identity::{AuthEvent, SessionEnded};
+    use contract::token::{Claims, ISSUER, Signer, Verifier};
+    use contract::{Role, Tier};
+
+    use super::*;
+    use crate::claims::{LiveClaims, now};
+
+    const PROJECT: &str = "0199c0de-0000-7000-8000-000000000001";
+
+    fn claims(user: &str) -> Claims {
+        Claims {
+            iss: ISSUER.to_owned(),
+            aud: "persona-platform".to_owned(),
+            sub: user.to_owned(),
+            jti: "j".to_owned(),
+            iat: now(),
+            nbf: now(),
+            exp: now() + 600,
+            sid: format!("s-{user}"),
+            ver: 1,
+            user_id: user.to_owned(),
+            email: "u@example.com".to_owned(),
+            client_id: "web".to_owned(),
+            role: Role::User,
+            tier: Tier::Free,
+            permissions: vec![],
+        }
+    }
+
+    fn secret() -> secrecy::SecretString {
+        "0123456789abcdef0123456789abcdef".into()
+    }
+
+    fn session() -> Session {
+        let verifier = Verifier::hs256(&secret(), "persona-platform");
+        let authenticator = Authenticator::new(verifier, Arc::new(LiveClaims::default()));
+        let settings = SocketSettings {
+            heartbeat: Duration::from_secs(25),
+            pong_timeout: Duration::from_secs(8),
+            max_message_bytes: 65536,
+            messages_per_second: 2,
+            per_user: 2,
+        };
+        Session::new(authenticator, Caller(claims("u")), &settings)
+    }
+
+    fn reply(session: &mut Session, text: &str) -> serde_json::Value {
+        match session.on_text(text, Instant::now()) {
+            Action::Reply(text) => serde_json::from_str(&text).expect("JSON"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_ping_is_answered_with_its_id() {
+        let pong = reply(&mut session(), r#"{"type":"ping","id":"7"}"#);
+        assert_eq!(
+            (pong["type"].as_str(), pong["correlation_id"].as_str()),
+            (Some("pong"), Some("7"))
+        );
+    }
+
+    #[test]
+    fn what_is_no_envelope_is_answered_and_the_socket_stays_open() {
+        let error = reply(&mut session(), "hello");
+        assert_eq!(
+            (error["type"].as_str(), error["error"]["code"].as_str()),
+            (Some("error"), Some("REQ001"))
+        );
+    }
+
+    #[test]
+    fn a_start_is_checked_and_then_passed_on_unchanged() {
+        let text = format!(
+            r#"{{"type":"start_workflow","id":"w","data":{{"workflow_type":"t","agent_instance_id":"a","project_id":"{PROJECT}","parameters":{{}}}}}}"#
+        );
+        let mut session = session();
+        let Action::Check(start) = session.on_text(&text, Instant::now()) else {
+            panic!("not checked")
+        };
+        assert_eq!(start.project_id, PROJECT);
+        let Action::Forward { text: passed, .. } = session.checked(start, Ok(())) else {
+            panic!("not passed on")
+        };
+        assert_eq!(passed, text);
+    }
+
+    #[test]
+    fn a_start_without_a_field_names_it() {
+        let error = reply(
+            &mut session(),
+            r#"{"type":"start_workflow","id":"w","data":{"workflow_type":"t"}}"#,
+        );
+        assert_eq!(error["error"]["code"], "REQ001");
+        assert!(
+            error["error"]["details"]["fields"]["agent_instance_id"].is_string(),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn too_many_messages_close_the_socket() {
+        let mut session = session();
+        let at = Instant::now();
+        for _ in 0..4 {
+            assert!(matches!(
+                session.on_text(r#"{"type":"ping","id":"7"}"#, at),
+                Action::Reply(_)
+            ));
+        }
+        let closed = session.on_text(r#"{"type":"ping","id":"7"}"#, at);
+        assert!(matches!(closed, Action::Close(close::POLICY, _)));
+    }
+
+    #[test]
+    fn a_new_token_of_the_same_user_moves_the_expiry_and_another_users_does_not() {
+        let mut session = session();
+        let token = |user: &str| {
+            let mut claims = claims(user);
+            claims.exp += 100;
+            Signer::hs256(&secret()).sign(&claims).expect("signed")
+        };
+        let refresh =
+            |token| json!({"type": "auth.refresh", "id": "r", "data": {"access_token": token}}).to_string();
+        let before = session.expires_at();
+        assert_eq!(
+            reply(&mut session, &refresh(token("other")))["error"]["code"],
+            "AUTH003"
+        );
+        assert_eq!(session.expires_at(), before);
+        assert_eq!(
+            reply(&mut session, &refresh(token("u")))["type"],
+            "auth.refreshed"
+        );
+        assert_eq!(session.expires_at(), before + 100);
+    }
+
+    #[test]
+    fn an_ended_session_closes_the_socket_at_the_next_message() {
+        let mut session = session();
+        let ended = SessionEnded {
+            session_id: "s-u".to_owned(),
+            user_id: "u".to_owned(),
+        };
+        let event = AuthEvent {
+            position: None,
+            forget_at: None,
+            change: Some(Change::SessionEnded(ended)),
+        };
+        session.authenticator.live().apply(event);
+        let closed = session.on_text(r#"{"type":"ping","id":"7"}"#, Instant::now());
+        assert!(matches!(closed, Action::Close(close::SESSION_ENDED, _)));
+    }
+}
