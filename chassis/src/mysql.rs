@@ -165,24 +165,27 @@ pub async fn probe(pool: &MySqlPool) -> crate::health::State {
     }
 }
 
-/// What a transaction does: a future that borrows the connection.
+/// What a transaction does: a future that borrows the connection and what it was given.
 pub type Work<'c, T> = Pin<Box<dyn Future<Output = Outcome<T>> + Send + 'c>>;
 
 /// Runs a named transaction: committed when `work` succeeds, rolled back when it fails, repeated when the database
 /// chose it as the victim of a deadlock or a lock wait took too long, and bounded in time. `work` must have no
-/// effect outside the transaction. Dropping the future rolls back.
+/// effect outside the transaction; what it needs is `given` to it, as a closure cannot lend what it has captured.
+/// Dropping the future rolls back.
 ///
 /// # Errors
 /// What `work` fails with; GW001 when the database is away; GW002 when it takes too long.
-pub async fn transaction<T, F>(pool: &MySqlPool, name: &'static str, mut work: F) -> Outcome<T>
-where
-    F: for<'c> FnMut(&'c mut MySqlConnection) -> Work<'c, T>,
-{
+pub async fn transaction<C: Sync, T>(
+    pool: &MySqlPool,
+    name: &'static str,
+    given: C,
+    work: impl for<'c> Fn(&'c mut MySqlConnection, &'c C) -> Work<'c, T>,
+) -> Outcome<T> {
     let timer = metrics().seconds.with_label_values(&[name]).start_timer();
     let attempts = async {
         let mut attempt = 1;
         loop {
-            match once(pool, &mut work).await {
+            match once(pool, &given, &work).await {
                 Err(failure) if attempt < ATTEMPTS && is_contention(&failure) => {
                     metrics().repeated.with_label_values(&[name]).inc();
                     tokio::time::sleep(Duration::from_millis(10 * u64::from(attempt))).await;
@@ -197,23 +200,20 @@ where
     outcome.unwrap_or_else(|_| Err(Failure::new(ErrorCode::Timeout).with_fact("service", "mysql")))
 }
 
-async fn once<T, F>(pool: &MySqlPool, work: &mut F) -> Outcome<T>
-where
-    F: for<'c> FnMut(&'c mut MySqlConnection) -> Work<'c, T>,
-{
+async fn once<C, T>(
+    pool: &MySqlPool,
+    given: &C,
+    work: &impl for<'c> Fn(&'c mut MySqlConnection, &'c C) -> Work<'c, T>,
+) -> Outcome<T> {
     let mut transaction = pool.begin().await.map_err(failed)?;
-    let value = work(&mut transaction).await?;
+    let value = work(&mut transaction, given).await?;
     transaction.commit().await.map_err(failed)?;
     Ok(value)
 }
 
 /// What an unexpected database error means to the caller: the database is away, or something is wrong.
 pub fn failed(error: sqlx::Error) -> Failure {
-    let away = matches!(
-        error,
-        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Tls(_)
-    ) || server_code(&error).is_some_and(is_refusal_to_serve);
-    if away {
+    if is_away(&error) {
         Failure::new(ErrorCode::Unavailable)
             .with_http(StatusCode::SERVICE_UNAVAILABLE)
             .with_fact("service", "mysql")
@@ -221,6 +221,14 @@ pub fn failed(error: sqlx::Error) -> Failure {
     } else {
         Failure::internal(error)
     }
+}
+
+/// Whether an error means that the database cannot be used for now, whatever was asked of it.
+pub fn is_away(error: &sqlx::Error) -> bool {
+    matches!(
+        error,
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Tls(_)
+    ) || server_code(error).is_some_and(is_refusal_to_serve)
 }
 
 /// The name of the unique key that an insert or update ran into.

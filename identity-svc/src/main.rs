@@ -1,1 +1,170 @@
-fn main() {}
+//! identity-svc: accounts, sessions, tokens, permissions, projects, and the events that make changes bind at once.
+
+mod accounts;
+mod admin;
+mod clock;
+mod email;
+mod events;
+mod hasher;
+mod identity;
+mod password;
+mod profiles;
+mod projects;
+mod rpc;
+mod sessions;
+mod settings;
+mod sign_in;
+#[cfg(test)]
+mod tests;
+
+use std::error::Error;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chassis::drain::Drain;
+use chassis::health::{Health, Need};
+use chassis::mysql::SetupError;
+use chassis::{grpc, internal, logs, mysql};
+use clap::{Parser, Subcommand};
+use contract::token::{Signer, Verifier};
+use sqlx::MySqlPool;
+use tokio::net::TcpListener;
+
+use events::Tail;
+use hasher::Hasher;
+use identity::{Identity, Tokens};
+use settings::Settings;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// How long the start waits between two tries to reach the database.
+const RETRY: Duration = Duration::from_millis(500);
+
+#[derive(Parser)]
+#[command(about = "Accounts, sessions, tokens, permissions and projects. Without a command: serve.")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Brings the tables up to date and ends.
+    Migrate,
+    /// Prints the settings as rows of a Markdown table.
+    Settings,
+    /// Administrators.
+    #[command(subcommand)]
+    Admin(admin::Command),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let command = Arguments::parse().command;
+    if matches!(command, Some(Command::Settings)) {
+        print!("{}", chassis::settings::table(Settings::read));
+        return ExitCode::SUCCESS;
+    }
+    let settings = match chassis::settings::load(Settings::read) {
+        Ok(settings) => settings,
+        Err(faults) => {
+            eprintln!("identity-svc: {faults}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = match command {
+        None => {
+            logs::init(&settings.logs);
+            serve(settings).await
+        }
+        Some(Command::Migrate) => migrate(&mysql::pool(&settings.database))
+            .await
+            .map_err(Into::into),
+        Some(Command::Admin(command)) => admin::run(settings, command).await,
+        Some(Command::Settings) => Ok(()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("identity-svc: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn migrate(pool: &MySqlPool) -> Result<(), SetupError> {
+    mysql::migrate(pool, sqlx::migrate!(), "_identity_migrations").await
+}
+
+fn state(settings: &Settings, pool: MySqlPool) -> Result<Identity, hasher::BadCost> {
+    Ok(Identity {
+        pool,
+        hasher: Hasher::new(settings.passwords.cost, settings.passwords.queue)?,
+        tokens: Arc::new(Tokens {
+            signer: Signer::hs256(&settings.jwt_secret),
+            verifier: Verifier::hs256(&settings.jwt_secret, &settings.jwt_audience),
+            audience: settings.jwt_audience.clone(),
+            lifetimes: settings.lifetimes,
+        }),
+        tail: Tail::new(),
+        min_password_length: settings.passwords.min_length,
+    })
+}
+
+async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
+    let drain = Drain::on_signals(settings.drain.clone())?;
+    let health = Health::default();
+    let public = TcpListener::bind(settings.listen).await?;
+    let private = TcpListener::bind(settings.internal_listen).await?;
+    tracing::info!(grpc = %public.local_addr()?, internal = %private.local_addr()?, "identity-svc listens");
+    let internal = tokio::spawn(internal::serve(
+        private,
+        "identity-svc",
+        health.clone(),
+        drain.clone(),
+    ));
+
+    let identity = state(&settings, mysql::pool(&settings.database))?;
+    let pool = identity.pool.clone();
+    health.watch("mysql", Need::Required, move || {
+        let pool = pool.clone();
+        async move { mysql::probe(&pool).await }
+    });
+    tokio::select! {
+        migrated = migrate_when_possible(&identity.pool) => migrated?,
+        () = drain.stop_accepting() => return Ok(()),
+    }
+    tokio::spawn(identity.tail.clone().follow(identity.pool.clone()));
+    tokio::spawn(events::sweep(identity.pool.clone()));
+    health.now_ready();
+    let services = rpc::services(&identity);
+    grpc::serve(
+        public,
+        services,
+        settings.internal_token,
+        settings.reflection,
+        health,
+        drain,
+    )
+    .await
+    .map_err(|error| error.to_string())?;
+    identity.pool.close().await;
+    internal.await??;
+    tracing::info!("identity-svc has stopped");
+    Ok(())
+}
+
+/// The database may come up after the service.
+async fn migrate_when_possible(pool: &MySqlPool) -> Result<(), SetupError> {
+    loop {
+        match migrate(pool).await {
+            Err(SetupError::Database(error)) if chassis::mysql::is_away(&error) => {
+                tracing::warn!(%error, "the database is away; trying again");
+                tokio::time::sleep(RETRY).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}

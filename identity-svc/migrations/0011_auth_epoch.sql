@@ -1,0 +1,1 @@
+INSERT INTO auth_sequence (id, epoch, last_sequence) VALUES (1, UUID(), 0)

@@ -1,0 +1,307 @@
+//! Auth events: what must bind on tokens already issued. Appended in the transaction that makes the change, in the
+//! order of commits, and followed by every replica.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chassis::mysql::failed;
+use chrono::{DateTime, Utc};
+use contract::identity::auth_event::Change as Wire;
+use contract::identity::{AccountChanged, AccountDisabled, AuthEvent, Position, SessionEnded};
+use contract::{Outcome, Role, Tier, to_timestamp};
+use serde::{Deserialize, Serialize};
+use sqlx::types::Json;
+use sqlx::{MySqlConnection, MySqlPool};
+use tokio::sync::{Notify, broadcast, watch};
+
+use crate::clock::now;
+
+/// How often the table is read when nothing calls for it earlier.
+const POLL: Duration = Duration::from_millis(100);
+/// How many events a subscriber may be behind before it is cut off.
+const BEHIND: usize = 4096;
+/// How many events are read at once.
+const BATCH: i64 = 1000;
+/// An event is kept a little longer than the tokens that it concerns, for clocks that differ.
+const MARGIN: Duration = Duration::from_secs(60);
+
+/// What has changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Change {
+    SessionEnded {
+        session_id: String,
+    },
+    AccountChanged {
+        version: i64,
+        email: String,
+        role: Role,
+        tier: Tier,
+        permissions: Vec<String>,
+    },
+    AccountDisabled {
+        version: i64,
+    },
+}
+
+impl Change {
+    fn kind(&self) -> &'static str {
+        match self {
+            Change::SessionEnded { .. } => "session_ended",
+            Change::AccountChanged { .. } => "account_changed",
+            Change::AccountDisabled { .. } => "account_disabled",
+        }
+    }
+}
+
+/// Appends an event to the transaction on `connection`, as its last step: from here to the commit no other
+/// transaction can take a number, so that the order of numbers is the order of commits and a reader who has seen a
+/// number has seen all before it.
+pub async fn append(
+    connection: &mut MySqlConnection,
+    user_id: &str,
+    change: &Change,
+    access_token_life: Duration,
+) -> Outcome<()> {
+    sqlx::query!("UPDATE auth_sequence SET last_sequence = last_sequence + 1 WHERE id = 1")
+        .execute(&mut *connection)
+        .await
+        .map_err(failed)?;
+    let created_at = now();
+    let forget_at = created_at + access_token_life + MARGIN;
+    sqlx::query!(
+        "INSERT INTO auth_events (sequence, kind, user_id, payload, created_at, forget_at)
+         SELECT last_sequence, ?, ?, ?, ?, ? FROM auth_sequence WHERE id = 1",
+        change.kind(),
+        user_id,
+        Json(change),
+        created_at,
+        forget_at
+    )
+    .execute(connection)
+    .await
+    .map_err(failed)?;
+    Ok(())
+}
+
+struct Row {
+    sequence: i64,
+    user_id: String,
+    payload: Json<Change>,
+    forget_at: DateTime<Utc>,
+}
+
+/// Events after `sequence`, in order.
+async fn after(connection: &mut MySqlConnection, sequence: i64) -> Outcome<Vec<Row>> {
+    sqlx::query_as!(
+        Row,
+        r#"SELECT sequence, user_id, payload AS "payload: Json<Change>", forget_at AS "forget_at: DateTime<Utc>"
+           FROM auth_events WHERE sequence > ? ORDER BY sequence LIMIT ?"#,
+        sequence,
+        BATCH
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(failed)
+}
+
+/// The epoch and the last sequence number that has committed.
+async fn end(connection: &mut MySqlConnection) -> Outcome<Position> {
+    let row = sqlx::query!("SELECT epoch, last_sequence FROM auth_sequence WHERE id = 1")
+        .fetch_one(connection)
+        .await
+        .map_err(failed)?;
+    Ok(Position {
+        epoch: row.epoch,
+        sequence: row.last_sequence,
+    })
+}
+
+fn to_wire(row: Row, epoch: &str) -> AuthEvent {
+    let user_id = row.user_id;
+    let change = match row.payload.0 {
+        Change::SessionEnded { session_id } => Wire::SessionEnded(SessionEnded { session_id, user_id }),
+        Change::AccountChanged {
+            version,
+            email,
+            role,
+            tier,
+            permissions,
+        } => {
+            let (role, tier) = (role.name().to_owned(), tier.name().to_owned());
+            Wire::AccountChanged(AccountChanged {
+                user_id,
+                version,
+                email,
+                role,
+                tier,
+                permissions,
+            })
+        }
+        Change::AccountDisabled { version } => Wire::AccountDisabled(AccountDisabled { user_id, version }),
+    };
+    AuthEvent {
+        position: Some(Position {
+            epoch: epoch.to_owned(),
+            sequence: row.sequence,
+        }),
+        forget_at: Some(to_timestamp(row.forget_at)),
+        change: Some(change),
+    }
+}
+
+/// All events that still matter, and the position that they lead up to.
+///
+/// # Errors
+/// GW001 when the database is away.
+pub async fn snapshot(pool: &MySqlPool) -> Outcome<(Position, Vec<AuthEvent>)> {
+    let mut connection = pool.acquire().await.map_err(failed)?;
+    // The end first: what commits in between is then in the snapshot and once more in the stream, which is harmless.
+    let position = end(&mut connection).await?;
+    let rows = sqlx::query_as!(
+        Row,
+        r#"SELECT sequence, user_id, payload AS "payload: Json<Change>", forget_at AS "forget_at: DateTime<Utc>"
+           FROM auth_events WHERE forget_at > ? ORDER BY sequence"#,
+        now()
+    )
+    .fetch_all(&mut *connection)
+    .await
+    .map_err(failed)?;
+    let events = rows
+        .into_iter()
+        .map(|row| to_wire(row, &position.epoch))
+        .collect();
+    Ok((position, events))
+}
+
+/// The end of the event table as this replica follows it. Cheap to clone.
+#[derive(Clone)]
+pub struct Tail {
+    events: broadcast::Sender<Arc<AuthEvent>>,
+    position: watch::Sender<Option<Position>>,
+    hurry: Arc<Notify>,
+}
+
+impl Tail {
+    pub fn new() -> Self {
+        let (events, _) = broadcast::channel(BEHIND);
+        Tail {
+            events,
+            position: watch::Sender::new(None),
+            hurry: Arc::new(Notify::new()),
+        }
+    }
+
+    /// Events from now on.
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<AuthEvent>> {
+        self.events.subscribe()
+    }
+
+    /// Up to where the table has been read, marked as changed by each successful reading, so that who waits for a
+    /// change learns when the database does not answer.
+    pub fn readings(&self) -> watch::Receiver<Option<Position>> {
+        self.position.subscribe()
+    }
+
+    /// Has the table read at once, since this replica has just committed an event.
+    pub fn hurry(&self) {
+        self.hurry.notify_one();
+    }
+
+    /// Follows the table for as long as the process lives.
+    pub async fn follow(self, pool: MySqlPool) {
+        let mut reported = false;
+        loop {
+            let known = self.position.borrow().clone();
+            match self.read(&pool, known).await {
+                Ok(more) => {
+                    reported = false;
+                    if more {
+                        continue;
+                    }
+                }
+                Err(failure) => {
+                    if !reported {
+                        tracing::warn!(cause = ?failure.cause(), "auth events cannot be read");
+                    }
+                    reported = true;
+                }
+            }
+            let _ = tokio::time::timeout(POLL, self.hurry.notified()).await;
+        }
+    }
+
+    /// Reads what is new. Gives whether there may be more.
+    async fn read(&self, pool: &MySqlPool, known: Option<Position>) -> Outcome<bool> {
+        let mut connection = pool.acquire().await.map_err(failed)?;
+        let end = end(&mut connection).await?;
+        let Some(mut position) =
+            known.filter(|known| known.epoch == end.epoch && known.sequence <= end.sequence)
+        else {
+            // The first reading, or another table than before: subscribers start over with a snapshot.
+            self.position.send_replace(Some(end));
+            return Ok(false);
+        };
+        if position.sequence == end.sequence {
+            self.position.send_replace(Some(end));
+            return Ok(false);
+        }
+        let rows = after(&mut connection, position.sequence).await?;
+        let more = rows.len() as i64 == BATCH;
+        for row in rows {
+            position.sequence = row.sequence;
+            // Without subscribers there is nobody to miss it.
+            let _ = self.events.send(Arc::new(to_wire(row, &position.epoch)));
+        }
+        self.position.send_replace(Some(position));
+        Ok(more)
+    }
+}
+
+/// Removes events that no token can need any more, in small steps, for as long as the process lives. Any number of
+/// replicas may do so at once.
+pub async fn sweep(pool: MySqlPool) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        loop {
+            let swept = sqlx::query!(
+                "DELETE FROM auth_events WHERE forget_at < ? ORDER BY sequence LIMIT 1000",
+                now()
+            )
+            .execute(&pool)
+            .await;
+            match swept {
+                Ok(done) if done.rows_affected() == 1000 => {}
+                Ok(_) => break,
+                Err(error) => {
+                    tracing::warn!(%error, "old auth events were not removed");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Whether a subscriber at `since` has missed nothing but what can still be read.
+///
+/// # Errors
+/// GW001 when the database is away.
+pub async fn resume(pool: &MySqlPool, since: &Position) -> Outcome<Option<Vec<AuthEvent>>> {
+    let mut connection = pool.acquire().await.map_err(failed)?;
+    let end = end(&mut connection).await?;
+    if end.epoch != since.epoch || since.sequence > end.sequence {
+        return Ok(None);
+    }
+    let rows = after(&mut connection, since.sequence).await?;
+    // A gap at the beginning has been swept; more than one batch is quicker as a snapshot.
+    let unbroken = match rows.first() {
+        Some(first) => first.sequence == since.sequence + 1,
+        None => since.sequence == end.sequence,
+    };
+    if !unbroken || rows.len() as i64 == BATCH {
+        return Ok(None);
+    }
+    Ok(Some(
+        rows.into_iter().map(|row| to_wire(row, &end.epoch)).collect(),
+    ))
+}

@@ -1,0 +1,216 @@
+//! Argon2id, off the async runtime and behind a bounded queue, so that a storm of logins slows logins alone.
+
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use argon2::password_hash::phc::PasswordHash;
+use argon2::password_hash::{PasswordHasher, PasswordVerifier};
+use argon2::{Algorithm, Argon2, Params, Version};
+use contract::{ErrorCode, Failure, Outcome};
+use prometheus::{Histogram, IntGauge};
+use ring::rand::{SecureRandom, SystemRandom};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::Semaphore;
+
+/// What one hash costs (OWASP Password Storage: at least 19 MiB and two passes).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cost {
+    pub memory_kib: u32,
+    pub iterations: u32,
+}
+
+/// Hashes and verifies passwords. Cheap to clone.
+#[derive(Clone)]
+pub struct Hasher {
+    argon2: Argon2<'static>,
+    cost: Cost,
+    /// As many hashes at once as there are cores.
+    cores: Arc<Semaphore>,
+    /// Places for those that wait or run; there is no further queue.
+    places: Arc<Semaphore>,
+    /// What is verified when there is no account, so that it takes as long as when there is one.
+    nobody: Arc<str>,
+}
+
+/// Why hashing cannot start.
+#[derive(Debug, thiserror::Error)]
+#[error("Argon2id does not accept its parameters: {0}")]
+pub struct BadCost(String);
+
+/// The outcome of verifying a password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Right,
+    /// Right, but hashed at a lower cost than now.
+    RightButWeak,
+    Wrong,
+}
+
+impl Hasher {
+    /// # Errors
+    /// When the parameters are outside what Argon2 allows.
+    pub fn new(cost: Cost, queue: usize) -> Result<Self, BadCost> {
+        let params =
+            Params::new(cost.memory_kib, cost.iterations, 1, None).map_err(|e| BadCost(e.to_string()))?;
+        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let nobody = hash_now(&argon2, b"nobody has this password").map_err(|e| BadCost(e.to_string()))?;
+        Ok(Hasher {
+            argon2,
+            cost,
+            cores: Arc::new(Semaphore::new(cores)),
+            places: Arc::new(Semaphore::new(queue + cores)),
+            nobody: nobody.into(),
+        })
+    }
+
+    /// The PHC string of a password, with a salt of its own.
+    ///
+    /// # Errors
+    /// GW003 when too many already wait.
+    pub async fn hash(&self, password: SecretString) -> Outcome<String> {
+        let argon2 = self.argon2.clone();
+        self.run(move || hash_now(&argon2, password.expose_secret().as_bytes()))
+            .await?
+    }
+
+    /// Compares a password with a stored hash, or does the same work in vain when there is none.
+    ///
+    /// # Errors
+    /// GW003 when too many already wait; SRV001 when the stored hash cannot be read.
+    pub async fn verify(&self, password: SecretString, stored: Option<String>) -> Outcome<Verdict> {
+        let (argon2, cost, nobody) = (self.argon2.clone(), self.cost, self.nobody.clone());
+        self.run(move || {
+            let known = stored.is_some();
+            let text = stored.as_deref().unwrap_or(&nobody);
+            let hash = PasswordHash::new(text).map_err(|e| Failure::internal(e.to_string()))?;
+            let right = argon2
+                .verify_password(password.expose_secret().as_bytes(), &hash)
+                .is_ok();
+            Ok(match (right && known, is_weaker(&hash, cost)) {
+                (false, _) => Verdict::Wrong,
+                (true, true) => Verdict::RightButWeak,
+                (true, false) => Verdict::Right,
+            })
+        })
+        .await?
+    }
+
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Outcome<T> {
+        let Ok(_place) = self.places.try_acquire() else {
+            return Err(Failure::new(ErrorCode::Overloaded).retry_after(Duration::from_secs(1)));
+        };
+        METRICS.waiting.inc();
+        let core = self.cores.clone().acquire_owned().await;
+        METRICS.waiting.dec();
+        let core = core.map_err(Failure::internal)?;
+        let timer = METRICS.seconds.start_timer();
+        let done = tokio::task::spawn_blocking(move || {
+            let value = work();
+            drop(core);
+            value
+        });
+        let value = done.await.map_err(Failure::internal)?;
+        timer.observe_duration();
+        Ok(value)
+    }
+}
+
+fn hash_now(argon2: &Argon2<'_>, password: &[u8]) -> Outcome<String> {
+    let mut salt = [0; 16];
+    SystemRandom::new()
+        .fill(&mut salt)
+        .map_err(|_| Failure::internal("no randomness"))?;
+    let hash: argon2::password_hash::phc::PasswordHash = argon2
+        .hash_password_with_salt(password, &salt)
+        .map_err(|e| Failure::internal(e.to_string()))?;
+    Ok(hash.to_string())
+}
+
+fn is_weaker(hash: &PasswordHash, cost: Cost) -> bool {
+    let parameter = |name| hash.params.get_decimal(name).unwrap_or(0);
+    hash.algorithm.as_str() != "argon2id"
+        || parameter("m") < cost.memory_kib
+        || parameter("t") < cost.iterations
+}
+
+struct Metrics {
+    waiting: IntGauge,
+    seconds: Histogram,
+}
+
+static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics {
+    waiting: prometheus::register_int_gauge!("identity_password_hash_waiting", "Hashes that wait for a core")
+        .unwrap_or_else(|e| unreachable!("registered once: {e}")),
+    seconds: prometheus::register_histogram!(
+        "identity_password_hash_seconds",
+        "Duration of one Argon2id hash"
+    )
+    .unwrap_or_else(|e| unreachable!("registered once: {e}")),
+});
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHEAP: Cost = Cost {
+        memory_kib: 64,
+        iterations: 1,
+    };
+
+    #[tokio::test]
+    async fn a_password_is_right_weak_or_wrong() {
+        let cheap = Hasher::new(CHEAP, 4).expect("a hasher");
+        let stored = cheap.hash("a password".into()).await.expect("a hash");
+        assert!(stored.starts_with("$argon2id$v=19$m=64,t=1,p=1$"), "{stored}");
+        assert_eq!(
+            cheap
+                .verify("a password".into(), Some(stored.clone()))
+                .await
+                .expect("ran"),
+            Verdict::Right
+        );
+        assert_eq!(
+            cheap
+                .verify("another".into(), Some(stored.clone()))
+                .await
+                .expect("ran"),
+            Verdict::Wrong
+        );
+        let dear = Hasher::new(
+            Cost {
+                memory_kib: 128,
+                iterations: 2,
+            },
+            4,
+        )
+        .expect("a hasher");
+        assert_eq!(
+            dear.verify("a password".into(), Some(stored)).await.expect("ran"),
+            Verdict::RightButWeak
+        );
+    }
+
+    #[tokio::test]
+    async fn nobodys_password_is_never_right() {
+        let hasher = Hasher::new(CHEAP, 4).expect("a hasher");
+        let verdict = hasher
+            .verify("nobody has this password".into(), None)
+            .await
+            .expect("ran");
+        assert_eq!(verdict, Verdict::Wrong);
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_says_come_back_later() {
+        let hasher = Hasher::new(CHEAP, 1).expect("a hasher");
+        let _all = hasher
+            .places
+            .acquire_many(hasher.places.available_permits() as u32)
+            .await
+            .expect("places");
+        let refused = hasher.hash("a password".into()).await.expect_err("refused");
+        assert_eq!(refused.code(), ErrorCode::Overloaded);
+        assert!(refused.wait().is_some());
+    }
+}

@@ -1,0 +1,45 @@
+//! What all slices work with.
+
+use std::sync::Arc;
+
+use contract::token::{Signer, Verifier};
+use sqlx::MySqlPool;
+use uuid::Uuid;
+
+use contract::{Failure, Outcome};
+
+use crate::events::Tail;
+use crate::hasher::Hasher;
+use crate::settings::Lifetimes;
+
+/// The state of the process. Cheap to clone.
+#[derive(Clone)]
+pub struct Identity {
+    pub pool: MySqlPool,
+    pub hasher: Hasher,
+    pub tokens: Arc<Tokens>,
+    pub tail: Tail,
+    pub min_password_length: usize,
+}
+
+/// What access tokens are made of and checked with.
+pub struct Tokens {
+    pub signer: Signer,
+    pub verifier: Verifier,
+    pub audience: String,
+    pub lifetimes: Lifetimes,
+}
+
+/// Checks that a field of a request is an id in the one form that tables hold.
+///
+/// # Errors
+/// REQ001, which names the field.
+pub fn id(field: &'static str, text: &str) -> Outcome<()> {
+    let mut buffer = Uuid::encode_buffer();
+    let canonical = Uuid::try_parse(text).is_ok_and(|id| id.hyphenated().encode_lower(&mut buffer) == text);
+    if canonical {
+        Ok(())
+    } else {
+        Err(Failure::field(field, "must be a UUID in its canonical form"))
+    }
+}

@@ -1,0 +1,116 @@
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chassis::grpc::answer;
+use contract::Outcome;
+use contract::identity::live_claims_service_server::LiveClaimsService;
+use contract::identity::watch_auth_events_response::Message;
+use contract::identity::{
+    AuthEvent, Heartbeat, Position, Snapshot, WatchAuthEventsRequest, WatchAuthEventsResponse,
+};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use crate::events;
+use crate::identity::Identity;
+
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Messages on their way to one subscriber.
+const BUFFER: usize = 256;
+/// A subscriber that takes no message for this long is cut off; it resumes where it was.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+pub struct LiveClaims(pub Identity);
+
+type Messages = Pin<Box<dyn Stream<Item = Result<WatchAuthEventsResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl LiveClaimsService for LiveClaims {
+    type WatchAuthEventsStream = Messages;
+
+    async fn watch_auth_events(
+        &self,
+        request: Request<WatchAuthEventsRequest>,
+    ) -> Result<Response<Self::WatchAuthEventsStream>, Status> {
+        let since = request.into_inner().since;
+        // Subscribed before the table is read: what commits meanwhile may come twice, but never not at all.
+        let (events, readings) = (self.0.tail.subscribe(), self.0.tail.readings());
+        let start = answer(beginning(&self.0, since).await)?.into_inner();
+        let (sender, receiver) = mpsc::channel(BUFFER);
+        tokio::spawn(feed(Subscriber(sender), start, events, readings));
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}
+
+async fn beginning(identity: &Identity, since: Option<Position>) -> Outcome<Vec<Message>> {
+    if let Some(since) = since
+        && let Some(missed) = events::resume(&identity.pool, &since).await?
+    {
+        return Ok(missed.into_iter().map(Message::Event).collect());
+    }
+    let (position, events) = events::snapshot(&identity.pool).await?;
+    Ok(vec![Message::Snapshot(Snapshot {
+        position: Some(position),
+        events,
+    })])
+}
+
+struct Subscriber(mpsc::Sender<Result<WatchAuthEventsResponse, Status>>);
+
+impl Subscriber {
+    /// Whether the subscriber is still there and has taken the message.
+    async fn send(&self, message: Message) -> bool {
+        let message = WatchAuthEventsResponse {
+            message: Some(message),
+        };
+        self.0.send_timeout(Ok(message), PATIENCE).await.is_ok()
+    }
+
+    async fn cut_off(&self, why: &'static str) {
+        // One that does not even read this finds its stream ended.
+        let _ = self.0.try_send(Err(Status::aborted(why)));
+    }
+}
+
+/// Sends the beginning, then events as they come, and a heartbeat each second in which the table could be read: a
+/// database that does not answer silences the stream, so that edges see how old their knowledge is.
+async fn feed(
+    subscriber: Subscriber,
+    start: Vec<Message>,
+    mut events: broadcast::Receiver<Arc<AuthEvent>>,
+    mut readings: watch::Receiver<Option<Position>>,
+) {
+    for message in start {
+        if !subscriber.send(message).await {
+            return;
+        }
+    }
+    let mut beat = tokio::time::interval(HEARTBEAT);
+    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            // Events first, so that a heartbeat never claims what has not been sent.
+            biased;
+            event = events.recv() => match event {
+                Ok(event) => if !subscriber.send(Message::Event(AuthEvent::clone(&event))).await { return },
+                Err(RecvError::Lagged(_)) => return subscriber.cut_off("too far behind; resume").await,
+                Err(RecvError::Closed) => return,
+            },
+            () = subscriber.0.closed() => return,
+            _ = beat.tick() => {
+                if !readings.has_changed().unwrap_or(false) {
+                    continue;
+                }
+                let position = readings.borrow_and_update().clone();
+                // An event that was published between the look above and this reading goes first.
+                if events.is_empty() && !subscriber.send(Message::Heartbeat(Heartbeat { position })).await {
+                    return;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! The gRPC services: parse → call → encode.
+
+mod auth;
+mod live;
+mod projects;
+mod users;
+
+use contract::identity::auth_service_server::AuthServiceServer;
+use contract::identity::live_claims_service_server::LiveClaimsServiceServer;
+use contract::identity::project_service_server::ProjectServiceServer;
+use contract::identity::user_service_server::UserServiceServer;
+use tonic::service::Routes;
+
+use crate::identity::Identity;
+
+/// All services of the process.
+pub fn services(identity: &Identity) -> Routes {
+    Routes::new(AuthServiceServer::new(auth::Auth(identity.clone())))
+        .add_service(UserServiceServer::new(users::Users(identity.clone())))
+        .add_service(ProjectServiceServer::new(projects::Projects(identity.clone())))
+        .add_service(LiveClaimsServiceServer::new(live::LiveClaims(identity.clone())))
+}

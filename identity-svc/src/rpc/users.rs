@@ -1,0 +1,79 @@
+use chassis::grpc::answer;
+use chassis::mysql::failed;
+use contract::identity::user_service_server::UserService;
+use contract::identity::{
+    ChangePasswordRequest, ChangePasswordResponse, DeleteUserRequest, DeleteUserResponse, GetUserRequest,
+    GetUserResponse, SetTierRequest, SetTierResponse, UpdateProfileRequest, UpdateProfileResponse,
+};
+use contract::{Failure, Tier};
+use tonic::{Request, Response, Status};
+
+use crate::identity::{Identity, id};
+use crate::{accounts, profiles, sign_in};
+
+pub struct Users(pub Identity);
+
+#[tonic::async_trait]
+impl UserService for Users {
+    async fn get_user(&self, request: Request<GetUserRequest>) -> Result<Response<GetUserResponse>, Status> {
+        let user_id = request.into_inner().user_id;
+        let user = async {
+            id("user_id", &user_id)?;
+            let mut connection = self.0.pool.acquire().await.map_err(failed)?;
+            profiles::user(&mut connection, &user_id).await
+        };
+        answer(user.await.map(|user| GetUserResponse { user: Some(user) }))
+    }
+
+    async fn update_profile(
+        &self,
+        request: Request<UpdateProfileRequest>,
+    ) -> Result<Response<UpdateProfileResponse>, Status> {
+        let request = request.into_inner();
+        let user = async {
+            id("user_id", &request.user_id)?;
+            let mut connection = self.0.pool.acquire().await.map_err(failed)?;
+            profiles::update(&mut connection, request).await
+        };
+        answer(user.await.map(|user| UpdateProfileResponse { user: Some(user) }))
+    }
+
+    async fn change_password(
+        &self,
+        request: Request<ChangePasswordRequest>,
+    ) -> Result<Response<ChangePasswordResponse>, Status> {
+        let request = request.into_inner();
+        let changed = async {
+            id("user_id", &request.user_id)?;
+            id("session_id", &request.session_id)?;
+            sign_in::change_password(&self.0, request).await
+        };
+        answer(changed.await.map(|()| ChangePasswordResponse {}))
+    }
+
+    async fn delete_user(
+        &self,
+        request: Request<DeleteUserRequest>,
+    ) -> Result<Response<DeleteUserResponse>, Status> {
+        let user_id = request.into_inner().user_id;
+        let removed = async {
+            id("user_id", &user_id)?;
+            accounts::remove(&self.0, &user_id).await
+        };
+        answer(removed.await.map(|()| DeleteUserResponse {}))
+    }
+
+    async fn set_tier(&self, request: Request<SetTierRequest>) -> Result<Response<SetTierResponse>, Status> {
+        let SetTierRequest {
+            user_id,
+            tier,
+            revision,
+        } = request.into_inner();
+        let set = async {
+            id("user_id", &user_id)?;
+            let tier: Tier = tier.parse().map_err(|fault| Failure::field("tier", fault))?;
+            accounts::set_tier(&self.0, &user_id, tier, revision).await
+        };
+        answer(set.await.map(|()| SetTierResponse {}))
+    }
+}

@@ -1,0 +1,126 @@
+//! Every setting of identity-svc.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use chassis::grpc::InternalToken;
+use chassis::settings::Env;
+use chassis::{drain, logs, mysql};
+use secrecy::SecretString;
+
+use crate::hasher::Cost;
+
+pub struct Settings {
+    pub listen: SocketAddr,
+    pub internal_listen: SocketAddr,
+    pub logs: logs::Settings,
+    pub drain: drain::Settings,
+    pub database: mysql::Settings,
+    pub internal_token: InternalToken,
+    pub reflection: bool,
+    pub jwt_secret: SecretString,
+    pub jwt_audience: String,
+    pub lifetimes: Lifetimes,
+    pub passwords: PasswordSettings,
+}
+
+/// How long things are good for.
+#[derive(Clone, Copy, Debug)]
+pub struct Lifetimes {
+    pub access_token: Duration,
+    /// A session that is not refreshed for this long has expired.
+    pub session_idle: Duration,
+    /// A session is never older than this.
+    pub session: Duration,
+}
+
+pub struct PasswordSettings {
+    pub min_length: usize,
+    pub cost: Cost,
+    pub queue: usize,
+}
+
+impl Settings {
+    pub fn read(env: &mut Env) -> Self {
+        Settings {
+            listen: env.value("IDENTITY_LISTEN", "0.0.0.0:50051", "Address of the gRPC listener"),
+            internal_listen: env.value(
+                "IDENTITY_INTERNAL_LISTEN",
+                "0.0.0.0:9051",
+                "Address of the internal listener",
+            ),
+            logs: logs::Settings::read(env),
+            drain: drain::Settings::read(env),
+            database: mysql::Settings::read(env, "identity_svc"),
+            internal_token: InternalToken::read(env),
+            reflection: env.value("GRPC_REFLECTION", "true", "Whether gRPC reflection is served"),
+            jwt_secret: env.secret(
+                "JWT_SECRET_KEY",
+                "The key that access tokens are signed with (HS256)",
+            ),
+            jwt_audience: env.value("JWT_AUDIENCE", "persona-platform", "`aud` of access tokens"),
+            lifetimes: Lifetimes::read(env),
+            passwords: PasswordSettings::read(env),
+        }
+    }
+}
+
+impl Lifetimes {
+    fn read(env: &mut Env) -> Self {
+        let access = env.number(
+            "ACCESS_TOKEN_TTL_SECONDS",
+            "900",
+            1..=86_400,
+            "Life of an access token, in seconds",
+        );
+        let idle = env.number(
+            "SESSION_IDLE_TTL_SECONDS",
+            "2592000",
+            1..=31_536_000,
+            "Seconds after which a session that was not refreshed has expired",
+        );
+        let session = env.number(
+            "SESSION_MAX_TTL_SECONDS",
+            "7776000",
+            1..=315_360_000,
+            "Seconds after which a session has expired however often it was refreshed",
+        );
+        Lifetimes {
+            access_token: Duration::from_secs(access),
+            session_idle: Duration::from_secs(idle),
+            session: Duration::from_secs(session),
+        }
+    }
+}
+
+impl PasswordSettings {
+    fn read(env: &mut Env) -> Self {
+        let min_length = env.number(
+            "PASSWORD_MIN_LENGTH",
+            "8",
+            8..=64,
+            "Fewest characters of a password",
+        );
+        let memory = env.number(
+            "ARGON2_MEMORY_KIB",
+            "19456",
+            19_456..=4_194_304,
+            "Memory of one Argon2id hash, in KiB",
+        );
+        let iterations = env.number("ARGON2_ITERATIONS", "2", 2..=100, "Passes of one Argon2id hash");
+        let queue = env.number(
+            "PASSWORD_HASH_QUEUE",
+            "64",
+            1..=100_000,
+            "Most logins that wait for a hash; further ones are told to come back",
+        );
+        PasswordSettings {
+            min_length: min_length as usize,
+            cost: Cost {
+                memory_kib: memory as u32,
+                iterations: iterations as u32,
+            },
+            queue: queue as usize,
+        }
+    }
+}
