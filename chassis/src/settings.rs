@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fmt::{self, Display};
 use std::str::FromStr;
 
+use http::Uri;
 use secrecy::SecretString;
 
 /// Shortest secret that is accepted, in bytes (RFC 7518 section 3.2 for HS256).
@@ -156,6 +157,16 @@ impl Env {
             }
         }
         values
+    }
+
+    /// The replicas of a service: a comma-separated list of URLs, at least one.
+    pub fn replicas(&mut self, name: &'static str, default: &'static str, meaning: &'static str) -> Vec<Uri> {
+        let replicas: Vec<Uri> = self.list(name, default, meaning);
+        let usable = |uri: &Uri| uri.scheme().is_some() && uri.authority().is_some();
+        if replicas.is_empty() || !replicas.iter().all(usable) {
+            self.fault(format!("{name}: must be a list of URLs such as {default}"));
+        }
+        replicas
     }
 
     /// A key that others must not guess: required, at least [`MIN_SECRET_BYTES`] long, and no placeholder.

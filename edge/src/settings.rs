@@ -68,14 +68,13 @@ impl Settings {
             logs: logs::Settings::read(env),
             drain: drain::Settings::read(env),
             internal_token: InternalToken::read(env),
-            identity: replicas(
+            identity: env.replicas(
                 env,
                 "IDENTITY_URL",
                 "http://127.0.0.1:50051",
                 "identity-svc, one URL for each replica",
             ),
-            subscription: replicas(
-                env,
+            subscription: env.replicas(
                 "SUBSCRIPTION_URL",
                 "http://127.0.0.1:50052",
                 "subscription-svc, one URL for each replica",
@@ -95,15 +94,6 @@ impl Settings {
             front: FrontSettings::read(env),
         }
     }
-}
-
-fn replicas(env: &mut Env, name: &'static str, default: &'static str, meaning: &'static str) -> Vec<Uri> {
-    let replicas: Vec<Uri> = env.list(name, default, meaning);
-    let usable = |uri: &Uri| uri.scheme().is_some() && uri.authority().is_some();
-    if replicas.is_empty() || !replicas.iter().all(usable) {
-        env.fault(format!("{name}: must be a list of URLs such as {default}"));
-    }
-    replicas
 }
 
 impl GatewaySettings {

@@ -1,1 +1,169 @@
-fn main() {}
+//! subscription-svc: subscriptions, tiers, usage and quota. The only writer of tiers.
+
+mod administration;
+mod clock;
+mod outbox;
+mod rpc;
+mod service;
+mod settings;
+mod subscriptions;
+#[cfg(test)]
+mod tests;
+mod tiers;
+mod usage;
+
+use std::error::Error;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use chassis::drain::Drain;
+use chassis::health::{Health, Need};
+use chassis::mysql::SetupError;
+use chassis::{grpc, internal, logs, mysql};
+use clap::{Parser, Subcommand};
+use sqlx::MySqlPool;
+use tokio::net::TcpListener;
+
+use outbox::Relay;
+use service::{IDENTITY, Service};
+use settings::Settings;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// How long the start waits between two tries to reach the database.
+const RETRY: Duration = Duration::from_millis(500);
+
+#[derive(Parser)]
+#[command(about = "Subscriptions, tiers, usage and quota. Without a command: serve.")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Brings the tables up to date and ends.
+    Migrate,
+    /// Prints the settings as rows of a Markdown table.
+    Settings,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let command = Arguments::parse().command;
+    if matches!(command, Some(Command::Settings)) {
+        print!("{}", chassis::settings::table(Settings::read));
+        return ExitCode::SUCCESS;
+    }
+    let settings = match chassis::settings::load(Settings::read) {
+        Ok(settings) => settings,
+        Err(faults) => {
+            eprintln!("subscription-svc: {faults}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = if command.is_some() {
+        migrate(&mysql::pool(&settings.database))
+            .await
+            .map_err(Into::into)
+    } else {
+        logs::init(&settings.logs);
+        serve(settings).await
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("subscription-svc: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn migrate(pool: &MySqlPool) -> Result<(), SetupError> {
+    mysql::migrate(pool, sqlx::migrate!(), "_subscription_migrations").await
+}
+
+async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
+    let drain = Drain::on_signals(settings.drain.clone())?;
+    let health = Health::default();
+    let public = TcpListener::bind(settings.listen).await?;
+    let private = TcpListener::bind(settings.internal_listen).await?;
+    tracing::info!(grpc = %public.local_addr()?, internal = %private.local_addr()?, "subscription-svc listens");
+    let internal = tokio::spawn(internal::serve(
+        private,
+        "subscription-svc",
+        health.clone(),
+        drain.clone(),
+    ));
+
+    let pool = mysql::pool(&settings.database);
+    let identity = grpc::channel(&settings.identity, &settings.internal_token);
+    watch_dependencies(&health, &pool, &identity);
+    tokio::select! {
+        migrated = migrate_when_possible(&pool) => migrated?,
+        () = drain.stop_accepting() => return Ok(()),
+    }
+    let relay = Relay::new(pool.clone(), identity.clone());
+    tokio::spawn(relay.clone().run());
+    let service = Service {
+        pool,
+        identity,
+        relay,
+    };
+    health.now_ready();
+    let services = rpc::services(&service);
+    grpc::serve(
+        public,
+        services,
+        settings.internal_token,
+        settings.reflection,
+        health,
+        drain,
+    )
+    .await
+    .map_err(|error| error.to_string())?;
+    service.pool.close().await;
+    internal.await??;
+    tracing::info!("subscription-svc has stopped");
+    Ok(())
+}
+
+fn watch_dependencies(health: &Health, pool: &MySqlPool, identity: &grpc::InternalChannel) {
+    let (pool, identity) = (pool.clone(), identity.clone());
+    health.watch("mysql", Need::Required, move || {
+        let pool = pool.clone();
+        async move { mysql::probe(&pool).await }
+    });
+    health.watch(IDENTITY, Need::Partial, move || {
+        std::future::ready(identity.state())
+    });
+}
+
+/// The database may come up after the service, and so may the table `users`, which the foreign keys need.
+async fn migrate_when_possible(pool: &MySqlPool) -> Result<(), SetupError> {
+    loop {
+        if !users_exist(pool).await {
+            tracing::info!("waiting for the database and the table `users` of identity-svc");
+            tokio::time::sleep(RETRY).await;
+            continue;
+        }
+        match migrate(pool).await {
+            Err(SetupError::Database(error)) if mysql::is_away(&error) => {
+                tracing::warn!(%error, "the database is away; trying again");
+                tokio::time::sleep(RETRY).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// The service may point at `users` but not read it, so it asks the catalogue.
+async fn users_exist(pool: &MySqlPool) -> bool {
+    let found: Result<i64, _> = sqlx::query_scalar(
+        "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'users'",
+    )
+    .fetch_one(pool)
+    .await;
+    found.is_ok_and(|count| count == 1)
+}
