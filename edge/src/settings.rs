@@ -69,7 +69,6 @@ impl Settings {
             drain: drain::Settings::read(env),
             internal_token: InternalToken::read(env),
             identity: env.replicas(
-                env,
                 "IDENTITY_URL",
                 "http://127.0.0.1:50051",
                 "identity-svc, one URL for each replica",
