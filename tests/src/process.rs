@@ -1,0 +1,93 @@
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a process may take to do what is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A process of the platform; it ends with its owner.
+pub struct Process {
+    name: &'static str,
+    child: Child,
+}
+
+/// Where the built programs are: `PERSONA_BIN_DIR`, or beside the test.
+fn program(name: &str) -> PathBuf {
+    let folder = std::env::var_os("PERSONA_BIN_DIR")
+        .map(PathBuf::from)
+        .unwrap_or_else(|| {
+            let test = std::env::current_exe().expect("the path of this test");
+            // target/debug/deps/test → target/debug
+            test.ancestors().nth(2).expect("a target folder").to_owned()
+        });
+    let program = folder.join(name);
+    assert!(
+        program.exists(),
+        "{} is missing: run `cargo xtask test`, or `cargo build` first",
+        program.display()
+    );
+    program
+}
+
+impl Process {
+    /// Starts a program with these settings and no others.
+    pub fn start(name: &'static str, settings: &[(&str, String)]) -> Process {
+        let output = if std::env::var_os("E2E_LOGS").is_some() {
+            Stdio::inherit
+        } else {
+            Stdio::null
+        };
+        let child = Command::new(program(name))
+            .env_clear()
+            .envs(settings.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(output())
+            .stderr(output())
+            .spawn();
+        Process {
+            name,
+            child: child.unwrap_or_else(|e| panic!("{name} cannot be started: {e}")),
+        }
+    }
+
+    /// Ends the process as a crash would.
+    pub fn kill(&mut self) {
+        // One that has ended already is as dead.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Asks the process to end (SIGTERM) and gives its exit code.
+    pub async fn terminate(&mut self) -> Option<i32> {
+        let asked = Command::new("kill")
+            .arg("-TERM")
+            .arg(self.child.id().to_string())
+            .status();
+        assert!(
+            asked.is_ok_and(|status| status.success()),
+            "{} could not be signalled",
+            self.name
+        );
+        let started = Instant::now();
+        while started.elapsed() < PATIENCE {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                return status.code();
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{} did not end within {PATIENCE:?}", self.name);
+    }
+
+    /// Fails the test when the process has died.
+    pub fn must_run(&mut self) {
+        if let Ok(Some(status)) = self.child.try_wait() {
+            panic!("{} ended with {status}; set E2E_LOGS=1 to see why", self.name);
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

@@ -1,0 +1,322 @@
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use sqlx::mysql::MySqlConnectOptions;
+use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection};
+use uuid::Uuid;
+
+use crate::client::Client;
+use crate::gate::Gate;
+use crate::process::Process;
+use crate::socket::Socket;
+
+/// The secrets of every sandbox.
+pub const JWT_SECRET: &str = "an-e2e-signing-key-0123456789abcdef";
+pub const INTERNAL_TOKEN: &str = "an-e2e-internal-token-0123456789abcdef";
+
+/// A password that every rule admits.
+const PASSWORD: &str = "correct horse battery";
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a sandbox is made of.
+#[derive(Clone, Default)]
+pub struct Plan {
+    /// How many of each process; nought means one.
+    pub replicas: usize,
+    /// Settings of all processes beyond the usual.
+    pub settings: Vec<(&'static str, String)>,
+}
+
+/// A running platform.
+pub struct Sandbox {
+    /// The public listener of each edge.
+    pub edges: Vec<Client>,
+    /// The internal listener of each edge.
+    pub internals: Vec<Client>,
+    /// `host:port` of each identity-svc and subscription-svc.
+    pub identity: Vec<String>,
+    pub subscription: Vec<String>,
+    pub edge_processes: Vec<Process>,
+    pub identity_processes: Vec<Process>,
+    pub subscription_processes: Vec<Process>,
+    pub stub_process: Process,
+    /// The stand-in for core-manager, without the gateway before it.
+    pub stub: Client,
+    /// The door to the database.
+    pub database: Gate,
+    common: Vec<(&'static str, String)>,
+    stub_address: String,
+    schema: String,
+    admin: MySqlConnectOptions,
+}
+
+/// An account with its tokens.
+pub struct User {
+    pub id: String,
+    pub email: String,
+    pub password: &'static str,
+    pub token: String,
+    pub refresh_token: String,
+}
+
+impl User {
+    fn of(tokens: &Value, email: String) -> User {
+        let text = |value: &Value| value.as_str().expect("a text").to_owned();
+        User {
+            id: text(&tokens["user"]["id"]),
+            email,
+            password: PASSWORD,
+            token: text(&tokens["access_token"]),
+            refresh_token: text(&tokens["refresh_token"]),
+        }
+    }
+}
+
+/// A port that nobody listens on at the moment.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("an address").port()
+}
+
+fn local() -> String {
+    format!("127.0.0.1:{}", free_port())
+}
+
+impl Sandbox {
+    /// One of each process.
+    pub async fn start() -> Sandbox {
+        Sandbox::planned(Plan::default()).await
+    }
+
+    /// The platform as planned, ready.
+    pub async fn planned(plan: Plan) -> Sandbox {
+        let url = std::env::var("TEST_DATABASE_URL")
+            .expect("TEST_DATABASE_URL is not set: run `cargo xtask test`, which starts a database");
+        let admin: MySqlConnectOptions = url.parse().expect("TEST_DATABASE_URL is a MySQL URL");
+        let schema = format!("e2e_{}", Uuid::now_v7().simple());
+        let mut connection = MySqlConnection::connect_with(&admin)
+            .await
+            .expect("the test database");
+        let create = format!("CREATE DATABASE {schema} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin");
+        connection.execute(AssertSqlSafe(create)).await.expect("a schema");
+
+        let parts = http::Uri::try_from(&url).expect("a URL");
+        let authority = parts.authority().expect("an authority").as_str().to_owned();
+        let (credentials, place) = authority
+            .rsplit_once('@')
+            .expect("credentials in TEST_DATABASE_URL");
+        let (user, password) = credentials
+            .split_once(':')
+            .expect("a password in TEST_DATABASE_URL");
+        let database = Gate::to(place.to_owned()).await;
+        let count = plan.replicas.max(1);
+        let identity: Vec<String> = (0..count).map(|_| local()).collect();
+        let subscription: Vec<String> = (0..count).map(|_| local()).collect();
+        let urls = |all: &[String]| {
+            all.iter()
+                .map(|place| format!("http://{place}"))
+                .collect::<Vec<_>>()
+                .join(",")
+        };
+        let stub_address = local();
+        let mut common = vec![
+            ("AUTH_DB_HOST", "127.0.0.1".to_owned()),
+            ("AUTH_DB_PORT", database.address().port().to_string()),
+            ("AUTH_DB_USER", user.to_owned()),
+            ("AUTH_DB_PASSWORD", password.to_owned()),
+            ("AUTH_DB_NAME", schema.clone()),
+            ("JWT_SECRET_KEY", JWT_SECRET.to_owned()),
+            ("INTERNAL_GRPC_TOKEN", INTERNAL_TOKEN.to_owned()),
+            ("IDENTITY_URL", urls(&identity)),
+            ("SUBSCRIPTION_URL", urls(&subscription)),
+            ("CORE_MANAGER_URL", format!("http://{stub_address}")),
+            ("ALLOWED_ORIGINS", "https://app.example.com".to_owned()),
+            (
+                "GATEWAY_ROUTES",
+                "GET+POST+PUT+PATCH+DELETE /api/v1/echo/{*rest} user".to_owned(),
+            ),
+        ];
+        common.extend(plan.settings);
+        let mut sandbox = Sandbox {
+            edges: Vec::new(),
+            internals: Vec::new(),
+            identity,
+            subscription,
+            edge_processes: Vec::new(),
+            identity_processes: Vec::new(),
+            subscription_processes: Vec::new(),
+            stub_process: start_stub(&stub_address),
+            stub: Client::new(format!("http://{stub_address}")),
+            database,
+            common,
+            stub_address,
+            schema,
+            admin,
+        };
+        sandbox.start_processes(count);
+        sandbox.ready().await;
+        sandbox
+    }
+
+    fn start_processes(&mut self, count: usize) {
+        for place in 0..count {
+            let identity = [
+                ("IDENTITY_LISTEN", self.identity[place].clone()),
+                ("IDENTITY_INTERNAL_LISTEN", local()),
+            ];
+            self.identity_processes
+                .push(self.process("identity-svc", &identity));
+            let subscription = [
+                ("SUBSCRIPTION_LISTEN", self.subscription[place].clone()),
+                ("SUBSCRIPTION_INTERNAL_LISTEN", local()),
+            ];
+            self.subscription_processes
+                .push(self.process("subscription-svc", &subscription));
+            let (public, internal) = (local(), local());
+            let edge = [
+                ("EDGE_LISTEN", public.clone()),
+                ("EDGE_INTERNAL_LISTEN", internal.clone()),
+            ];
+            self.edge_processes.push(self.process("edge", &edge));
+            self.edges.push(Client::new(format!("http://{public}")));
+            self.internals.push(Client::new(format!("http://{internal}")));
+        }
+    }
+
+    fn process(&self, name: &'static str, own: &[(&'static str, String)]) -> Process {
+        let settings: Vec<(&str, String)> = self.common.iter().chain(own).cloned().collect();
+        Process::start(name, &settings)
+    }
+
+    /// Waits until every edge is ready and sees all that it depends on.
+    async fn ready(&mut self) {
+        for place in 0..self.internals.len() {
+            let internal = self.internals[place].clone();
+            until("an edge is ready", async || {
+                let all = self.edge_processes.iter_mut().chain(&mut self.identity_processes);
+                all.chain(&mut self.subscription_processes)
+                    .for_each(Process::must_run);
+                let get = |path| internal.try_send(http::Method::GET, path, None, &[], None);
+                let ready = get("/readyz")
+                    .await
+                    .is_some_and(|reply| reply.status.is_success());
+                ready
+                    && get("/internal/health")
+                        .await
+                        .is_some_and(|reply| reply.body["status"] == "healthy")
+            })
+            .await;
+        }
+    }
+
+    /// The first edge.
+    pub fn edge(&self) -> &Client {
+        &self.edges[0]
+    }
+
+    /// Starts the stand-in for core-manager again, at its old place.
+    pub fn restart_stub(&mut self) {
+        self.stub_process.kill();
+        self.stub_process = start_stub(&self.stub_address);
+    }
+
+    /// A new account of the client `web`.
+    pub async fn register(&self) -> User {
+        let email = format!("{}@example.com", Uuid::now_v7().simple());
+        let body = json!({ "email": email, "password": PASSWORD, "client_id": "web" });
+        let tokens = self
+            .edge()
+            .open_post("/api/v1/auth/register", body)
+            .await
+            .must_be(201);
+        User::of(&tokens, email)
+    }
+
+    /// A new administrator.
+    pub async fn administrator(&self) -> User {
+        let user = self.register().await;
+        let mut connection = self.connection().await;
+        sqlx::query("UPDATE users SET role = 'admin' WHERE id = ?")
+            .bind(&user.id)
+            .execute(&mut connection)
+            .await
+            .expect("promoted");
+        self.log_in(&user).await
+    }
+
+    /// The account with the tokens of a new session.
+    pub async fn log_in(&self, user: &User) -> User {
+        let body = json!({ "email": user.email, "password": user.password });
+        let tokens = self
+            .edge()
+            .open_post("/api/v1/auth/login", body)
+            .await
+            .must_be(200);
+        User::of(&tokens, user.email.clone())
+    }
+
+    /// A new project of the user.
+    pub async fn project(&self, user: &User) -> String {
+        let made = self
+            .edge()
+            .post("/api/v1/projects", &user.token, json!({ "name": "a project" }))
+            .await
+            .must_be(201);
+        made["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// The user's socket on the first edge.
+    pub async fn socket(&self, user: &User) -> Socket {
+        Socket::connect(self.edge().authority(), &user.token).await
+    }
+
+    /// A connection to the platform's own schema, past the door.
+    pub async fn connection(&self) -> MySqlConnection {
+        let options = self.admin.clone().database(&self.schema);
+        MySqlConnection::connect_with(&options)
+            .await
+            .expect("the test database")
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        self.edge_processes.clear();
+        self.subscription_processes.clear();
+        self.identity_processes.clear();
+        let (admin, schema) = (self.admin.clone(), self.schema.clone());
+        // Dropping cannot wait for a future of the test's own runtime.
+        let cleared = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            runtime.block_on(async {
+                let mut connection = MySqlConnection::connect_with(&admin).await?;
+                connection
+                    .execute(AssertSqlSafe(format!("DROP DATABASE {schema}")))
+                    .await
+            })
+        });
+        if let Ok(Err(error)) = cleared.join() {
+            eprintln!("a test schema was left behind: {error}");
+        }
+    }
+}
+
+fn start_stub(address: &str) -> Process {
+    Process::start(
+        "core-manager-stub",
+        &[("CORE_MANAGER_LISTEN", address.to_owned())],
+    )
+}
+
+/// Waits for something that must come true.
+pub async fn until(what: &str, mut is_true: impl AsyncFnMut() -> bool) {
+    let started = Instant::now();
+    while !is_true().await {
+        assert!(started.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -1,0 +1,215 @@
+use std::collections::HashSet;
+
+use e2e::{Sandbox, until};
+use http::Method;
+use serde_json::json;
+
+#[tokio::test]
+async fn a_user_registers_signs_in_and_is_known() {
+    let sandbox = Sandbox::start().await;
+    let user = sandbox.register().await;
+    let again = sandbox.log_in(&user).await;
+    assert_eq!(again.id, user.id);
+    let reply = sandbox
+        .edge()
+        .post("/api/v1/auth/validate", &again.token, json!({}))
+        .await;
+    assert_eq!(reply.headers["cache-control"], "no-store");
+    let body = reply.must_be(200);
+    assert_eq!(body["valid"], true);
+    let expected = json!({
+        "id": user.id, "email": user.email, "client_id": "web", "role": "user", "tier": "free",
+        "email_verified": false, "permissions": [],
+    });
+    assert_eq!(body["user"], expected);
+}
+
+#[tokio::test]
+async fn an_email_is_one_however_it_is_typed() {
+    let sandbox = Sandbox::start().await;
+    let user = sandbox.register().await;
+    let typed = format!("  {} ", user.email.to_uppercase());
+    let body = json!({ "email": typed, "password": user.password, "client_id": "web" });
+    sandbox
+        .edge()
+        .open_post("/api/v1/auth/register", body)
+        .await
+        .must_fail(409, "USER002");
+    let body = json!({ "email": typed, "password": user.password });
+    let tokens = sandbox
+        .edge()
+        .open_post("/api/v1/auth/login", body)
+        .await
+        .must_be(200);
+    assert_eq!(tokens["user"]["email"], user.email);
+}
+
+#[tokio::test]
+async fn only_one_of_many_registrations_of_an_email_at_once_succeeds() {
+    let sandbox = Sandbox::start().await;
+    for round in 0..5 {
+        let body = json!({ "email": format!("race{round}@example.com"), "password": "correct horse battery", "client_id": "web" });
+        let tries = (0..8).map(|_| sandbox.edge().open_post("/api/v1/auth/register", body.clone()));
+        let replies = futures_util::future::join_all(tries).await;
+        let mut statuses: Vec<u16> = replies.iter().map(|reply| reply.status.as_u16()).collect();
+        statuses.sort_unstable();
+        assert_eq!(statuses, [201, 409, 409, 409, 409, 409, 409, 409]);
+    }
+}
+
+#[tokio::test]
+async fn every_fault_of_a_registration_is_named_at_once() {
+    let sandbox = Sandbox::start().await;
+    let body = json!({ "email": "nobody", "password": "correct horse battery", "client_id": "a,b" });
+    let reply = sandbox.edge().open_post("/api/v1/auth/register", body).await;
+    reply.must_fail(400, "REQ001");
+    let fields = &reply.body["error"]["details"]["fields"];
+    assert!(
+        fields["email"].is_string() && fields["client_id"].is_string(),
+        "{fields}"
+    );
+    let body = json!({ "email": "a@example.com", "client_id": "web" });
+    let reply = sandbox.edge().open_post("/api/v1/auth/register", body).await;
+    assert_eq!(
+        reply.body["error"]["details"]["fields"]["password"],
+        "is required"
+    );
+}
+
+#[tokio::test]
+async fn unknown_wrong_and_disabled_get_the_same_answer() {
+    let sandbox = Sandbox::start().await;
+    let (user, disabled) = (sandbox.register().await, sandbox.register().await);
+    let mut connection = sandbox.connection().await;
+    sqlx::query("UPDATE users SET is_active = FALSE WHERE id = ?")
+        .bind(&disabled.id)
+        .execute(&mut connection)
+        .await
+        .expect("disabled");
+    let mut answers = HashSet::new();
+    for (email, password) in [
+        ("nobody@example.com", user.password),
+        (user.email.as_str(), "a wrong password"),
+        (disabled.email.as_str(), disabled.password),
+        ("no address", user.password),
+        (user.email.as_str(), &"x".repeat(5000)),
+    ] {
+        let body = json!({ "email": email, "password": password });
+        let mut reply = sandbox.edge().open_post("/api/v1/auth/login", body).await;
+        reply.must_fail(401, "AUTH001");
+        reply.body["request_id"].take();
+        answers.insert(reply.body.to_string());
+    }
+    assert_eq!(answers.len(), 1, "{answers:?}");
+}
+
+#[tokio::test]
+async fn a_refresh_token_is_good_once_and_its_reuse_ends_the_session() {
+    let sandbox = Sandbox::start().await;
+    let user = sandbox.register().await;
+    let refresh = |token: &str| {
+        let body = json!({ "refresh_token": token });
+        async { sandbox.edge().open_post("/api/v1/auth/refresh", body).await }
+    };
+    let tokens = refresh(&user.refresh_token).await.must_be(200);
+    let (access, next) = (
+        tokens["access_token"].as_str().expect("a token"),
+        tokens["refresh_token"].as_str().expect("one"),
+    );
+    assert_ne!(next, user.refresh_token);
+    sandbox
+        .edge()
+        .get("/api/v1/user/profile", access)
+        .await
+        .must_be(200);
+    refresh(&user.refresh_token).await.must_fail(401, "AUTH003");
+    refresh(next).await.must_fail(401, "AUTH003");
+    until("the access token dies with its session", async || {
+        sandbox.edge().get("/api/v1/user/profile", access).await.code() == "AUTH003"
+    })
+    .await;
+    refresh("not-a-token").await.must_fail(401, "AUTH003");
+}
+
+#[tokio::test]
+async fn parallel_refreshes_of_one_token_never_leave_two_live_branches() {
+    let sandbox = Sandbox::start().await;
+    for _ in 0..5 {
+        let user = sandbox.register().await;
+        let body = json!({ "refresh_token": user.refresh_token });
+        let tries = (0..10).map(|_| sandbox.edge().open_post("/api/v1/auth/refresh", body.clone()));
+        let replies = futures_util::future::join_all(tries).await;
+        let winners: Vec<_> = replies.iter().filter(|reply| reply.status == 200).collect();
+        assert_eq!(winners.len(), 1);
+        assert!(
+            replies
+                .iter()
+                .all(|reply| reply.status == 200 || reply.code() == "AUTH003"),
+            "{replies:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_logout_binds_on_the_token_that_is_already_issued() {
+    let sandbox = Sandbox::start().await;
+    let user = sandbox.register().await;
+    let other = sandbox.log_in(&user).await;
+    sandbox
+        .edge()
+        .post("/api/v1/auth/logout", &user.token, json!({}))
+        .await
+        .must_be(200);
+    until("the token is refused", async || {
+        sandbox
+            .edge()
+            .get("/api/v1/personas/instances", &user.token)
+            .await
+            .code()
+            == "AUTH003"
+    })
+    .await;
+    let body = json!({ "refresh_token": user.refresh_token });
+    sandbox
+        .edge()
+        .open_post("/api/v1/auth/refresh", body)
+        .await
+        .must_fail(401, "AUTH003");
+    sandbox
+        .edge()
+        .get("/api/v1/user/profile", &other.token)
+        .await
+        .must_be(200);
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_plain_json_is_refused() {
+    let sandbox = Sandbox::start().await;
+    let edge = sandbox.edge().authority();
+    let post = |media: &str, body: &str| {
+        let request = format!(
+            "POST /api/v1/auth/login HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: {media}\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        async move { e2e::raw(edge, &request).await }
+    };
+    let twice = r#"{"email":"a@b.c","email":"d@e.f","password":"x"}"#;
+    assert!(post("application/json", twice).await.contains("twice"));
+    let form = post("application/x-www-form-urlencoded", "email=a").await;
+    assert!(
+        form.starts_with("HTTP/1.1 415") && form.contains("REQ003"),
+        "{form}"
+    );
+    let big = post(
+        "application/json",
+        &format!("{{\"email\":\"{}\"}}", "x".repeat(70_000)),
+    )
+    .await;
+    assert!(big.starts_with("HTTP/1.1 413") && big.contains("REQ003"), "{big}");
+    let reply = sandbox
+        .edge()
+        .send(Method::GET, "/api/v1/auth/login", None, &[], None)
+        .await;
+    reply.must_fail(405, "REQ002");
+    assert_eq!(reply.headers["allow"], "POST");
+}

@@ -1,0 +1,130 @@
+//! Every route with every kind of credential.
+
+use contract::token::{Claims, ISSUER, Signer};
+use contract::{Role, Tier};
+use e2e::{JWT_SECRET, Sandbox, until};
+use http::Method;
+use serde_json::json;
+use uuid::Uuid;
+
+/// Who may use a route.
+#[derive(Clone, Copy, PartialEq)]
+enum Who {
+    Anybody,
+    User,
+    Admin,
+}
+
+use Who::{Admin, Anybody, User};
+
+/// Every route of the public listener.
+const ROUTES: [(&str, &str, Who); 32] = [
+    ("POST", "/api/v1/auth/register", Anybody),
+    ("POST", "/api/v1/auth/login", Anybody),
+    ("POST", "/api/v1/auth/refresh", Anybody),
+    ("POST", "/api/v1/auth/validate", User),
+    ("POST", "/api/v1/auth/logout", User),
+    ("GET", "/api/v1/user/profile", User),
+    ("PUT", "/api/v1/user/profile", User),
+    ("POST", "/api/v1/user/password", User),
+    ("DELETE", "/api/v1/user/delete", User),
+    ("GET", "/api/v1/projects", User),
+    ("POST", "/api/v1/projects", User),
+    ("GET", "/api/v1/projects/{id}", User),
+    ("PUT", "/api/v1/projects/{id}", User),
+    ("DELETE", "/api/v1/projects/{id}", User),
+    ("GET", "/api/v1/subscription", User),
+    ("GET", "/api/v1/subscription/usage", User),
+    ("GET", "/api/v1/subscription/check-quota", User),
+    ("GET", "/api/v1/subscription/tiers", Anybody),
+    ("POST", "/api/v1/subscription/cancel", User),
+    ("GET", "/api/v1/admin/subscriptions", Admin),
+    ("POST", "/api/v1/admin/subscriptions", Admin),
+    ("PUT", "/api/v1/admin/subscriptions/{id}", Admin),
+    ("GET", "/.well-known/jwks.json", Anybody),
+    ("GET", "/health", Anybody),
+    ("GET", "/ws", User),
+    ("GET", "/api/v1/templates", Admin),
+    ("POST", "/api/v1/templates", Admin),
+    ("PUT", "/api/v1/templates/{id}", Admin),
+    ("DELETE", "/api/v1/templates/{id}", Admin),
+    ("GET", "/api/v1/personas/instances", User),
+    ("POST", "/api/v1/personas/instances", User),
+    ("PATCH", "/api/v1/personas/instances/{id}", User),
+];
+
+fn expired(user: &e2e::User) -> String {
+    let then = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("a time")
+        .as_secs() as i64
+        - 1000;
+    let claims = Claims {
+        iss: ISSUER.to_owned(),
+        aud: "persona-platform".to_owned(),
+        sub: user.id.clone(),
+        jti: Uuid::now_v7().to_string(),
+        iat: then,
+        nbf: then,
+        exp: then + 900,
+        sid: Uuid::now_v7().to_string(),
+        ver: 1,
+        user_id: user.id.clone(),
+        email: user.email.clone(),
+        client_id: "web".to_owned(),
+        role: Role::Admin,
+        tier: Tier::Free,
+        permissions: vec![],
+    };
+    Signer::hs256(&JWT_SECRET.to_owned().into())
+        .sign(&claims)
+        .expect("signed")
+}
+
+#[tokio::test]
+async fn no_route_admits_whom_it_should_not() {
+    let sandbox = Sandbox::start().await;
+    let edge = sandbox.edge();
+    let (user, gone) = (sandbox.register().await, sandbox.register().await);
+    edge.post("/api/v1/auth/logout", &gone.token, json!({}))
+        .await
+        .must_be(200);
+    until("the logout binds", async || {
+        edge.get("/api/v1/user/profile", &gone.token).await.code() == "AUTH003"
+    })
+    .await;
+    let (late, mangled) = (expired(&user), format!("{}x", user.token));
+    let id = Uuid::now_v7().to_string();
+    for (method, path, who) in ROUTES.into_iter().filter(|(_, _, who)| *who != Anybody) {
+        let (method, path): (Method, _) = (method.parse().expect("a method"), path.replace("{id}", &id));
+        let body = (method != Method::GET).then(|| json!({}));
+        let ask = async |token| edge.send(method.clone(), &path, token, &[], body.as_ref()).await;
+        let absent = ask(None).await;
+        absent.must_fail(401, "AUTH003");
+        assert!(absent.headers.contains_key("www-authenticate"));
+        ask(Some(late.as_str())).await.must_fail(401, "AUTH002");
+        ask(Some(gone.token.as_str())).await.must_fail(401, "AUTH003");
+        ask(Some(mangled.as_str())).await.must_fail(401, "AUTH003");
+        if who == Admin {
+            ask(Some(user.token.as_str())).await.must_fail(403, "AUTH004");
+        }
+    }
+    let reached = sandbox.stub.open_get("/stub/requests").await.must_be(200);
+    assert_eq!(reached, json!([]), "nothing of all this may reach core-manager");
+}
+
+#[tokio::test]
+async fn two_authorization_headers_are_none() {
+    let sandbox = Sandbox::start().await;
+    let user = sandbox.register().await;
+    let token = format!("Bearer {}", user.token);
+    let headers = [
+        ("authorization", token.as_str()),
+        ("authorization", token.as_str()),
+    ];
+    let reply = sandbox
+        .edge()
+        .send(Method::GET, "/api/v1/user/profile", None, &headers, None)
+        .await;
+    reply.must_fail(401, "AUTH003");
+}

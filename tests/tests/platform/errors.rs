@@ -1,0 +1,162 @@
+use std::time::Duration;
+
+use e2e::{Plan, Sandbox, raw};
+use http::Method;
+use serde_json::json;
+use uuid::Uuid;
+
+/// The eleven codes of the requirement document.
+#[tokio::test]
+async fn each_code_of_the_requirement_document_is_produced_over_http() {
+    let plan = Plan {
+        settings: vec![
+            ("ACCESS_TOKEN_TTL_SECONDS", "2".to_owned()),
+            ("GATEWAY_TIMEOUT_MS", "300".to_owned()),
+        ],
+        ..Plan::default()
+    };
+    let mut sandbox = Sandbox::planned(plan).await;
+    let (user, admin) = (sandbox.register().await, sandbox.administrator().await);
+    let edge = sandbox.edge().clone();
+    let nobody = Uuid::now_v7();
+    let login = |password: &str| json!({ "email": user.email, "password": password });
+    let new = |password: &str| json!({ "email": user.email, "password": password, "client_id": "web" });
+
+    edge.open_post("/api/v1/auth/login", login("a wrong password"))
+        .await
+        .must_fail(401, "AUTH001");
+    edge.get("/api/v1/user/profile", "not.a.token")
+        .await
+        .must_fail(401, "AUTH003");
+    edge.get("/api/v1/templates", &user.token)
+        .await
+        .must_fail(403, "AUTH004");
+    edge.open_post("/api/v1/auth/register", new(user.password))
+        .await
+        .must_fail(409, "USER002");
+    edge.open_post("/api/v1/auth/register", new("short"))
+        .await
+        .must_fail(400, "USER003");
+    let subscriptions = "/api/v1/admin/subscriptions";
+    let upgrade = json!({ "user_id": nobody, "tier": "basic" });
+    edge.post(subscriptions, &admin.token, upgrade)
+        .await
+        .must_fail(404, "USER001");
+    let change = json!({ "tier": "basic" });
+    edge.put(&format!("{subscriptions}/{nobody}"), &admin.token, change)
+        .await
+        .must_fail(404, "SUB001");
+
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    edge.get("/api/v1/user/profile", &user.token)
+        .await
+        .must_fail(401, "AUTH002");
+    let user = sandbox.log_in(&user).await;
+    let slow = [("x-stub-delay-ms", "2000")];
+    let reply = edge
+        .send(
+            Method::GET,
+            "/api/v1/personas/instances",
+            Some(&user.token),
+            &slow,
+            None,
+        )
+        .await;
+    reply.must_fail(504, "GW002");
+    for name in ["one", "two", "three"] {
+        edge.post("/api/v1/projects", &user.token, json!({ "name": name }))
+            .await
+            .must_be(201);
+    }
+    edge.post("/api/v1/projects", &user.token, json!({ "name": "four" }))
+        .await
+        .must_fail(403, "SUB002");
+    sandbox.stub_process.kill();
+    let user = sandbox.log_in(&user).await;
+    let reply = edge.get("/api/v1/personas/instances", &user.token).await;
+    reply.must_fail(502, "GW001");
+    assert_eq!(reply.body["error"]["details"]["service"], "core-manager");
+}
+
+#[tokio::test]
+async fn answers_that_the_framework_makes_have_the_shape_too() {
+    let sandbox = Sandbox::start().await;
+    let edge = sandbox.edge();
+    edge.open_get("/nowhere").await.must_fail(404, "REQ002");
+    edge.open_get("/internal/health").await.must_fail(404, "REQ002");
+    edge.open_get("/api/v1/projects/").await.must_fail(404, "REQ002");
+    let reply = edge.open_post("/health", json!({})).await;
+    reply.must_fail(405, "REQ002");
+    assert_eq!(reply.headers["allow"], "GET,HEAD");
+    for request in [
+        "NOT HTTP AT ALL\r\n\r\n".to_owned(),
+        "GET /health HTTP/1.1\r\nhost x\r\n\r\n".to_owned(),
+        "GET /health HTTP/1.1\r\nhost: x\r\ncontent-length: abc\r\n\r\n".to_owned(),
+        format!(
+            "GET /health HTTP/1.1\r\nhost: x\r\nbig: {}\r\n\r\n",
+            "x".repeat(70_000)
+        ),
+    ] {
+        let answer = raw(edge.authority(), &request).await;
+        assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
+        assert!(
+            answer.contains("\"request_id\"") && answer.contains("\"code\":\"REQ00"),
+            "{answer}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_request_id_goes_all_the_way() {
+    let sandbox = Sandbox::start().await;
+    let user = sandbox.register().await;
+    let headers = [("x-request-id", "my-id-1"), ("x-stub-echo", "1")];
+    let reply = sandbox
+        .edge()
+        .send(
+            Method::GET,
+            "/api/v1/personas/instances",
+            Some(&user.token),
+            &headers,
+            None,
+        )
+        .await;
+    assert_eq!(reply.headers["x-request-id"], "my-id-1");
+    let sent = reply.must_be(200)["headers"].to_string();
+    assert!(sent.contains("my-id-1") && sent.contains("traceparent"), "{sent}");
+}
+
+#[tokio::test]
+async fn only_pages_of_allowed_origins_may_read_answers() {
+    let sandbox = Sandbox::start().await;
+    let ask = async |origin: &str| {
+        let headers = [("origin", origin)];
+        sandbox
+            .edge()
+            .send(Method::GET, "/health", None, &headers, None)
+            .await
+            .headers
+    };
+    assert_eq!(
+        ask("https://app.example.com").await["access-control-allow-origin"],
+        "https://app.example.com"
+    );
+    let other = ask("https://app.example.com.evil.org").await;
+    assert!(!other.contains_key("access-control-allow-origin"));
+    assert_eq!(other["vary"], "Origin");
+    let headers = [
+        ("origin", "https://app.example.com"),
+        ("access-control-request-method", "PUT"),
+    ];
+    let preflight = sandbox
+        .edge()
+        .send(Method::OPTIONS, "/api/v1/user/profile", None, &headers, None)
+        .await;
+    assert_eq!(
+        (
+            preflight.status.as_u16(),
+            preflight.headers.contains_key("access-control-allow-methods")
+        ),
+        (204, true)
+    );
+}

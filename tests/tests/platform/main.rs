@@ -1,0 +1,15 @@
+//! The journeys of users, operators and attackers, over real sockets. The files mirror the tree of URLs.
+
+mod admin_subscriptions;
+mod auth;
+mod credentials;
+mod errors;
+mod gateway;
+mod grpc;
+mod internal;
+mod outages;
+mod projects;
+mod replicas;
+mod subscription;
+mod user;
+mod ws;
