@@ -3,53 +3,70 @@
 use axum::extract::Request;
 use axum::http::HeaderMap;
 use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
+use serde_json::{Map, Value};
 
-use crate::server::refusal;
+use crate::answers::refused;
+use crate::recorder::text;
 
-/// The headers, each of which must be there once.
+/// The headers, as the contract spells them.
 const NAMES: [&str; 6] = [
-    "x-user-id",
-    "x-client-id",
-    "x-user-role",
-    "x-user-tier",
-    "x-user-email",
-    "x-user-permissions",
+    "X-User-ID",
+    "X-Client-ID",
+    "X-User-Role",
+    "X-User-Tier",
+    "X-User-Email",
+    PERMISSIONS,
 ];
 
-/// Refuses a request that lacks one of the headers or has one twice.
-pub async fn require(request: Request, next: Next) -> Response {
-    match fault(request.headers()) {
-        Some(fault) => refusal(400, &fault).into_response(),
-        None => next.run(request).await,
+/// The only one that may be empty: a user may hold no permission.
+const PERMISSIONS: &str = "X-User-Permissions";
+
+/// Who a request is made for.
+#[derive(Clone)]
+pub struct Identity {
+    pub user_id: String,
+    pub client_id: String,
+    /// Every `x-user-*` and `x-client-id` header as received.
+    pub headers: Map<String, Value>,
+}
+
+/// Refuses a request that lacks one of the headers or has one twice, and gives its [`Identity`] to the rest.
+pub async fn require(mut request: Request, next: Next) -> Response {
+    match identity(request.headers()) {
+        Ok(identity) => {
+            request.extensions_mut().insert(identity);
+            next.run(request).await
+        }
+        Err(fault) => refused(&format!("{fault}; this request did not come through the gateway")),
     }
 }
 
-fn fault(headers: &HeaderMap) -> Option<String> {
-    let count = |name: &&str| headers.get_all(*name).iter().count();
-    let name = NAMES.iter().find(|name| count(name) != 1)?;
-    Some(format!(
-        "{name} came {} times; this request did not pass the gateway",
-        count(name)
-    ))
+fn identity(headers: &HeaderMap) -> Result<Identity, String> {
+    for name in NAMES {
+        once(headers, name)?;
+    }
+    Ok(Identity {
+        user_id: once(headers, "X-User-ID")?,
+        client_id: once(headers, "X-Client-ID")?,
+        headers: received(headers),
+    })
 }
 
-/// The value of one of the headers.
-pub fn header<'h>(headers: &'h HeaderMap, name: &str) -> &'h str {
+fn once(headers: &HeaderMap, name: &str) -> Result<String, String> {
+    let values: Vec<_> = headers.get_all(name).iter().map(text).collect();
+    match values.as_slice() {
+        [] => Err(format!("{name} is missing")),
+        [value] if value.is_empty() && name != PERMISSIONS => Err(format!("{name} is empty")),
+        [value] => Ok(value.clone()),
+        _ => Err(format!("{name} came {} times", values.len())),
+    }
+}
+
+fn received(headers: &HeaderMap) -> Map<String, Value> {
     headers
-        .get(name)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default()
-}
-
-/// Everything that came under `x-user-*` and `x-client-*`, in whatever spelling.
-pub fn received(headers: &HeaderMap) -> serde_json::Map<String, serde_json::Value> {
-    let about = |name: &str| {
-        let folded = name.replace(['_', '.'], "-");
-        folded.starts_with("x-user-") || folded.starts_with("x-client-")
-    };
-    let entries = headers.iter().filter(|(name, _)| about(name.as_str()));
-    entries
-        .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into()))
+        .iter()
+        .filter(|(name, _)| name.as_str().starts_with("x-user-") || *name == "x-client-id")
+        .map(|(name, value)| (name.to_string(), text(value).into()))
         .collect()
 }

@@ -1,175 +1,136 @@
-//! The accept loop, the routes, and the ways to break a connection off.
+//! The accept loop. It is our own because a handler must be able to reset its TCP connection, which axum's cannot.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::future::pending;
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
-use axum::http::StatusCode;
-use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get, post};
-use axum::{Json, Router};
+use hyper::Request;
 use hyper::body::Incoming;
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use crate::recorder::{Recorder, Seen};
-use crate::resources::{self, Collection};
-use crate::{identity, socket, switches};
+use crate::gauge::Gauge;
 
-/// What all requests share. Cheap to clone.
-#[derive(Clone)]
-pub struct Stub(pub Arc<Shared>);
+/// Well above what a gateway lets through: its own limit is what a test wants to see.
+const MAX_HEADERS: usize = 1000;
 
-pub struct Shared {
-    pub end: CancellationToken,
-    pub recorder: Recorder,
-    pub templates: Mutex<Collection>,
-    pub instances: Mutex<Collection>,
-    pub sockets: AtomicUsize,
-    healthy: AtomicBool,
-}
-
-impl Stub {
-    pub fn new(end: CancellationToken) -> Self {
-        Stub(Arc::new(Shared {
-            end,
-            recorder: Recorder::default(),
-            templates: Mutex::default(),
-            instances: Mutex::default(),
-            sockets: AtomicUsize::new(0),
-            healthy: AtomicBool::new(true),
-        }))
-    }
-}
-
-/// Breaks the connection of a request off.
+/// The connection of a request, for handlers that break it off.
 #[derive(Clone, Default)]
-pub struct Abort(Arc<Notify>);
+pub struct Connection(CancellationToken);
 
-impl Abort {
-    /// At once, before anything more is sent.
-    pub fn now(&self) {
-        self.0.notify_one();
+impl Connection {
+    /// Resets the connection. It does not come back: the task that awaits it ends with the connection.
+    pub async fn reset(&self) {
+        self.mark_reset();
+        pending().await
     }
 
-    /// Once what is being sent has had time to leave.
-    pub fn soon(self) {
-        tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            self.now();
-        });
+    /// Makes the connection end with a reset, at once or, for a WebSocket, when its owner drops it.
+    pub fn mark_reset(&self) {
+        self.0.cancel();
     }
 }
 
-/// An error in core-manager's own format, which is not the gateway's.
-pub fn refusal(status: u16, detail: &str) -> (StatusCode, Json<Value>) {
-    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    (status, Json(json!({ "detail": detail })))
+/// A TCP stream that ends with RST, not FIN, once its connection is marked. Being the stream itself it works in
+/// whoever's hands it is at the end: hyper's, or those of a WebSocket after the upgrade.
+struct Socket {
+    stream: TcpStream,
+    connection: Connection,
 }
 
-fn routes(stub: Stub) -> Router {
-    let api = Router::new()
-        .merge(resources::routes())
-        .route("/api/v1/echo", any(resources::echo))
-        .route("/api/v1/echo/{*rest}", any(resources::echo))
-        .route("/ws", get(socket::upgrade))
-        .layer(middleware::from_fn(resources::echo_on_request))
-        .layer(middleware::from_fn(identity::require));
-    Router::new()
-        .merge(api)
-        .route("/health", get(health))
-        .route("/stub/health", post(set_health))
-        .route(
-            "/stub/requests",
-            get(|State(stub): State<Stub>| async move { Json(stub.0.recorder.requests()) }),
-        )
-        .route(
-            "/stub/frames",
-            get(|State(stub): State<Stub>| async move { Json(stub.0.recorder.frames()) }),
-        )
-        .route("/stub/state", get(state))
-        .fallback(|| async { refusal(404, "no such route") })
-        .layer(middleware::from_fn(switches::obey))
-        .layer(middleware::from_fn_with_state(stub.clone(), record))
-        .with_state(stub)
-}
-
-async fn record(State(stub): State<Stub>, request: Request, next: Next) -> Response {
-    if !request.uri().path().starts_with("/stub/") && request.uri().path() != "/health" {
-        stub.0.recorder.request(Seen::of(&request));
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if self.connection.0.is_cancelled() {
+            // It fails when the peer has gone already, and then there is nobody to reset.
+            let _ = self.stream.set_zero_linger();
+        }
     }
-    let mut response = next.run(request).await;
-    let name = axum::http::HeaderValue::from_static("core-manager-stub");
-    response.headers_mut().insert(axum::http::header::SERVER, name);
-    response
 }
 
-async fn health(State(stub): State<Stub>) -> Response {
-    if !stub.0.healthy.load(Ordering::Relaxed) {
-        return refusal(503, "told to be unhealthy").into_response();
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
     }
-    let note = "a stand-in, for development and tests";
-    Json(json!({ "status": "healthy", "service": "core-manager-stub", "note": note })).into_response()
 }
 
-async fn set_health(State(stub): State<Stub>, Json(body): Json<Value>) -> StatusCode {
-    stub.0
-        .healthy
-        .store(body["healthy"] != json!(false), Ordering::Relaxed);
-    StatusCode::NO_CONTENT
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }
 
-async fn state(State(stub): State<Stub>) -> Json<Value> {
-    let count = |all: &Mutex<Collection>| resources::lock(all).len();
-    Json(json!({
-        "templates": count(&stub.0.templates),
-        "instances": count(&stub.0.instances),
-        "sockets": stub.0.sockets.load(Ordering::Relaxed),
-    }))
-}
-
-/// Accepts until the end, then gives what runs a moment.
-pub async fn serve(listener: TcpListener, stub: Stub) {
-    let end = stub.0.end.clone();
-    let router = routes(stub);
+/// Accepts until the process is told to end, then waits for what runs.
+pub async fn serve(listener: TcpListener, router: Router, closing: CancellationToken) {
+    let connections = Gauge::default();
     loop {
         tokio::select! {
-            accepted = listener.accept() => {
-                if let Ok((stream, _)) = accepted {
-                    tokio::spawn(connection(stream, router.clone()));
+            () = closing.cancelled() => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    let (open, answer) = (connections.enter(), answer(stream, router.clone(), closing.clone()));
+                    tokio::spawn(async move {
+                        answer.await;
+                        drop(open);
+                    });
                 }
-            }
-            () = end.cancelled() => break,
+                // Out of file descriptors, most likely: to try again at once would only spin.
+                Err(_) => sleep(Duration::from_millis(50)).await,
+            },
         }
     }
     drop(listener);
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    connections.emptied().await;
 }
 
-async fn connection(stream: TcpStream, router: Router) {
-    // Small answers go at once; without it they only go later.
+/// Answers the requests of one connection until either side, a handler, or the end of the process ends it.
+async fn answer(stream: TcpStream, router: Router, closing: CancellationToken) {
+    // Without it small frames wait for the peer's acknowledgement. Failure means that the peer has gone.
     let _ = stream.set_nodelay(true);
-    let abort = Abort::default();
-    let extension = abort.clone();
-    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-        request.extensions_mut().insert(extension.clone());
+    let connection = Connection::default();
+    let socket = Socket {
+        stream,
+        connection: connection.clone(),
+    };
+    let for_handlers = connection.clone();
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(for_handlers.clone());
         router.clone().oneshot(request.map(Body::new))
     });
-    let serving = hyper::server::conn::http1::Builder::new()
-        .serve_connection(TokioIo::new(stream), service)
+    let serving = http1::Builder::new()
+        .max_headers(MAX_HEADERS)
+        .serve_connection(TokioIo::new(socket), service)
         .with_upgrades();
-    tokio::pin!(serving);
+    let mut serving = pin!(serving);
+    // Errors are the peer's, or were asked for by a switch.
     tokio::select! {
-        _ = &mut serving => {}
-        // The drop of the connection closes it at once, with whatever was not sent.
-        () = abort.0.notified() => {}
+        _ = serving.as_mut() => return,
+        () = connection.0.cancelled() => return,
+        () = closing.cancelled() => serving.as_mut().graceful_shutdown(),
+    }
+    tokio::select! {
+        _ = serving => {}
+        () = connection.0.cancelled() => {}
     }
 }

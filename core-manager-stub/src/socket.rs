@@ -1,119 +1,225 @@
 //! `/ws`: the other end of the gateway's relay.
 
-use std::sync::atomic::Ordering;
+use std::iter;
+use std::sync::Arc;
+use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
-use axum::http::HeaderMap;
 use axum::response::Response;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::identity::{header, received};
+use crate::app::App;
+use crate::identity::Identity;
 use crate::recorder::Frame;
-use crate::server::Stub;
+use crate::server::Connection;
 use crate::workflow;
 
-/// Messages on their way to one client.
+/// Status reports on their way to one client.
 const BUFFER: usize = 64;
-/// Service restart (RFC 6455, IANA registry of close codes).
+/// Close codes of RFC 6455 and the IANA registry.
+const UNSUPPORTED: u16 = 1003;
 const RESTART: u16 = 1012;
+/// How long the peer may take to answer a close.
+const CLOSING: Duration = Duration::from_secs(1);
 
-pub async fn upgrade(State(stub): State<Stub>, headers: HeaderMap, upgrade: WebSocketUpgrade) -> Response {
-    upgrade.on_upgrade(move |socket| async move {
-        stub.0.sockets.fetch_add(1, Ordering::Relaxed);
-        serve(&stub, &headers, socket).await;
-        stub.0.sockets.fetch_sub(1, Ordering::Relaxed);
-    })
+/// `GET /ws`.
+pub async fn upgrade(
+    State(app): State<Arc<App>>,
+    Extension(connection): Extension<Connection>,
+    Extension(identity): Extension<Identity>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    // Counted from here on, so that the process does not end between the answer and the upgrade.
+    let open = app.sockets.enter();
+    upgrade
+        .protocols(["persona.v1"])
+        .on_upgrade(async move |mut socket| {
+            let (reporter, reports) = mpsc::channel(BUFFER);
+            let session = Session {
+                app,
+                identity,
+                reporter,
+                workflows: JoinSet::new(),
+            };
+            match session.run(&mut socket, reports).await {
+                End::Gone => {}
+                End::Close(code, reason) => close(&mut socket, code, reason).await,
+                End::Reset => connection.mark_reset(),
+            }
+            drop(socket);
+            drop(open);
+        })
 }
 
-/// Inputs: the client's frames, texts of running workflows, and the end of the process. Workflows end with the socket.
-async fn serve(stub: &Stub, headers: &HeaderMap, mut socket: WebSocket) {
-    let (sender, mut texts) = mpsc::channel(BUFFER);
-    let mut workflows = JoinSet::new();
-    let user_id = header(headers, "x-user-id").to_owned();
-    loop {
-        tokio::select! {
-            frame = socket.recv() => match frame {
-                Some(Ok(Message::Text(text))) => {
-                    stub.0.recorder.frame(Frame { user_id: user_id.clone(), text: text.to_string() });
-                    if handle(&mut socket, &text, headers, &sender, &mut workflows).await.is_none() {
-                        return;
+/// How a socket ends.
+enum End {
+    Gone,
+    Close(u16, String),
+    Reset,
+}
+
+/// What follows from a message.
+enum Reaction {
+    /// Lazily, so that a flood is never in memory as a whole.
+    Send(Box<dyn Iterator<Item = Message> + Send>),
+    End(End),
+}
+
+impl Reaction {
+    fn send(message: Message) -> Self {
+        Reaction::Send(Box::new(iter::once(message)))
+    }
+}
+
+/// One socket. Its workflows end with it.
+struct Session {
+    app: Arc<App>,
+    identity: Identity,
+    reporter: mpsc::Sender<Value>,
+    workflows: JoinSet<()>,
+}
+
+impl Session {
+    async fn run(mut self, socket: &mut WebSocket, mut reports: mpsc::Receiver<Value>) -> End {
+        let closing = self.app.closing.clone();
+        loop {
+            let reaction = tokio::select! {
+                () = closing.cancelled() => Reaction::End(End::Close(RESTART, "restart".to_owned())),
+                // Takes finished workflows out of the set, which would otherwise grow.
+                Some(_) = self.workflows.join_next() => continue,
+                Some(report) = reports.recv() => Reaction::send(text(&report)),
+                message = socket.recv() => match message {
+                    Some(Ok(message)) => self.react(message),
+                    Some(Err(_)) | None => return End::Gone,
+                },
+            };
+            match reaction {
+                Reaction::End(end) => return end,
+                Reaction::Send(messages) => {
+                    for message in messages {
+                        if socket.send(message).await.is_err() {
+                            return End::Gone;
+                        }
                     }
                 }
-                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                Some(Ok(Message::Close(_) | Message::Binary(_)) | Err(_)) | None => return,
-            },
-            Some(text) = texts.recv() => {
-                if socket.send(Message::Text(text.into())).await.is_err() {
-                    return;
-                }
-            }
-            () = stub.0.end.cancelled() => {
-                close(&mut socket, RESTART, "restarting").await;
-                return;
             }
         }
     }
-}
 
-/// `None` when the socket is over.
-async fn handle(
-    socket: &mut WebSocket,
-    text: &str,
-    headers: &HeaderMap,
-    sender: &mpsc::Sender<String>,
-    workflows: &mut JoinSet<()>,
-) -> Option<()> {
-    let envelope: Value = serde_json::from_str(text).unwrap_or_default();
-    let data = &envelope["data"];
-    match envelope["type"].as_str().unwrap_or_default() {
-        "start_workflow" => {
-            workflows.spawn(workflow::run(envelope.clone(), sender.clone()));
-            Some(())
-        }
-        "stub.close" => {
-            close(socket, data["code"].as_u64().unwrap_or(1000) as u16, "as asked").await;
-            None
-        }
-        "stub.drop" => None,
-        "stub.raw" => {
-            send(
-                socket,
-                Message::Text(data["text"].as_str().unwrap_or_default().into()),
-            )
-            .await
-        }
-        "stub.binary" => send(socket, Message::Binary(vec![0; 16].into())).await,
-        "stub.flood" => {
-            let filler = "x".repeat(data["bytes"].as_u64().unwrap_or(100) as usize);
-            for number in 0..data["count"].as_u64().unwrap_or(100) {
-                let flood = json!({ "type": "stub.flood", "id": number.to_string(), "data": filler });
-                send(socket, Message::Text(flood.to_string().into())).await?;
+    fn react(&mut self, message: Message) -> Reaction {
+        match message {
+            Message::Text(text) => self.react_to_text(&text),
+            Message::Binary(_) => Reaction::End(End::Close(UNSUPPORTED, "text only".to_owned())),
+            // The library answers pings and closes itself; after a close there is no next message.
+            Message::Ping(_) | Message::Pong(_) | Message::Close(_) => {
+                Reaction::Send(Box::new(iter::empty()))
             }
-            Some(())
         }
-        _ => {
-            let id = Uuid::now_v7();
-            let data = json!({ "received": envelope, "headers": received(headers) });
-            let echo = json!({ "type": "echo", "id": id, "correlation_id": envelope["id"], "data": data });
-            send(socket, Message::Text(echo.to_string().into())).await
+    }
+
+    fn react_to_text(&mut self, received: &str) -> Reaction {
+        self.app.recorder.frame(Frame {
+            user_id: self.identity.user_id.clone(),
+            text: received.to_owned(),
+        });
+        // What is not JSON is echoed as null: the gateway should have kept it.
+        let envelope: Value = serde_json::from_str(received).unwrap_or_default();
+        let kind = envelope["type"].as_str().unwrap_or_default();
+        if kind == "start_workflow" {
+            return self.start(envelope);
         }
+        let Some(switch) = kind.strip_prefix("stub.") else {
+            return Reaction::send(text(&self.echo(&envelope)));
+        };
+        obey(switch, envelope["data"].clone()).unwrap_or_else(|why| {
+            let error = json!({ "code": "STUB", "message": why });
+            Reaction::send(text(&answer(&envelope, "error", "error", error)))
+        })
+    }
+
+    /// Starts the workflow beside those that run already.
+    fn start(&mut self, envelope: Value) -> Reaction {
+        match workflow::Start::deserialize(&envelope) {
+            Ok(start) => {
+                let (running, reporter) = (self.app.workflows.enter(), self.reporter.clone());
+                self.workflows.spawn(async move {
+                    workflow::run(start, reporter).await;
+                    drop(running);
+                });
+                Reaction::Send(Box::new(iter::empty()))
+            }
+            Err(why) => Reaction::send(text(&workflow::unfit(&envelope["id"], &why.to_string()))),
+        }
+    }
+
+    fn echo(&self, envelope: &Value) -> Value {
+        let data = json!({ "received": envelope, "headers": self.identity.headers });
+        answer(envelope, "echo", "data", data)
     }
 }
 
-async fn send(socket: &mut WebSocket, message: Message) -> Option<()> {
-    socket.send(message).await.ok()
+/// The data of a `stub.*` message; each switch takes what it needs.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Order {
+    code: Option<u16>,
+    reason: String,
+    count: Option<u64>,
+    bytes: Option<usize>,
+    text: String,
 }
 
-async fn close(socket: &mut WebSocket, code: u16, reason: &'static str) {
-    // A peer that has gone needs no close.
-    let _ = socket
-        .send(Message::Close(Some(CloseFrame {
-            code,
-            reason: reason.into(),
-        })))
-        .await;
+fn obey(switch: &str, data: Value) -> Result<Reaction, String> {
+    let order: Option<Order> = serde_json::from_value(data).map_err(|e| e.to_string())?;
+    let order = order.unwrap_or_default();
+    match switch {
+        "close" => Ok(Reaction::End(End::Close(
+            order.code.unwrap_or(1000),
+            order.reason,
+        ))),
+        "drop" => Ok(Reaction::End(End::Reset)),
+        "raw" => Ok(Reaction::send(Message::text(order.text))),
+        "binary" => Ok(Reaction::send(Message::binary(vec![
+            0;
+            order.bytes.unwrap_or(16)
+        ]))),
+        "flood" => Ok(flood(order.count.unwrap_or(100), order.bytes.unwrap_or(100))),
+        _ => Err(format!("there is no switch stub.{switch}")),
+    }
+}
+
+/// So many messages, each padded with so many bytes.
+fn flood(count: u64, bytes: usize) -> Reaction {
+    let padding = "x".repeat(bytes);
+    Reaction::Send(Box::new((1..=count).map(move |number| {
+        let data = json!({ "number": number, "padding": padding });
+        text(&json!({ "type": "stub.flood", "id": Uuid::now_v7(), "data": data }))
+    })))
+}
+
+fn answer(envelope: &Value, kind: &str, field: &str, content: Value) -> Value {
+    json!({ "type": kind, "id": Uuid::now_v7(), "correlation_id": envelope["id"], field: content })
+}
+
+fn text(message: &Value) -> Message {
+    Message::text(message.to_string())
+}
+
+/// Closes as RFC 6455 wants it: the server waits for the peer's close before it ends the connection.
+async fn close(socket: &mut WebSocket, code: u16, reason: String) {
+    let frame = CloseFrame {
+        code,
+        reason: reason.into(),
+    };
+    if socket.send(Message::Close(Some(frame))).await.is_ok() {
+        // A peer that does not answer in time has had its chance.
+        let _ = timeout(CLOSING, async { while let Some(Ok(_)) = socket.recv().await {} }).await;
+    }
 }

@@ -2,42 +2,99 @@
 
 use std::time::Duration;
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio::time::sleep;
 use uuid::Uuid;
 
-const MAX_STEPS: u64 = 1000;
+const MAX_STEPS: u32 = 1000;
 
-/// Runs the workflow of a `start_workflow` message and reports each step.
-pub async fn run(start: Value, sender: mpsc::Sender<String>) {
-    let parameters = &start["data"]["parameters"];
-    let steps = parameters["steps"].as_u64().unwrap_or(5).clamp(1, MAX_STEPS);
-    let pause = Duration::from_millis(parameters["step_ms"].as_u64().unwrap_or(200));
-    for step in 1..=steps {
-        let progress = (step - 1) as f64 / steps as f64;
-        let data = json!({ "status": "in_progress", "step": format!("step {step} of {steps}"), "progress": progress, "result": null });
-        if report(&start, data, &sender).await.is_err() {
-            return;
-        }
-        tokio::time::sleep(pause).await;
-    }
-    let data = if parameters["outcome"] == "failed" {
-        let progress = (steps - 1) as f64 / steps as f64;
-        json!({ "status": "failed", "step": "failed", "progress": progress, "result": { "error": "failed as asked" } })
-    } else {
-        let result =
-            json!({ "workflow_type": start["data"]["workflow_type"], "result": parameters["result"] });
-        json!({ "status": "completed", "step": "done", "progress": 1.0, "result": result })
-    };
-    // A socket that has closed meanwhile has nobody to tell.
-    let _ = report(&start, data, &sender).await;
+/// A `start_workflow` message.
+#[derive(Deserialize)]
+pub struct Start {
+    #[serde(default)]
+    id: Value,
+    data: Data,
 }
 
-async fn report(
-    start: &Value,
-    data: Value,
-    sender: &mpsc::Sender<String>,
-) -> Result<(), mpsc::error::SendError<String>> {
-    let status = json!({ "type": "workflow_status", "id": Uuid::now_v7(), "correlation_id": start["id"], "data": data });
-    sender.send(status.to_string()).await
+#[derive(Deserialize)]
+struct Data {
+    #[serde(default)]
+    workflow_type: Value,
+    #[serde(default)]
+    parameters: Option<Parameters>,
+}
+
+/// How the workflow is to go; everything else in `parameters` is for a real core-manager.
+#[derive(Clone, Deserialize)]
+#[serde(default)]
+struct Parameters {
+    steps: u32,
+    step_ms: u64,
+    outcome: Outcome,
+    result: Value,
+}
+
+impl Default for Parameters {
+    fn default() -> Self {
+        Parameters {
+            steps: 5,
+            step_ms: 200,
+            outcome: Outcome::Completed,
+            result: Value::Null,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Outcome {
+    Completed,
+    Failed,
+}
+
+/// Runs the workflow and reports each step as it begins, then the outcome: `steps` + 1 messages.
+pub async fn run(start: Start, reports: mpsc::Sender<Value>) {
+    let parameters = start.data.parameters.clone().unwrap_or_default();
+    let steps = parameters.steps.clamp(1, MAX_STEPS);
+    for step in 0..steps {
+        let name = format!("step {} of {steps}", step + 1);
+        let progress = f64::from(step) / f64::from(steps);
+        let data = json!({ "status": "in_progress", "step": name, "progress": progress, "result": null });
+        if reports.send(status(&start.id, data)).await.is_err() {
+            return;
+        }
+        sleep(Duration::from_millis(parameters.step_ms)).await;
+    }
+    let data = outcome(&start.data.workflow_type, parameters, steps);
+    // The socket may have closed meanwhile; then there is nobody to tell.
+    let _ = reports.send(status(&start.id, data)).await;
+}
+
+fn outcome(workflow_type: &Value, parameters: Parameters, steps: u32) -> Value {
+    match parameters.outcome {
+        Outcome::Completed => {
+            let result = json!({ "workflow_type": workflow_type, "result": parameters.result });
+            json!({ "status": "completed", "step": "done", "progress": 1.0, "result": result })
+        }
+        Outcome::Failed => {
+            let progress = f64::from(steps - 1) / f64::from(steps);
+            let result = json!({ "error": "failed as asked", "result": parameters.result });
+            json!({ "status": "failed", "step": "failed", "progress": progress, "result": result })
+        }
+    }
+}
+
+/// What is told of a start that cannot be run.
+pub fn unfit(id: &Value, why: &str) -> Value {
+    let result = json!({ "error": why });
+    status(
+        id,
+        json!({ "status": "failed", "step": "start", "progress": 0.0, "result": result }),
+    )
+}
+
+fn status(start: &Value, data: Value) -> Value {
+    json!({ "type": "workflow_status", "id": Uuid::now_v7(), "correlation_id": start, "data": data })
 }

@@ -1,1 +1,173 @@
+//! Rules that only a real database can show.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use chassis::mysql::{failed, transaction};
+use contract::identity::RegisterRequest;
+use contract::identity::auth_event::Change as Wire;
+use contract::token::{Signer, Verifier};
+use contract::{ErrorCode, Tier};
+use sqlx::MySqlPool;
+
+use crate::events::{self, Change, Tail};
+use crate::hasher::{Cost, Hasher};
+use crate::identity::{Identity, Tokens};
+use crate::settings::Lifetimes;
+use crate::{accounts, sign_in};
+
+fn identity(pool: MySqlPool) -> Identity {
+    let secret = "0123456789abcdef0123456789abcdef".to_owned().into();
+    let lifetimes = Lifetimes {
+        access_token: Duration::from_secs(900),
+        session_idle: Duration::from_secs(3600),
+        session: Duration::from_secs(7200),
+    };
+    Identity {
+        pool,
+        // Cheap: what a hash costs is not what these tests are about.
+        hasher: Hasher::new(
+            Cost {
+                memory_kib: 64,
+                iterations: 1,
+            },
+            64,
+        )
+        .expect("a hasher"),
+        tokens: Arc::new(Tokens {
+            signer: Signer::hs256(&secret),
+            verifier: Verifier::hs256(&secret, "test"),
+            audience: "test".to_owned(),
+            lifetimes,
+        }),
+        tail: Tail::new(),
+        min_password_length: 8,
+    }
+}
+
+async fn register(identity: &Identity, email: &str) -> String {
+    let request = RegisterRequest {
+        email: email.to_owned(),
+        password: "correct horse battery".to_owned(),
+        client_id: "web".to_owned(),
+        ..RegisterRequest::default()
+    };
+    let pair = sign_in::register(identity, request).await.expect("registered");
+    pair.user.expect("a user").id
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn a_tail_misses_no_event_whatever_the_order_of_commits(pool: MySqlPool) {
+    const WRITERS: usize = 8;
+    const EACH: usize = 25;
+    let identity = identity(pool.clone());
+    let mut followed = identity.tail.subscribe();
+    let mut readings = identity.tail.readings();
+    tokio::spawn(identity.tail.clone().follow(pool.clone()));
+    readings.wait_for(Option::is_some).await.expect("the tail runs");
+    let writers = (0..WRITERS).map(|writer| {
+        let identity = identity.clone();
+        tokio::spawn(async move {
+            for number in 0..EACH {
+                let given = (format!("{writer}-{number}"), number % 3);
+                transaction(&identity.pool, "test", given, |tx, (session, slow)| {
+                    Box::pin(async move {
+                        let change = Change::SessionEnded {
+                            session_id: session.clone(),
+                        };
+                        events::append(tx, "u", &change, Duration::from_secs(60)).await?;
+                        // A number that was taken early may commit late.
+                        sqlx::query("SELECT SLEEP(?)")
+                            .bind(*slow as f64 / 200.0)
+                            .execute(tx)
+                            .await
+                            .map_err(failed)?;
+                        Ok(())
+                    })
+                })
+                .await
+                .expect("appended");
+            }
+        })
+    });
+    let writers: Vec<_> = writers.collect();
+    let mut last = 0;
+    for _ in 0..WRITERS * EACH {
+        let event = followed.recv().await.expect("an event");
+        let sequence = event.position.as_ref().expect("a position").sequence;
+        assert_eq!(sequence, last + 1, "a gap");
+        assert!(matches!(event.change, Some(Wire::SessionEnded(_))));
+        last = sequence;
+    }
+    for writer in writers {
+        writer.await.expect("wrote");
+    }
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn a_stream_resumes_where_it_was_and_starts_over_when_it_cannot(pool: MySqlPool) {
+    let identity = identity(pool.clone());
+    let user = register(&identity, "a@example.com").await;
+    accounts::set_tier(&identity, &user, Tier::Basic, 1)
+        .await
+        .expect("set");
+    let (position, known) = events::snapshot(&pool).await.expect("a snapshot");
+    assert_eq!(known.len(), 1);
+    accounts::set_tier(&identity, &user, Tier::Premium, 2)
+        .await
+        .expect("set");
+    let missed = events::resume(&pool, &position)
+        .await
+        .expect("read")
+        .expect("resumed");
+    assert_eq!(missed.len(), 1);
+    let mut other = position.clone();
+    other.epoch = "another".to_owned();
+    assert!(events::resume(&pool, &other).await.expect("read").is_none());
+    sqlx::query("DELETE FROM auth_events WHERE sequence = ?")
+        .bind(position.sequence + 1)
+        .execute(&pool)
+        .await
+        .expect("swept");
+    assert!(
+        events::resume(&pool, &position).await.expect("read").is_none(),
+        "a swept event is a gap"
+    );
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn a_tier_of_an_older_revision_changes_nothing(pool: MySqlPool) {
+    let identity = identity(pool.clone());
+    let user = register(&identity, "a@example.com").await;
+    for (tier, revision) in [(Tier::Premium, 5), (Tier::Basic, 4), (Tier::Enterprise, 5)] {
+        accounts::set_tier(&identity, &user, tier, revision)
+            .await
+            .expect("accepted");
+    }
+    let mut connection = pool.acquire().await.expect("a connection");
+    let account = accounts::find(&mut connection, &user).await.expect("there");
+    assert_eq!((account.tier, account.version), (Tier::Premium, 2));
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn the_first_administrator_is_made_or_promoted(pool: MySqlPool) {
+    let identity = identity(pool.clone());
+    let user = register(&identity, "a@example.com").await;
+    let make = async |email: &str, password: &str| {
+        accounts::make_administrator(&identity, email, "admin", password).await
+    };
+    assert!(!make("A@example.com", "").await.expect("promoted"));
+    assert!(
+        make("b@example.com", "correct horse battery")
+            .await
+            .expect("made")
+    );
+    let weak = make("c@example.com", "short").await.expect_err("refused");
+    assert_eq!(weak.code(), ErrorCode::PasswordRejected);
+    let mut connection = pool.acquire().await.expect("a connection");
+    let account = accounts::find(&mut connection, &user).await.expect("there");
+    assert_eq!(
+        (account.role.name(), account.permissions.as_slice()),
+        ("admin", &["*".to_owned()][..])
+    );
+}

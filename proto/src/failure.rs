@@ -148,6 +148,10 @@ impl Failure {
         };
         let mut failure = Failure::new(code).saying(status.message().to_owned());
         failure.0.facts = facts.clone().into_iter().collect();
+        if code == ErrorCode::Unavailable {
+            // What a service of ours lacks is ours to provide.
+            failure.0.http = Some(StatusCode::SERVICE_UNAVAILABLE);
+        }
         for violation in details.bad_request().iter().flat_map(|bad| &bad.field_violations) {
             failure = failure.with_field(&violation.field, &violation.description);
         }

@@ -1,7 +1,16 @@
 //! `cargo xtask …`: what people and CI do with this workspace.
 
+mod cargo;
 mod database;
+mod demo;
+mod deny;
+mod http;
+mod prepare;
 mod process;
+mod settings;
+mod terminal;
+mod test;
+mod up;
 mod workspace;
 
 use std::process::ExitCode;
@@ -18,8 +27,20 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Builds and runs the whole platform until Ctrl-C
+    Up(up::Options),
+    /// Runs everything that CI runs
+    Test(test::Options),
+    /// Tells the story of the platform with real requests
+    Demo(demo::Options),
+    /// Renews the committed query data in .sqlx
+    Prepare(prepare::Options),
+    /// Renews the table of settings in docs/settings.md
+    Settings(settings::Options),
     /// Runs the private database alone and prints how to sign in
     Database(database::Options),
+    /// Checks licences, banned crates and sources
+    Deny,
 }
 
 /// Why a task could not be done, in words for whoever started it.
@@ -29,7 +50,13 @@ type Outcome<T = ()> = Result<T, Fault>;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
+        Task::Up(options) => up::run(options).await,
+        Task::Test(options) => test::run(options).await,
+        Task::Demo(options) => demo::run(options).await,
+        Task::Prepare(options) => prepare::run(options).await,
+        Task::Settings(options) => settings::run(options).await,
         Task::Database(options) => database::run(options).await,
+        Task::Deny => deny::run().await,
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,11 +1,16 @@
 //! Child processes: started so that a Ctrl-C in the terminal reaches only us, and stopped by us in order.
 
+use std::future::Future;
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
 
 use crate::Outcome;
 
@@ -16,6 +21,7 @@ const GRACE: Duration = Duration::from_secs(15);
 pub struct Process {
     name: String,
     child: Child,
+    readers: JoinSet<()>,
     left_alone: bool,
 }
 
@@ -35,8 +41,30 @@ impl Process {
         Ok(Process {
             name: name.to_owned(),
             child,
+            readers: JoinSet::new(),
             left_alone: false,
         })
+    }
+
+    /// Starts `command` and hands over every line that it prints.
+    pub fn start_reading(
+        name: &str,
+        command: &mut Command,
+        take: impl Fn(&str) + Send + Sync + 'static,
+    ) -> Outcome<Self> {
+        let mut process = Self::start(name, command.stdout(Stdio::piped()).stderr(Stdio::piped()))?;
+        let take = Arc::new(take);
+        if let Some(output) = process.child.stdout.take() {
+            process.readers.spawn(read_lines(output, Arc::clone(&take)));
+        }
+        if let Some(errors) = process.child.stderr.take() {
+            process.readers.spawn(read_lines(errors, take));
+        }
+        Ok(process)
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// How it ended, if it has.
@@ -44,9 +72,11 @@ impl Process {
         Ok(self.child.try_wait()?)
     }
 
-    /// Lets it run on when we end.
-    pub fn leave(mut self) {
-        self.left_alone = true;
+    /// Waits until it has ended and all that it printed was handed over.
+    pub async fn wait(&mut self) -> Outcome<ExitStatus> {
+        let status = self.child.wait().await?;
+        self.finish_reading().await;
+        Ok(status)
     }
 
     /// Asks it to end, waits, and kills it when it does not.
@@ -57,7 +87,19 @@ impl Process {
             self.signal(Signal::KILL);
             self.child.wait().await?;
         }
+        self.finish_reading().await;
         Ok(())
+    }
+
+    /// Lets it run on when we end.
+    pub fn leave(mut self) {
+        self.left_alone = true;
+    }
+
+    /// What it printed last may still be in the pipe. Not for ever: a grandchild can hold the pipe open.
+    async fn finish_reading(&mut self) {
+        let rest = async { while self.readers.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(Duration::from_secs(1), rest).await;
     }
 
     /// Sends a signal to the whole group, while it is there.
@@ -67,6 +109,32 @@ impl Process {
             // It may have ended this moment, which is what we want.
             let _ = rustix::process::kill_process_group(pid, signal);
         }
+    }
+}
+
+/// A command whose process dies with us when we are killed and can stop nothing any more, where the system has a way
+/// to arrange that.
+pub fn bound_to_us(program: &Path) -> Command {
+    static POSSIBLE: LazyLock<bool> = LazyLock::new(|| {
+        let mut trial = std::process::Command::new("setpriv");
+        trial
+            .args(["--pdeathsig", "KILL", "true"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        trial.status().is_ok_and(|status| status.success())
+    });
+    if !*POSSIBLE {
+        return Command::new(program);
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]).arg(program);
+    command
+}
+
+async fn read_lines(output: impl AsyncRead + Unpin, take: Arc<impl Fn(&str)>) {
+    let mut lines = BufReader::new(output).split(b'\n');
+    while let Ok(Some(line)) = lines.next_segment().await {
+        take(String::from_utf8_lossy(&line).trim_end_matches('\r'));
     }
 }
 
@@ -81,4 +149,12 @@ pub async fn interrupted() -> Outcome {
         _ = hangup.recv() => {}
     }
     Ok(())
+}
+
+/// Does `work` until it is done or somebody wants us to end, which drops it.
+pub async fn unless_interrupted<T>(work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+    tokio::select! {
+        outcome = work => outcome,
+        interrupted = interrupted() => Err(interrupted.err().unwrap_or_else(|| "interrupted".into())),
+    }
 }

@@ -1,3 +1,4 @@
+use std::error::Error as StdError;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -5,9 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http::header::AUTHORIZATION;
 use http::{HeaderValue, Request, Response, Uri};
+use http_body_util::{BodyExt, Full};
 use tonic::body::Body;
-use tonic::transport::{Channel, Endpoint, Error};
+use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -126,21 +129,57 @@ impl InternalChannel {
 
 impl Service<Request<Body>> for InternalChannel {
     type Response = Response<Body>;
-    type Error = Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Error>> + Send>>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         request
             .headers_mut()
-            .insert(http::header::AUTHORIZATION, self.0.authorization.clone());
-        let mut channel = self.pick().channel.clone();
-        Box::pin(async move {
-            std::future::poll_fn(|context| channel.poll_ready(context)).await?;
-            channel.call(request).await
-        })
+            .insert(AUTHORIZATION, self.0.authorization.clone());
+        Box::pin(self.clone().send(request))
     }
+}
+
+impl InternalChannel {
+    /// Sends a call to a replica, and to the next one when it could not be reached at all. A call that may have
+    /// arrived is never sent twice.
+    async fn send(self, request: Request<Body>) -> Result<Response<Body>, BoxError> {
+        let (parts, body) = request.into_parts();
+        // Calls are unary or have one message: what is to be sent again must be at hand.
+        let message = body.collect().await?.to_bytes();
+        let mut attempt = 1;
+        loop {
+            let replica = self.pick();
+            let mut channel = replica.channel.clone();
+            std::future::poll_fn(|context| channel.poll_ready(context)).await?;
+            let request = Request::from_parts(parts.clone(), Body::new(Full::new(message.clone())));
+            match channel.call(request).await {
+                Err(error) if is_unreached(&error) => {
+                    replica.serving.store(false, Ordering::Relaxed);
+                    if attempt == self.0.replicas.len() {
+                        return Err(error.into());
+                    }
+                    attempt += 1;
+                }
+                outcome => return outcome.map_err(Into::into),
+            }
+        }
+    }
+}
+
+type BoxError = Box<dyn StdError + Send + Sync>;
+
+fn is_unreached(error: &(dyn StdError + 'static)) -> bool {
+    let mut source = Some(error);
+    while let Some(error) = source {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
 }

@@ -145,7 +145,7 @@ async fn open(
     socket: axum::extract::ws::WebSocket,
 ) {
     match sockets.place(caller.user_id()) {
-        Some(_place) => socket::run(sockets.clone(), caller, context, socket).await,
+        Some(place) => socket::run(sockets.clone(), place, caller, context, socket).await,
         None => socket::refuse(socket).await,
     }
 }

@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::Error as WsError;
 use super::envelope;
 use super::session::{Action, Session, Start, close};
 use super::upstream::Leg;
-use super::{Sockets, envelope::message};
+use super::{Place, Sockets, envelope::message};
 use crate::claims::{Caller, now};
 use crate::front::RequestContext;
 use crate::gateway::quota;
@@ -53,7 +53,13 @@ pub async fn refuse(mut socket: WebSocket) {
 
 /// Serves a socket until it closes. Its inputs: the client's frames, core-manager's texts, the verdict on a start
 /// that is being checked, the heartbeat, the token's expiry, changes of live claims, and the drain.
-pub async fn run(sockets: Arc<Sockets>, caller: Caller, context: RequestContext, client: WebSocket) {
+pub async fn run(
+    sockets: Arc<Sockets>,
+    place: Place,
+    caller: Caller,
+    context: RequestContext,
+    client: WebSocket,
+) {
     let session = Session::new(sockets.authenticator.clone(), caller, &sockets.settings);
     let mut connection = Connection {
         sockets,
@@ -66,6 +72,8 @@ pub async fn run(sockets: Arc<Sockets>, caller: Caller, context: RequestContext,
         pinged: None,
     };
     let Err(end) = connection.serve().await;
+    // A socket that is only waiting for the client's close takes nobody's place.
+    drop(place);
     if let End::Close(code, reason) = end {
         finish(&mut connection.client, code, reason).await;
     }

@@ -35,11 +35,16 @@ async fn until_sent(service: &Service) {
 async fn a_tier_change_reaches_identity_in_order(options: MySqlPoolOptions, database: MySqlConnectOptions) {
     let (service, fake) = service(options, database).await;
     let user = new_user(&service).await;
-    for tier in ["premium", "basic", "enterprise"] {
+    fake.away.store(true, Ordering::SeqCst);
+    for tier in ["premium", "premium", "basic", "enterprise", "free"] {
         put_on(&service, &user, tier).await.expect("a change");
     }
+    service.relay.send_all().await.expect_err("identity-svc is away");
+    fake.away.store(false, Ordering::SeqCst);
     service.relay.send_all().await.expect("sent");
-    assert_eq!(fake.tiers_of(&user), ["premium", "basic", "enterprise"]);
+    // What does not change is not told. The stand-in stores nothing but rising revisions.
+    assert_eq!(fake.tiers_of(&user), ["premium", "basic", "enterprise", "free"]);
+    assert_eq!(fake.calls.lock().expect("no panic").len(), 4);
     assert_eq!(count(&service, "tier_outbox").await, 0);
 }
 

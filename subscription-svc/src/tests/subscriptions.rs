@@ -89,6 +89,47 @@ async fn only_an_administrator_may_list(options: MySqlPoolOptions, database: MyS
 }
 
 #[sqlx::test(migrations = false)]
+async fn only_an_administrator_may_change_somebody_elses_subscription(
+    options: MySqlPoolOptions,
+    database: MySqlConnectOptions,
+) {
+    let (service, _) = service(options, database).await;
+    let rpc = Subscriptions(service.clone());
+    let user = new_user(&service).await;
+    let create = |actor| {
+        rpc.create_subscription(Request::new(CreateSubscriptionRequest {
+            actor,
+            user_id: user.clone(),
+            tier: "basic".to_owned(),
+            ..Default::default()
+        }))
+    };
+    let update = |actor| {
+        rpc.update_subscription(Request::new(UpdateSubscriptionRequest {
+            actor,
+            user_id: user.clone(),
+            status: Some("canceled".to_owned()),
+            ..Default::default()
+        }))
+    };
+    for refused in [None, actor("user", &[]), actor("moderator", &["admin.users"])] {
+        assert_eq!(refusal(outcome(create(refused.clone()).await)).0, "AUTH004");
+        assert_eq!(refusal(outcome(update(refused).await)).0, "AUTH004");
+    }
+    for admitted in [
+        administrator(),
+        actor("user", &["admin.subscriptions"]),
+        actor("user", &["*"]),
+    ] {
+        outcome(create(admitted.clone()).await).expect("made");
+        let changed = outcome(update(admitted).await).expect("changed").subscription;
+        let changed = changed.expect("a subscription");
+        assert_eq!(changed.status, "canceled");
+        assert!(changed.cancelled_at.is_some() && changed.end_date.is_some());
+    }
+}
+
+#[sqlx::test(migrations = false)]
 async fn a_list_is_filtered_and_its_filters_are_checked(
     options: MySqlPoolOptions,
     database: MySqlConnectOptions,

@@ -100,8 +100,39 @@ fn encoded(text: &str) -> String {
 mod tests {
     use super::*;
 
+    impl Account {
+        /// The server that `cargo xtask test` provides.
+        pub fn of_the_test_server() -> Self {
+            let url =
+                std::env::var("TEST_DATABASE_URL").expect("TEST_DATABASE_URL; `cargo xtask test` sets it");
+            let rest = url.strip_prefix("mysql://").expect("a mysql URL");
+            let (credentials, place) = rest.rsplit_once('@').expect("credentials");
+            let (user, password) = credentials.split_once(':').expect("a password");
+            let (address, schema) = place.split_once('/').expect("a schema");
+            let (host, port) = address.rsplit_once(':').expect("a port");
+            Account {
+                host: host.to_owned(),
+                port: port.parse().expect("a number"),
+                user: decoded(user),
+                password: decoded(password),
+                schema: schema.to_owned(),
+            }
+        }
+    }
+
+    fn decoded(text: &str) -> String {
+        let mut parts = text.split('%');
+        let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+        for part in parts {
+            bytes.push(u8::from_str_radix(&part[..2], 16).expect("two digits"));
+            bytes.extend_from_slice(&part.as_bytes()[2..]);
+        }
+        String::from_utf8(bytes).expect("UTF-8")
+    }
+
     #[test]
     fn a_password_with_reserved_characters_stays_inside_its_part_of_the_url() {
         assert_eq!(encoded("a@b:c/d?é"), "a%40b%3Ac%2Fd%3F%C3%A9");
+        assert_eq!(decoded(&encoded("a@b:c/d?é")), "a@b:c/d?é");
     }
 }

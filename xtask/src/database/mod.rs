@@ -2,6 +2,7 @@
 
 mod account;
 mod install;
+mod launch;
 mod provision;
 mod server;
 
@@ -9,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use account::Account;
-pub use provision::{Services, make_scratch, provision};
+pub use provision::{Services, drop_schema, ensure_schema, make_scratch, provision};
 use server::{Purpose, Server};
 
 use crate::Outcome;
@@ -61,10 +62,6 @@ impl Database {
         })
     }
 
-    pub fn is_private(&self) -> bool {
-        self.server.is_some()
-    }
-
     /// Whether it ended by itself.
     pub fn ended(&mut self) -> Outcome<bool> {
         self.server.as_mut().map_or(Ok(false), Server::ended)
@@ -96,8 +93,13 @@ pub async fn run(options: Options) -> Outcome {
         println!("{}", if stopped { "Stopped." } else { "It is not running." });
         return remove(&file);
     }
+    let purpose = if options.detach {
+        Purpose::LeaveRunning
+    } else {
+        Purpose::Keep
+    };
     let mut database = tokio::select! {
-        database = Database::open() => database?,
+        database = Database::choose(folder(), purpose) => database?,
         interrupted = interrupted() => return interrupted,
     };
     let outcome = tokio::select! {

@@ -1,33 +1,35 @@
 //! A private server in a folder of its own, on a free port of 127.0.0.1. The machine's own server is never touched.
 
-use std::fs::{File, OpenOptions};
-use std::net::TcpListener;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use sqlx::AssertSqlSafe;
-use tokio::process::Command;
 
 use super::account::{self, Account};
-use super::install::{self, Programs};
+use super::launch;
 use crate::Outcome;
 use crate::process::Process;
-use crate::workspace::{private_folder, random_hex, remove, setting, try_lock, write_private};
+use crate::workspace::{private_folder, remove, try_lock, write_private};
 
 /// Longest wait for a server that starts (it may have to recover) or ends.
-const DEADLINE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Whether the data must survive.
+/// What the server is for.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Purpose {
+    /// It goes with us, and its data stay.
     Keep,
+    /// It runs on when we end.
+    LeaveRunning,
+    /// It goes with us, and so do its data.
     ThrowAway,
 }
 
 /// How long a server runs that this process did not find running.
 enum Tenure {
     /// Our child.
-    Child(Process),
+    Child(Box<Process>),
     /// Left behind by a run that was killed; ours to stop.
     TakenOver,
     /// Started by another run that is still there, or detached: not ours to stop.
@@ -38,6 +40,7 @@ enum Tenure {
 pub struct Server {
     pub admin: Account,
     tenure: Tenure,
+    purpose: Purpose,
     folder: PathBuf,
     /// Held as long as this process is responsible for the server.
     _lock: Option<File>,
@@ -52,7 +55,11 @@ impl Server {
         let (admin, tenure) = match (running, &lock) {
             (Some(admin), Some(_)) if !detached(folder) => (admin, Tenure::TakenOver),
             (Some(admin), _) => (admin, Tenure::Guest),
-            (None, Some(_)) => start(folder, purpose).await?,
+            (None, Some(_)) => {
+                remove(&folder.join("detached"))?;
+                let (admin, process) = launch::start(folder, purpose).await?;
+                (admin, Tenure::Child(Box::new(process)))
+            }
             (None, None) => {
                 return Err(format!(
                     "another run is just starting or stopping the database in {}",
@@ -64,6 +71,7 @@ impl Server {
         Ok(Server {
             admin,
             tenure,
+            purpose,
             folder: folder.to_owned(),
             _lock: lock,
         })
@@ -100,9 +108,13 @@ impl Server {
     /// Stops it, unless somebody else does.
     pub async fn stop(&mut self) -> Outcome {
         match &mut self.tenure {
-            Tenure::Child(process) => process.stop().await,
-            Tenure::TakenOver => shut_down(&self.folder, &self.admin).await,
-            Tenure::Guest => Ok(()),
+            Tenure::Child(process) => process.stop().await?,
+            Tenure::TakenOver => shut_down(&self.folder, &self.admin).await?,
+            Tenure::Guest => return Ok(()),
+        }
+        match self.purpose {
+            Purpose::Keep | Purpose::LeaveRunning => Ok(()),
+            Purpose::ThrowAway => delete(&self.folder),
         }
     }
 }
@@ -126,6 +138,10 @@ pub async fn forget(folder: &Path) -> Outcome {
         );
     }
     stop_running(folder).await?;
+    delete(folder)
+}
+
+fn delete(folder: &Path) -> Outcome {
     match std::fs::remove_dir_all(folder) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
             Err(format!("{}: {e}", folder.display()).into())
@@ -149,7 +165,8 @@ async fn running(folder: &Path) -> Outcome<Option<Account>> {
     Ok(admin.connect_to_server().await.is_ok().then_some(admin))
 }
 
-fn administrator(port: u16, password: String) -> Outcome<Account> {
+/// The administrator of a private server.
+pub fn administrator(port: u16, password: String) -> Outcome<Account> {
     Ok(Account {
         host: "127.0.0.1".to_owned(),
         port,
@@ -157,162 +174,6 @@ fn administrator(port: u16, password: String) -> Outcome<Account> {
         password,
         schema: account::schema()?,
     })
-}
-
-async fn start(folder: &Path, purpose: Purpose) -> Outcome<(Account, Tenure)> {
-    let programs = install::programs().await?;
-    if !folder.join("initialised").exists() {
-        initialise(folder, &programs).await?;
-    }
-    remove(&folder.join("detached"))?;
-    let port = port(folder)?;
-    let kept = std::fs::read_to_string(folder.join("password"));
-    let password = kept.or_else(|_| random_hex())?;
-    write_private(&folder.join("port"), &port.to_string())?;
-    write_private(&folder.join("password"), &password)?;
-    write_private(&folder.join("init.sql"), &accounts(&password))?;
-
-    let log = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(folder.join("server.log"))?;
-    let mut command = server_command(folder, &programs);
-    command
-        .arg(format!("--port={port}"))
-        .args(flags(&programs, purpose));
-    command.stdout(log.try_clone()?).stderr(log);
-    let process = Process::start("the database server", &mut command)?;
-    let admin = administrator(port, password)?;
-    let process = wait_until_ready(folder, &admin, process).await?;
-    Ok((admin, Tenure::Child(process)))
-}
-
-/// The administrator's password, set anew at each start. Signing in over the socket stays impossible without it.
-fn accounts(password: &str) -> String {
-    format!(
-        "CREATE USER IF NOT EXISTS 'root'@'127.0.0.1' IDENTIFIED BY '{password}';\n\
-         ALTER USER 'root'@'127.0.0.1' IDENTIFIED BY '{password}';\n\
-         GRANT ALL ON *.* TO 'root'@'127.0.0.1' WITH GRANT OPTION;\n\
-         ALTER USER 'root'@'localhost' IDENTIFIED BY '{password}';\n"
-    )
-}
-
-async fn initialise(folder: &Path, programs: &Programs) -> Outcome {
-    println!("Making a private database in {} …", folder.display());
-    let data = folder.join("data");
-    if data.exists() {
-        // Left half made by a run that was interrupted.
-        std::fs::remove_dir_all(&data)?;
-    }
-    private_folder(&data)?;
-    let mut command = match programs {
-        Programs::MariaDb { init, .. } => {
-            let mut command = Command::new(init);
-            command.args([
-                "--no-defaults",
-                "--auth-root-authentication-method=normal",
-                "--skip-test-db",
-            ]);
-            command
-        }
-        Programs::MySql { server } => {
-            let mut command = Command::new(server);
-            command.args(["--no-defaults", "--initialize-insecure"]);
-            command
-        }
-    };
-    command
-        .arg(format!("--datadir={}", data.display()))
-        .args(as_root());
-    let output = command.kill_on_drop(true).output().await?;
-    if output.status.success() {
-        return write_private(&folder.join("initialised"), "");
-    }
-    let said = [output.stdout, output.stderr].concat();
-    Err(format!(
-        "the database could not be made:\n{}",
-        String::from_utf8_lossy(&said)
-    )
-    .into())
-}
-
-fn server_command(folder: &Path, programs: &Programs) -> Command {
-    let (Programs::MariaDb { server, .. } | Programs::MySql { server }) = programs;
-    let mut command = Command::new(server);
-    let inside = |option: &str, name: &str| format!("--{option}={}", folder.join(name).display());
-    command.args([
-        "--no-defaults".to_owned(),
-        inside("datadir", "data"),
-        inside("pid-file", "server.pid"),
-    ]);
-    command.args([inside("init-file", "init.sql"), inside("log-error", "server.log")]);
-    // Relative to the data: a path of more than about 100 bytes cannot be a socket.
-    command.args([
-        "--socket=server.sock",
-        "--bind-address=127.0.0.1",
-        "--skip-name-resolve",
-    ]);
-    command.args([
-        "--skip-log-bin",
-        "--max-connections=500",
-        "--innodb-buffer-pool-size=128M",
-    ]);
-    command.args(as_root());
-    command
-}
-
-/// Both servers refuse to run as root unless told to.
-fn as_root() -> Option<&'static str> {
-    rustix::process::getuid().is_root().then_some("--user=root")
-}
-
-fn flags(programs: &Programs, purpose: Purpose) -> Vec<&'static str> {
-    let mut flags = Vec::new();
-    if let Programs::MySql { .. } = programs {
-        // The X protocol would take another port; the folder for file imports is made only by the full package.
-        flags.extend([
-            "--mysqlx=OFF",
-            "--secure-file-priv=NULL",
-            "--performance-schema=OFF",
-        ]);
-    }
-    if purpose == Purpose::ThrowAway {
-        flags.extend(["--innodb-flush-log-at-trx-commit=0", "--innodb-doublewrite=0"]);
-    }
-    flags
-}
-
-/// The port of the environment, that of the last run when it is still free, or any.
-fn port(folder: &Path) -> Outcome<u16> {
-    if let Some(port) = setting("AUTH_DB_PORT")? {
-        return port
-            .parse()
-            .map_err(|e| format!("AUTH_DB_PORT: {port}: {e}").into());
-    }
-    let last = std::fs::read_to_string(folder.join("port"))
-        .ok()
-        .and_then(|port| port.parse().ok());
-    let listener =
-        TcpListener::bind(("127.0.0.1", last.unwrap_or(0))).or_else(|_| TcpListener::bind(("127.0.0.1", 0)));
-    Ok(listener?.local_addr()?.port())
-}
-
-async fn wait_until_ready(folder: &Path, admin: &Account, mut process: Process) -> Outcome<Process> {
-    let started = Instant::now();
-    loop {
-        let ended = process.ended()?;
-        if ended.is_some() || started.elapsed() > DEADLINE {
-            process.stop().await?;
-            let log = std::fs::read_to_string(folder.join("server.log")).unwrap_or_default();
-            let lines: Vec<_> = log.lines().collect();
-            let last = lines[lines.len().saturating_sub(15)..].join("\n");
-            return Err(format!("the database server did not start:\n{last}").into());
-        }
-        if admin.connect_to_server().await.is_ok() {
-            return Ok(process);
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }
 
 /// Stops a server that is not our child.

@@ -1,0 +1,95 @@
+//! Everything that CI runs, in the order in which it fails fastest.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use crate::cargo::{cargo, check, run as run_cargo};
+use crate::database::{Account, Database, ensure_schema};
+use crate::process::{Process, unless_interrupted};
+use crate::terminal::{Colour, is_watched, paint, seconds, step};
+use crate::workspace::programs;
+use crate::{Outcome, prepare, settings};
+
+#[derive(clap::Args)]
+pub struct Options {
+    /// Run only the tests whose names contain this
+    filter: Option<String>,
+}
+
+/// `cargo xtask test`
+pub async fn run(options: Options) -> Outcome {
+    let started = Instant::now();
+    unless_interrupted(static_checks()).await?;
+    let mut database = unless_interrupted(step(
+        "Start a database for the tests",
+        Database::open_throw_away(),
+    ))
+    .await?;
+    let outcome = unless_interrupted(checks_on_a_server(&database.admin, options.filter.as_deref())).await;
+    database.stop().await.and(outcome)?;
+    println!(
+        "{}",
+        paint(
+            Colour::Green,
+            &format!("Everything passed in {}.", seconds(started.elapsed()))
+        )
+    );
+    Ok(())
+}
+
+async fn static_checks() -> Outcome {
+    let steps: [(&str, &[&str]); 3] = [
+        ("Formatting", &["fmt", "--check"]),
+        (
+            "Clippy",
+            &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"],
+        ),
+        ("Build", &["build", "--workspace", "--all-targets"]),
+    ];
+    for (title, arguments) in steps {
+        step(title, run_cargo(&mut cargo(arguments))).await?;
+    }
+    step("Settings in the docs", settings::write(true)).await
+}
+
+async fn checks_on_a_server(admin: &Account, filter: Option<&str>) -> Outcome {
+    step("Query data", prepare::prepare(admin, true)).await?;
+    step("Tests", tests(admin, filter)).await
+}
+
+/// The tests see the server in their URLs alone: settings of the services in the environment would change what they
+/// test.
+async fn tests(admin: &Account, filter: Option<&str>) -> Outcome {
+    let base = admin.with_schema("persona_tests");
+    ensure_schema(&base).await?;
+    let mut command = cargo(&["test", "--workspace"]);
+    command.args(filter);
+    for name in ["HOST", "PORT", "USER", "PASSWORD", "PASSWORD_FILE", "NAME"] {
+        command.env_remove(format!("AUTH_DB_{name}"));
+    }
+    command
+        .env("SQLX_OFFLINE", "true")
+        .env("DATABASE_URL", base.url())
+        .env("TEST_DATABASE_URL", base.url());
+    command.env("PERSONA_BIN_DIR", programs("debug"));
+    if is_watched() {
+        command.env("CARGO_TERM_COLOR", "always");
+    }
+    let summary = Arc::new(Mutex::new(Vec::new()));
+    let lines = Arc::clone(&summary);
+    let mut process = Process::start_reading("cargo", &mut command, move |line| {
+        println!("{line}");
+        if line.contains("test result: ") || line.contains("Running ") || line.contains("Doc-tests ") {
+            lines
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(line.trim().to_owned());
+        }
+    })?;
+    let status = process.wait().await?;
+    println!(
+        "\n{}",
+        summary.lock().unwrap_or_else(PoisonError::into_inner).join("\n")
+    );
+    check(&command, status)
+}
