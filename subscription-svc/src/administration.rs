@@ -97,7 +97,7 @@ pub async fn update(service: &Service, request: UpdateSubscriptionRequest) -> Ou
                 subscription.tier = tier;
             }
             if let Some(status) = status {
-                set_status(subscription, status);
+                subscription.set_status(status, now());
             }
             if let Some(method) = &payment_method {
                 subscription.payment_method = Some(method.clone());
@@ -111,21 +111,6 @@ pub async fn update(service: &Service, request: UpdateSubscriptionRequest) -> Ou
     })
 }
 
-/// A status that an administrator sets brings with it what it means.
-fn set_status(subscription: &mut Subscription, status: Status) {
-    subscription.status = status;
-    match status {
-        Status::Active | Status::PastDue | Status::Trialing => {
-            subscription.cancelled_at = None;
-            subscription.end_date = subscription.end_date.filter(|end| *end > now());
-        }
-        Status::Canceled | Status::Expired => {
-            subscription.cancelled_at = subscription.cancelled_at.or(Some(now()));
-            subscription.end_date = Some(now());
-        }
-    }
-}
-
 /// Cancels the user's own subscription.
 ///
 /// # Errors
@@ -135,6 +120,20 @@ pub async fn cancel(service: &Service, user_id: &str) -> Outcome<Subscription> {
         subscription.cancel(now())
     })
     .await
+}
+
+/// Ends a subscription whose time is over, and changes nothing when it is not.
+///
+/// # Errors
+/// GW001 when the database is away.
+pub async fn lapse(service: &Service, user_id: &str) -> Outcome<()> {
+    let ended = change(service, "lapse_subscription", user_id, |subscription| {
+        subscription.lapse(now())
+    });
+    match ended.await {
+        Err(failure) if failure.code() == ErrorCode::UserNotFound => Ok(()),
+        outcome => outcome.map(drop),
+    }
 }
 
 /// Changes a subscription under its lock; a change of the tier that counts goes into the outbox in the same
@@ -158,13 +157,19 @@ async fn change_locked(
     user_id: &str,
     apply: &(impl Fn(&mut Subscription) + Send + Sync),
 ) -> Outcome<Subscription> {
-    let mut subscription = subscriptions::lock(tx, user_id).await?;
-    let before = subscription.effective_tier(now());
+    let before = subscriptions::lock(tx, user_id).await?;
+    let mut subscription = before.clone();
     apply(&mut subscription);
-    subscription.updated_at = now();
+    if subscription == before {
+        return Ok(before);
+    }
+    let now = now();
+    subscription.updated_at = now;
     subscriptions::write(tx, &subscription).await?;
-    let after = subscription.effective_tier(now());
-    if before != after {
+    // When the time of a subscription has run out, identity-svc may have been told of that or not: both the tier
+    // that counted and the one that was bought may be what it knows. Telling it twice does no harm.
+    let after = subscription.effective_tier(now);
+    if before.effective_tier(now) != after || before.tier != after {
         outbox::append(tx, user_id, after).await?;
     }
     Ok(subscription)

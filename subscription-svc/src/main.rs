@@ -7,6 +7,7 @@ mod rpc;
 mod service;
 mod settings;
 mod subscriptions;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod tiers;
@@ -33,6 +34,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// How long the start waits between two tries to reach the database.
 const RETRY: Duration = Duration::from_millis(500);
+/// How long an ending process tries to send what is left in the outbox.
+const LAST_SEND: Duration = Duration::from_secs(2);
 
 #[derive(Parser)]
 #[command(about = "Subscriptions, tiers, usage and quota. Without a command: serve.")]
@@ -105,12 +108,12 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
         () = drain.stop_accepting() => return Ok(()),
     }
     let relay = Relay::new(pool.clone(), identity.clone());
-    tokio::spawn(relay.clone().run());
     let service = Service {
         pool,
         identity,
         relay,
     };
+    let background = tokio::spawn(in_the_background(service.clone()));
     health.now_ready();
     let services = rpc::services(&service);
     grpc::serve(
@@ -123,10 +126,17 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     )
     .await
     .map_err(|error| error.to_string())?;
+    background.abort();
+    // What was committed last; after this another replica sends it, or the next start does.
+    let _ = tokio::time::timeout(LAST_SEND, service.relay.send_all()).await;
     service.pool.close().await;
     internal.await??;
     tracing::info!("subscription-svc has stopped");
     Ok(())
+}
+
+async fn in_the_background(service: Service) {
+    tokio::join!(service.relay.clone().run(), sweep::run(service));
 }
 
 fn watch_dependencies(health: &Health, pool: &MySqlPool, identity: &grpc::InternalChannel) {
@@ -143,27 +153,26 @@ fn watch_dependencies(health: &Health, pool: &MySqlPool, identity: &grpc::Intern
 /// The database may come up after the service, and so may the table `users`, which the foreign keys need.
 async fn migrate_when_possible(pool: &MySqlPool) -> Result<(), SetupError> {
     loop {
-        if !users_exist(pool).await {
-            tracing::info!("waiting for the database and the table `users` of identity-svc");
-            tokio::time::sleep(RETRY).await;
-            continue;
+        match users_exist(pool).await {
+            Ok(true) => match migrate(pool).await {
+                Err(SetupError::Database(error)) if mysql::is_away(&error) => {
+                    tracing::warn!(%error, "the database is away; trying again");
+                }
+                outcome => return outcome,
+            },
+            Ok(false) => tracing::info!("waiting for the table `users`, which identity-svc makes"),
+            Err(error) => tracing::warn!(%error, "the database cannot be used; trying again"),
         }
-        match migrate(pool).await {
-            Err(SetupError::Database(error)) if mysql::is_away(&error) => {
-                tracing::warn!(%error, "the database is away; trying again");
-                tokio::time::sleep(RETRY).await;
-            }
-            outcome => return outcome,
-        }
+        tokio::time::sleep(RETRY).await;
     }
 }
 
 /// The service may point at `users` but not read it, so it asks the catalogue.
-async fn users_exist(pool: &MySqlPool) -> bool {
-    let found: Result<i64, _> = sqlx::query_scalar(
+async fn users_exist(pool: &MySqlPool) -> Result<bool, sqlx::Error> {
+    let count: i64 = sqlx::query_scalar(
         "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'users'",
     )
     .fetch_one(pool)
-    .await;
-    found.is_ok_and(|count| count == 1)
+    .await?;
+    Ok(count == 1)
 }

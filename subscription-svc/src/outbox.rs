@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use chassis::grpc::InternalChannel;
 use chassis::mysql::failed;
+use chrono::{DateTime, Utc};
 use contract::identity::SetTierRequest;
 use contract::identity::user_service_client::UserServiceClient;
 use contract::{ErrorCode, Failure, Outcome, Tier};
-use prometheus::IntGauge;
+use prometheus::{Gauge, IntGauge};
 use sqlx::{MySqlConnection, MySqlPool};
 use tokio::sync::Notify;
 
@@ -18,7 +19,10 @@ use crate::service::IDENTITY;
 
 /// How often the table is read when nothing calls for it earlier: a replica that died may have left something.
 const POLL: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// After a failure the pause doubles from this...
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// ...to this, so that a tier binds within a second or two of identity-svc being back.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const BATCH: i64 = 100;
 
 /// Has identity-svc told of a tier. The caller holds the lock of the user's subscription, so that the ids of one
@@ -47,8 +51,18 @@ struct Row {
 
 /// Sends what is in the outbox. Cheap to clone.
 ///
-/// Every replica relays, without a lock: identity-svc ignores a revision that is not newer than the last, so that two
-/// relays which send the same row, or rows of one user in the wrong order, do no harm.
+/// Every replica relays, and there is no lock between them, because none is needed for the order that counts:
+///
+/// - The ids of one user's rows grow in the order in which their transactions commit: a row is inserted while the
+///   lock of the user's subscription is held, and the lock is held until the commit. So a later change has the
+///   higher id, and it is not visible before the earlier one is.
+/// - The id is the revision. identity-svc compares it with the last it has stored in the transaction that stores the
+///   tier, and ignores what is not newer. Two relays that send the same row, or rows of one user in the wrong order,
+///   end with the tier of the highest revision.
+/// - A row is deleted after it was acknowledged, never before. A relay that dies in between leaves a row that is sent
+///   again, which the revision makes harmless.
+///
+/// A lock held across a call to identity-svc would instead let one slow relay hold back all the others.
 #[derive(Clone)]
 pub struct Relay {
     pool: MySqlPool,
@@ -72,43 +86,54 @@ impl Relay {
 
     /// Relays for as long as the process lives.
     pub async fn run(self) {
-        let mut pause = POLL;
+        let mut pause = FIRST_PAUSE;
         loop {
-            pause = match self.send_all().await {
-                Ok(()) => POLL,
+            let sent = self.send_all().await;
+            let measured = measure(&self.pool).await;
+            let wait = match sent.and(measured) {
+                Ok(()) => {
+                    pause = FIRST_PAUSE;
+                    POLL
+                }
                 Err(failure) => {
                     tracing::warn!(cause = ?failure.cause(), "tier changes wait: {failure}");
-                    (pause * 2).min(LONGEST_PAUSE)
+                    let wait = pause;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    wait
                 }
             };
-            let _ = tokio::time::timeout(pause, self.hurry.notified()).await;
+            let _ = tokio::time::timeout(wait, self.hurry.notified()).await;
         }
     }
 
-    /// Sends every row there is, oldest first.
+    /// Sends every row there is, oldest first. A row that is refused stays, and does not hold back the others; when
+    /// identity-svc is away, all of them stay.
     ///
     /// # Errors
-    /// What keeps a row from being sent; it stays.
+    /// What keeps a row from being sent.
     pub async fn send_all(&self) -> Outcome<()> {
+        let mut seen = 0;
+        let mut refused = Ok(());
         loop {
             let rows = sqlx::query_as!(
                 Row,
-                "SELECT id, user_id, tier FROM tier_outbox ORDER BY id LIMIT ?",
+                "SELECT id, user_id, tier FROM tier_outbox WHERE id > ? ORDER BY id LIMIT ?",
+                seen,
                 BATCH
             )
             .fetch_all(&self.pool)
             .await
             .map_err(failed)?;
-            WAITING.set(rows.len() as i64);
             if rows.is_empty() {
-                return Ok(());
+                return refused;
             }
             for row in rows {
-                self.send(&row).await?;
-                sqlx::query!("DELETE FROM tier_outbox WHERE id = ?", row.id)
-                    .execute(&self.pool)
-                    .await
-                    .map_err(failed)?;
+                seen = row.id;
+                match self.send(&row).await {
+                    Ok(()) => delete(&self.pool, row.id).await?,
+                    Err(failure) if is_away(&failure) => return Err(failure),
+                    Err(failure) => refused = Err(failure),
+                }
             }
         }
     }
@@ -133,10 +158,50 @@ impl Relay {
     }
 }
 
+/// Whether the next call would fare no better.
+fn is_away(failure: &Failure) -> bool {
+    matches!(
+        failure.code(),
+        ErrorCode::Unavailable | ErrorCode::Timeout | ErrorCode::Overloaded
+    )
+}
+
+async fn delete(pool: &MySqlPool, id: i64) -> Outcome<()> {
+    sqlx::query!("DELETE FROM tier_outbox WHERE id = ?", id)
+        .execute(pool)
+        .await
+        .map_err(failed)?;
+    Ok(())
+}
+
+/// Shows how many changes wait, and for how long the oldest has.
+async fn measure(pool: &MySqlPool) -> Outcome<()> {
+    let waiting = sqlx::query!(
+        r#"SELECT COUNT(*) AS "count: i64", MIN(created_at) AS "oldest: DateTime<Utc>" FROM tier_outbox"#
+    )
+    .fetch_one(pool)
+    .await
+    .map_err(failed)?;
+    let lag = waiting
+        .oldest
+        .map_or(0, |oldest| (now() - oldest).num_milliseconds());
+    WAITING.set(waiting.count);
+    LAG.set(lag.max(0) as f64 / 1000.0);
+    Ok(())
+}
+
 static WAITING: LazyLock<IntGauge> = LazyLock::new(|| {
     prometheus::register_int_gauge!(
         "subscription_tier_outbox",
         "Tier changes that identity-svc has yet to be told"
+    )
+    .unwrap_or_else(|e| unreachable!("registered once: {e}"))
+});
+
+static LAG: LazyLock<Gauge> = LazyLock::new(|| {
+    prometheus::register_gauge!(
+        "subscription_tier_outbox_lag_seconds",
+        "Age of the oldest tier change that identity-svc has yet to be told"
     )
     .unwrap_or_else(|e| unreachable!("registered once: {e}"))
 });

@@ -28,8 +28,8 @@ pub fn services(service: &Service) -> Routes {
         .add_service(UsageServiceServer::new(Usage(service.clone())))
 }
 
-struct Subscriptions(Service);
-struct Usage(Service);
+pub struct Subscriptions(pub Service);
+pub struct Usage(pub Service);
 
 #[tonic::async_trait]
 impl SubscriptionService for Subscriptions {
@@ -40,8 +40,7 @@ impl SubscriptionService for Subscriptions {
         let user = request.into_inner().user_id;
         let found = async {
             user_id(&user)?;
-            let mut connection = self.0.pool.acquire().await.map_err(failed)?;
-            subscriptions::find(&mut connection, &user).await
+            subscriptions::find(&self.0.pool, &user).await
         };
         answer(found.await.map(|found| GetSubscriptionResponse {
             subscription: Some(found.into()),

@@ -52,8 +52,8 @@ async fn counter(
 /// # Errors
 /// USER001; GW001 when identity-svc is away.
 pub async fn of(service: &Service, user_id: &str) -> Outcome<GetUsageResponse> {
+    let subscription = subscriptions::find(&service.pool, user_id).await?;
     let mut connection = service.pool.acquire().await.map_err(failed)?;
-    let subscription = subscriptions::find(&mut connection, user_id).await?;
     let (personas_count, personas_at) = counter(&mut connection, user_id, Resource::Personas).await?;
     let (content_count, content_at) = counter(&mut connection, user_id, Resource::Content).await?;
     drop(connection);
@@ -76,8 +76,8 @@ pub async fn check(service: &Service, user_id: &str, resource: &str) -> Outcome<
     let resource: Resource = resource
         .parse()
         .map_err(|fault| Failure::field("resource", fault))?;
+    let subscription = subscriptions::find(&service.pool, user_id).await?;
     let mut connection = service.pool.acquire().await.map_err(failed)?;
-    let subscription = subscriptions::find(&mut connection, user_id).await?;
     let limit = tiers::limit(&mut connection, subscription.effective_tier(now()), resource).await?;
     let used = match resource {
         Resource::Projects => {
@@ -124,10 +124,12 @@ pub async fn record(service: &Service, request: RecordUsageRequest) -> Outcome<(
     if delta != 1 && delta != -1 {
         return Err(Failure::field("delta", "must be 1 or -1"));
     }
-    if !(1..=MAX_KEY).contains(&idempotency_key.len()) || !idempotency_key.is_ascii() {
+    if !(1..=MAX_KEY).contains(&idempotency_key.len())
+        || !idempotency_key.bytes().all(|byte| byte.is_ascii_graphic())
+    {
         return Err(Failure::field(
             "idempotency_key",
-            format!("must have 1 to {MAX_KEY} ASCII characters"),
+            format!("must have 1 to {MAX_KEY} visible ASCII characters"),
         ));
     }
     let given = (user_id, idempotency_key);

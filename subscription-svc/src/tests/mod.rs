@@ -1,0 +1,103 @@
+//! Tests on a real server: a database for each test, and a stand-in for identity-svc on a real socket.
+
+mod identity;
+mod outbox;
+mod subscriptions;
+mod usage;
+
+use std::sync::Arc;
+
+use chassis::grpc;
+use contract::subscription::Actor;
+use contract::{Failure, Outcome};
+use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
+use sqlx::{Executor, MySqlPool};
+use tonic::{Response, Status};
+use uuid::Uuid;
+
+use crate::outbox::Relay;
+use crate::service::Service;
+use identity::FakeIdentity;
+
+/// The service on an empty database, in the isolation level of the real pool, with nothing running in the background.
+async fn service(options: MySqlPoolOptions, database: MySqlConnectOptions) -> (Service, Arc<FakeIdentity>) {
+    let pool = options
+        .max_connections(12)
+        .after_connect(|connection, _| {
+            Box::pin(async move {
+                connection
+                    .execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+                    .await
+                    .map(drop)
+            })
+        })
+        .connect_with(database)
+        .await
+        .expect("a database");
+    prepare(&pool).await;
+    let (fake, uri) = identity::start().await;
+    let token = grpc::InternalToken::new("0123456789abcdef0123456789abcdef".to_owned().into());
+    let identity = grpc::channel(&[uri], &token);
+    let service = Service {
+        relay: Relay::new(pool.clone(), identity.clone()),
+        pool,
+        identity,
+    };
+    (service, fake)
+}
+
+/// The part of `users` that the foreign keys need, then the service's own tables.
+async fn prepare(pool: &MySqlPool) {
+    pool.execute(
+        "CREATE TABLE users (
+            id VARCHAR(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
+            email VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL UNIQUE
+        ) ENGINE = InnoDB",
+    )
+    .await
+    .expect("the table users");
+    crate::migrate(pool).await.expect("migrations");
+}
+
+async fn new_user(service: &Service) -> String {
+    let id = Uuid::now_v7().to_string();
+    sqlx::query("INSERT INTO users (id, email) VALUES (?, ?)")
+        .bind(&id)
+        .bind(format!("{id}@example.com"))
+        .execute(&service.pool)
+        .await
+        .expect("a user");
+    id
+}
+
+async fn count(service: &Service, table: &'static str) -> i64 {
+    sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT COUNT(*) FROM {table}")))
+        .fetch_one(&service.pool)
+        .await
+        .expect("a count")
+}
+
+fn administrator() -> Option<Actor> {
+    actor("admin", &[])
+}
+
+fn actor(role: &str, permissions: &[&str]) -> Option<Actor> {
+    Some(Actor {
+        user_id: Uuid::now_v7().to_string(),
+        role: role.to_owned(),
+        permissions: permissions.iter().map(|&name| name.to_owned()).collect(),
+    })
+}
+
+/// The code of a refusal, and the fields that it names.
+fn refusal<T>(outcome: Outcome<T>) -> (&'static str, Vec<String>) {
+    let failure = outcome.err().expect("a refusal");
+    (failure.code().name(), failure.fields().keys().cloned().collect())
+}
+
+/// What a call over gRPC came to.
+fn outcome<T>(answer: Result<Response<T>, Status>) -> Outcome<T> {
+    answer
+        .map(Response::into_inner)
+        .map_err(|status| Failure::from_status(status, "subscription-svc"))
+}
