@@ -6,10 +6,7 @@ use prost::Message;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let files = [
-        "persona/identity/v1/identity.proto",
-        "persona/subscription/v1/subscription.proto",
-    ];
+    let files = ["persona/identity/v1/identity.proto", "persona/subscription/v1/subscription.proto"];
     let descriptors = protox::compile(files, ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     // tonic-prost-build writes no descriptor set when it is handed one; reflection needs it.

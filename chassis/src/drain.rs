@@ -30,10 +30,7 @@ impl Settings {
             1..=3600,
             "Seconds that running requests may take to end",
         );
-        Settings {
-            grace: Duration::from_millis(grace),
-            limit: Duration::from_secs(limit),
-        }
+        Settings { grace: Duration::from_millis(grace), limit: Duration::from_secs(limit) }
     }
 }
 
@@ -53,11 +50,8 @@ impl Drain {
     pub fn on_signals(settings: Settings) -> io::Result<Drain> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let drain = Drain {
-            settings,
-            ending: CancellationToken::new(),
-            stop_accepting: CancellationToken::new(),
-        };
+        let drain =
+            Drain { settings, ending: CancellationToken::new(), stop_accepting: CancellationToken::new() };
         let on_signal = drain.clone();
         tokio::spawn(async move {
             tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }

@@ -72,9 +72,7 @@ impl Health {
             loop {
                 ticks.tick().await;
                 let started = tokio::time::Instant::now();
-                let state = tokio::time::timeout(PROBE_TIMEOUT, probe())
-                    .await
-                    .unwrap_or(State::Unhealthy);
+                let state = tokio::time::timeout(PROBE_TIMEOUT, probe()).await.unwrap_or(State::Unhealthy);
                 let slow = started.elapsed() > DEGRADED_AFTER;
                 health.report(name, need, if slow { state.max(State::Degraded) } else { state });
             }
@@ -83,10 +81,7 @@ impl Health {
 
     /// Records the state of a dependency that another task knows.
     pub fn report(&self, name: &'static str, need: Need, state: State) {
-        let mut dependencies = self
-            .dependencies
-            .write()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut dependencies = self.dependencies.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         let before = dependencies.insert(name, Dependency { need, state });
         let changed = before.is_some_and(|before| before.state != state);
         if changed {
@@ -96,11 +91,7 @@ impl Health {
 
     /// The state of each dependency by name.
     pub fn dependencies(&self) -> BTreeMap<&'static str, State> {
-        self.read(|all| {
-            all.iter()
-                .map(|(name, dependency)| (*name, dependency.state))
-                .collect()
-        })
+        self.read(|all| all.iter().map(|(name, dependency)| (*name, dependency.state)).collect())
     }
 
     /// The state of the whole.
@@ -115,12 +106,7 @@ impl Health {
     }
 
     fn read<T>(&self, look: impl FnOnce(&BTreeMap<&'static str, Dependency>) -> T) -> T {
-        look(
-            &self
-                .dependencies
-                .read()
-                .unwrap_or_else(|poisoned| poisoned.into_inner()),
-        )
+        look(&self.dependencies.read().unwrap_or_else(|poisoned| poisoned.into_inner()))
     }
 }
 

@@ -44,20 +44,12 @@ fn routes(service: &'static str, health: Health, drain: Drain) -> Router {
         .route("/internal/metrics", get(metrics))
         .route("/livez", get(|| async { "ok" }))
         .route("/readyz", get(ready))
-        .with_state(Internal {
-            service,
-            health,
-            drain,
-        })
+        .with_state(Internal { service, health, drain })
 }
 
 async fn report(Shared(internal): Shared<Internal>) -> Response {
     let overall = internal.health.overall();
-    let status = if overall == State::Unhealthy {
-        StatusCode::SERVICE_UNAVAILABLE
-    } else {
-        StatusCode::OK
-    };
+    let status = if overall == State::Unhealthy { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     let body = json!({
         "status": overall,
         "service": internal.service,

@@ -1,6 +1,7 @@
 //! What every process of the platform needs to run, and nothing about users: settings, logs, gRPC, health, the
 //! internal listener, drain, the MySQL pool.
 
+pub mod clock;
 pub mod drain;
 pub mod grpc;
 pub mod health;

@@ -50,11 +50,7 @@ pub struct Settings {
 impl Settings {
     pub fn read(env: &mut Env) -> Self {
         Settings {
-            level: env.value(
-                "LOG_LEVEL",
-                "info",
-                "Least level that is logged, or `target=level,…`",
-            ),
+            level: env.value("LOG_LEVEL", "info", "Least level that is logged, or `target=level,…`"),
             format: env.value("LOG_FORMAT", "json", "`json` (one object a line) or `text`"),
         }
     }
@@ -65,14 +61,7 @@ pub fn init(settings: &Settings) {
     let filter = EnvFilter::new(&settings.level.0);
     let lines = tracing_subscriber::fmt().with_env_filter(filter);
     match settings.format {
-        Format::Json => lines
-            .json()
-            .flatten_event(true)
-            .with_current_span(true)
-            .with_span_list(false)
-            .init(),
-        Format::Text => lines
-            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stdout()))
-            .init(),
+        Format::Json => lines.json().flatten_event(true).with_current_span(true).with_span_list(false).init(),
+        Format::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stdout())).init(),
     }
 }

@@ -93,12 +93,8 @@ pub fn pool(settings: &Settings) -> MySqlPool {
         .idle_timeout(Duration::from_secs(300))
         .after_connect(|connection, _| {
             Box::pin(async move {
-                connection
-                    .execute("SET SESSION innodb_lock_wait_timeout = 5")
-                    .await?;
-                connection
-                    .execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
-                    .await?;
+                connection.execute("SET SESSION innodb_lock_wait_timeout = 5").await?;
+                connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
                 Ok(())
             })
         })
@@ -129,9 +125,7 @@ pub async fn migrate(
     bookkeeping: &'static str,
 ) -> Result<(), SetupError> {
     let mut connection = pool.acquire().await?;
-    let mode: String = sqlx::query_scalar("SELECT @@SESSION.sql_mode")
-        .fetch_one(&mut *connection)
-        .await?;
+    let mode: String = sqlx::query_scalar("SELECT @@SESSION.sql_mode").fetch_one(&mut *connection).await?;
     if !mode.contains("STRICT_TRANS_TABLES") && !mode.contains("STRICT_ALL_TABLES") {
         return Err(SetupError::NotStrict(mode));
     }
@@ -148,21 +142,15 @@ pub async fn migrate(
     migrator.set_locking(false);
     migrator.dangerous_set_table_name(bookkeeping);
     let outcome = migrator.run_direct(None, &mut *connection, false).await;
-    let _: Option<i64> = sqlx::query_scalar("SELECT RELEASE_LOCK(?)")
-        .bind(&lock)
-        .fetch_one(&mut *connection)
-        .await?;
+    let _: Option<i64> =
+        sqlx::query_scalar("SELECT RELEASE_LOCK(?)").bind(&lock).fetch_one(&mut *connection).await?;
     Ok(outcome?)
 }
 
 /// Whether the database answers.
 pub async fn probe(pool: &MySqlPool) -> crate::health::State {
     let answer = async { pool.acquire().await?.ping().await };
-    if answer.await.is_ok() {
-        crate::health::State::Healthy
-    } else {
-        crate::health::State::Unhealthy
-    }
+    if answer.await.is_ok() { crate::health::State::Healthy } else { crate::health::State::Unhealthy }
 }
 
 /// What a transaction does: a future that borrows the connection and what it was given.
@@ -233,9 +221,7 @@ pub fn is_away(error: &sqlx::Error) -> bool {
 
 /// The name of the unique key that an insert or update ran into.
 pub fn violated_key(error: &sqlx::Error) -> Option<String> {
-    let database = error
-        .as_database_error()
-        .filter(|e| e.kind() == ErrorKind::UniqueViolation)?;
+    let database = error.as_database_error().filter(|e| e.kind() == ErrorKind::UniqueViolation)?;
     // "Duplicate entry 'x' for key 'users.uq_users_email'" on MySQL, without the table on MariaDB.
     let key = database.message().rsplit('\'').nth(1)?;
     Some(key.rsplit('.').next().unwrap_or(key).to_owned())
@@ -243,16 +229,12 @@ pub fn violated_key(error: &sqlx::Error) -> Option<String> {
 
 /// Whether an insert named a row of another table that does not exist.
 pub fn misses_parent(error: &sqlx::Error) -> bool {
-    error
-        .as_database_error()
-        .is_some_and(|e| e.kind() == ErrorKind::ForeignKeyViolation)
+    error.as_database_error().is_some_and(|e| e.kind() == ErrorKind::ForeignKeyViolation)
 }
 
 fn server_code(error: &sqlx::Error) -> Option<u16> {
     let database = error.as_database_error()?;
-    database
-        .try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>()
-        .map(|e| e.number())
+    database.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>().map(|e| e.number())
 }
 
 /// Shutting down (1053), too many connections (1040, 1203), read-only (1290, 1836), access while starting (3168).
@@ -262,10 +244,7 @@ fn is_refusal_to_serve(code: u16) -> bool {
 
 /// A deadlock (1213) or a lock that was not got in time (1205; 3572 for NOWAIT on MySQL).
 fn is_contention(failure: &Failure) -> bool {
-    let code = failure
-        .cause()
-        .and_then(|cause| cause.downcast_ref::<sqlx::Error>())
-        .and_then(server_code);
+    let code = failure.cause().and_then(|cause| cause.downcast_ref::<sqlx::Error>()).and_then(server_code);
     matches!(code, Some(1213 | 1205 | 3572))
 }
 

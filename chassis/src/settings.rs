@@ -54,26 +54,14 @@ pub fn load_from<S>(
     values: impl IntoIterator<Item = (String, String)>,
     read: impl FnOnce(&mut Env) -> S,
 ) -> Result<S, Faults> {
-    let mut env = Env {
-        values: values.into_iter().collect(),
-        faults: Vec::new(),
-        variables: Vec::new(),
-    };
+    let mut env = Env { values: values.into_iter().collect(), faults: Vec::new(), variables: Vec::new() };
     let settings = read(&mut env);
-    if env.faults.is_empty() {
-        Ok(settings)
-    } else {
-        Err(Faults(env.faults))
-    }
+    if env.faults.is_empty() { Ok(settings) } else { Err(Faults(env.faults)) }
 }
 
 /// The settings as rows of a Markdown table: name, default, meaning.
 pub fn table<S>(read: impl FnOnce(&mut Env) -> S) -> String {
-    let mut env = Env {
-        values: HashMap::new(),
-        faults: Vec::new(),
-        variables: Vec::new(),
-    };
+    let mut env = Env { values: HashMap::new(), faults: Vec::new(), variables: Vec::new() };
     read(&mut env);
     let row = |v: &Variable| format!("| `{}` | {} | {} |\n", v.name, v.default, v.meaning);
     env.variables.iter().map(row).collect()
@@ -102,8 +90,7 @@ impl Env {
         self.note(name, "*required*", meaning);
         let given = self.lookup(name);
         if given.is_none() {
-            self.faults
-                .push(format!("{name} is not set ({meaning}; for example {example})"));
+            self.faults.push(format!("{name} is not set ({meaning}; for example {example})"));
         }
         self.parse(name, given, example)
     }
@@ -135,8 +122,7 @@ impl Env {
     ) -> u64 {
         let value = self.value(name, default, meaning);
         if !bounds.contains(&value) {
-            self.faults
-                .push(format!("{name}: must be {} to {}", bounds.start(), bounds.end()));
+            self.faults.push(format!("{name}: must be {} to {}", bounds.start(), bounds.end()));
         }
         value
     }
@@ -214,24 +200,16 @@ impl Env {
             Some(Err(fault)) => self.faults.push(format!("{name}: {fault}")),
             None => {}
         }
-        stand_in
-            .parse()
-            .unwrap_or_else(|fault| unreachable!("{name}: the stand-in {stand_in:?}: {fault}"))
+        stand_in.parse().unwrap_or_else(|fault| unreachable!("{name}: the stand-in {stand_in:?}: {fault}"))
     }
 
     /// The variable itself, or the content of the file that NAME_FILE names; an empty value counts as unset.
     fn lookup(&mut self, name: &str) -> Option<String> {
         let plain = self.values.get(name).filter(|value| !value.is_empty()).cloned();
-        let file = self
-            .values
-            .get(&format!("{name}_FILE"))
-            .filter(|path| !path.is_empty())
-            .cloned();
+        let file = self.values.get(&format!("{name}_FILE")).filter(|path| !path.is_empty()).cloned();
         match (plain, file) {
             (Some(_), Some(_)) => {
-                self.faults.push(format!(
-                    "{name} and {name}_FILE are both set; one of them must go"
-                ));
+                self.faults.push(format!("{name} and {name}_FILE are both set; one of them must go"));
                 None
             }
             (None, Some(path)) => match std::fs::read_to_string(&path) {
@@ -251,22 +229,12 @@ fn secret_fault(secret: &str) -> Option<String> {
         return Some("is not set".to_owned());
     }
     if secret.len() < MIN_SECRET_BYTES {
-        return Some(format!(
-            "is {} bytes long, {MIN_SECRET_BYTES} are needed",
-            secret.len()
-        ));
+        return Some(format!("is {} bytes long, {MIN_SECRET_BYTES} are needed", secret.len()));
     }
     let lower = secret.to_ascii_lowercase();
-    let placeholder = [
-        "changeme",
-        "change-me",
-        "change_me",
-        "your-secret",
-        "your_secret",
-        "example",
-    ]
-    .iter()
-    .any(|word| lower.contains(word));
+    let placeholder = ["changeme", "change-me", "change_me", "your-secret", "your_secret", "example"]
+        .iter()
+        .any(|word| lower.contains(word));
     let first = secret.as_bytes().first();
     let repeated = secret.as_bytes().iter().all(|byte| Some(byte) == first);
     (placeholder || repeated).then(|| "is a placeholder; make one with `openssl rand -hex 32`".to_owned())
@@ -279,10 +247,7 @@ mod tests {
     use super::*;
 
     fn vars(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-        pairs
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-            .collect()
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
     }
 
     fn read(env: &mut Env) -> (SocketAddr, SecretString, u64) {
@@ -296,26 +261,17 @@ mod tests {
     #[test]
     fn one_message_names_every_fault() {
         let given = vars(&[("LISTEN", "nowhere"), ("KEY", "short"), ("TTL", "0")]);
-        let message = load_from(given, read)
-            .map(drop)
-            .map_err(|faults| faults.to_string())
-            .expect_err("faults");
+        let message =
+            load_from(given, read).map(drop).map_err(|faults| faults.to_string()).expect_err("faults");
         for name in ["LISTEN", "KEY", "TTL"] {
             assert!(message.contains(name), "{message}");
         }
-        assert!(
-            !message.contains("short\""),
-            "a secret is never repeated: {message}"
-        );
+        assert!(!message.contains("short\""), "a secret is never repeated: {message}");
     }
 
     #[test]
     fn a_placeholder_or_missing_secret_stops_the_start() {
-        for secret in [
-            "",
-            "changeme-changeme-changeme-changeme",
-            "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
-        ] {
+        for secret in ["", "changeme-changeme-changeme-changeme", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"] {
             assert!(load_from(vars(&[("KEY", secret)]), read).is_err(), "{secret:?}");
         }
         assert!(load_from(vars(&[("KEY", "0123456789abcdef0123456789abcdef")]), read).is_ok());

@@ -84,9 +84,6 @@ fn platform() -> Router<Arc<App>> {
 
 /// Says who answered, unless a switch already gave another `Server`.
 async fn sign(mut response: Response) -> Response {
-    response
-        .headers_mut()
-        .entry(header::SERVER)
-        .or_insert(HeaderValue::from_static("core-manager-stub"));
+    response.headers_mut().entry(header::SERVER).or_insert(HeaderValue::from_static("core-manager-stub"));
     response
 }

@@ -10,14 +10,8 @@ use crate::answers::refused;
 use crate::recorder::text;
 
 /// The headers, as the contract spells them.
-const NAMES: [&str; 6] = [
-    "X-User-ID",
-    "X-Client-ID",
-    "X-User-Role",
-    "X-User-Tier",
-    "X-User-Email",
-    PERMISSIONS,
-];
+const NAMES: [&str; 6] =
+    ["X-User-ID", "X-Client-ID", "X-User-Role", "X-User-Tier", "X-User-Email", PERMISSIONS];
 
 /// The only one that may be empty: a user may hold no permission.
 const PERMISSIONS: &str = "X-User-Permissions";

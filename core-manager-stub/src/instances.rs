@@ -28,10 +28,7 @@ pub struct Owner {
 
 impl From<&Identity> for Owner {
     fn from(caller: &Identity) -> Self {
-        Owner {
-            client_id: caller.client_id.clone(),
-            user_id: caller.user_id.clone(),
-        }
+        Owner { client_id: caller.client_id.clone(), user_id: caller.user_id.clone() }
     }
 }
 

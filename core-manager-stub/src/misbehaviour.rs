@@ -103,10 +103,7 @@ fn slow(pause: Duration) -> Response {
         if sent > 0 {
             sleep(pause).await;
         }
-        Some((
-            Ok::<_, io::Error>(Bytes::from(format!("chunk {sent}\n"))),
-            sent + 1,
-        ))
+        Some((Ok::<_, io::Error>(Bytes::from(format!("chunk {sent}\n"))), sent + 1))
     });
     Body::from_stream(chunks).into_response()
 }

@@ -99,16 +99,12 @@ fn counted(body: Body, count: Arc<AtomicU64>) -> Body {
 
 /// Path and query as on the wire.
 pub fn raw_path(uri: &Uri) -> String {
-    uri.path_and_query()
-        .map_or_else(|| uri.path().to_owned(), |path| path.as_str().to_owned())
+    uri.path_and_query().map_or_else(|| uri.path().to_owned(), |path| path.as_str().to_owned())
 }
 
 /// Names and values in the order in which the names came; a name that came twice stands twice.
 pub fn header_list(headers: &HeaderMap) -> Vec<(String, String)> {
-    headers
-        .iter()
-        .map(|(name, value)| (name.to_string(), text(value)))
-        .collect()
+    headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect()
 }
 
 /// The value as UTF-8, or else byte for byte as Latin-1, so that nothing is lost.

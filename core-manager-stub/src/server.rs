@@ -109,10 +109,7 @@ async fn answer(stream: TcpStream, router: Router, closing: CancellationToken) {
     // Without it small frames wait for the peer's acknowledgement. Failure means that the peer has gone.
     let _ = stream.set_nodelay(true);
     let connection = Connection::default();
-    let socket = Socket {
-        stream,
-        connection: connection.clone(),
-    };
+    let socket = Socket { stream, connection: connection.clone() };
     let for_handlers = connection.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(for_handlers.clone());

@@ -96,9 +96,7 @@ impl<S: Send + Sync> FromRequest<S> for Sent {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
         let unfit = |why: String| detail(StatusCode::UNPROCESSABLE_ENTITY, &why);
-        let body = Bytes::from_request(request, state)
-            .await
-            .map_err(|e| unfit(e.to_string()))?;
+        let body = Bytes::from_request(request, state).await.map_err(|e| unfit(e.to_string()))?;
         let document = serde_json::from_slice(&body).map_err(|e| unfit(format!("not a JSON object: {e}")))?;
         Ok(Sent(document))
     }

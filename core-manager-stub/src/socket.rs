@@ -38,24 +38,17 @@ pub async fn upgrade(
 ) -> Response {
     // Counted from here on, so that the process does not end between the answer and the upgrade.
     let open = app.sockets.enter();
-    upgrade
-        .protocols(["persona.v1"])
-        .on_upgrade(async move |mut socket| {
-            let (reporter, reports) = mpsc::channel(BUFFER);
-            let session = Session {
-                app,
-                identity,
-                reporter,
-                workflows: JoinSet::new(),
-            };
-            match session.run(&mut socket, reports).await {
-                End::Gone => {}
-                End::Close(code, reason) => close(&mut socket, code, reason).await,
-                End::Reset => connection.mark_reset(),
-            }
-            drop(socket);
-            drop(open);
-        })
+    upgrade.protocols(["persona.v1"]).on_upgrade(async move |mut socket| {
+        let (reporter, reports) = mpsc::channel(BUFFER);
+        let session = Session { app, identity, reporter, workflows: JoinSet::new() };
+        match session.run(&mut socket, reports).await {
+            End::Gone => {}
+            End::Close(code, reason) => close(&mut socket, code, reason).await,
+            End::Reset => connection.mark_reset(),
+        }
+        drop(socket);
+        drop(open);
+    })
 }
 
 /// How a socket ends.
@@ -125,10 +118,7 @@ impl Session {
     }
 
     fn react_to_text(&mut self, received: &str) -> Reaction {
-        self.app.recorder.frame(Frame {
-            user_id: self.identity.user_id.clone(),
-            text: received.to_owned(),
-        });
+        self.app.recorder.frame(Frame { user_id: self.identity.user_id.clone(), text: received.to_owned() });
         // What is not JSON is echoed as null: the gateway should have kept it.
         let envelope: Value = serde_json::from_str(received).unwrap_or_default();
         let kind = envelope["type"].as_str().unwrap_or_default();
@@ -180,16 +170,10 @@ fn obey(switch: &str, data: Value) -> Result<Reaction, String> {
     let order: Option<Order> = serde_json::from_value(data).map_err(|e| e.to_string())?;
     let order = order.unwrap_or_default();
     match switch {
-        "close" => Ok(Reaction::End(End::Close(
-            order.code.unwrap_or(1000),
-            order.reason,
-        ))),
+        "close" => Ok(Reaction::End(End::Close(order.code.unwrap_or(1000), order.reason))),
         "drop" => Ok(Reaction::End(End::Reset)),
         "raw" => Ok(Reaction::send(Message::text(order.text))),
-        "binary" => Ok(Reaction::send(Message::binary(vec![
-            0;
-            order.bytes.unwrap_or(16)
-        ]))),
+        "binary" => Ok(Reaction::send(Message::binary(vec![0; order.bytes.unwrap_or(16)]))),
         "flood" => Ok(flood(order.count.unwrap_or(100), order.bytes.unwrap_or(100))),
         _ => Err(format!("there is no switch stub.{switch}")),
     }
@@ -214,10 +198,7 @@ fn text(message: &Value) -> Message {
 
 /// Closes as RFC 6455 wants it: the server waits for the peer's close before it ends the connection.
 async fn close(socket: &mut WebSocket, code: u16, reason: String) {
-    let frame = CloseFrame {
-        code,
-        reason: reason.into(),
-    };
+    let frame = CloseFrame { code, reason: reason.into() };
     if socket.send(Message::Close(Some(frame))).await.is_ok() {
         // A peer that does not answer in time has had its chance.
         let _ = timeout(CLOSING, async { while let Some(Ok(_)) = socket.recv().await {} }).await;

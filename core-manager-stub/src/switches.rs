@@ -86,9 +86,8 @@ fn flag(switch: &str, value: &str) -> Result<bool, String> {
 }
 
 fn header(switch: &str, value: &str) -> Result<(HeaderName, HeaderValue), String> {
-    let (name, value) = value
-        .split_once('=')
-        .ok_or_else(|| format!("{switch} is name=value, not {value:?}"))?;
+    let (name, value) =
+        value.split_once('=').ok_or_else(|| format!("{switch} is name=value, not {value:?}"))?;
     Ok((parsed(switch, name)?, parsed(switch, value)?))
 }
 
@@ -119,17 +118,11 @@ impl Rule {
 }
 
 fn prefix(value: Value) -> Result<String, String> {
-    value
-        .as_str()
-        .map(str::to_owned)
-        .ok_or_else(|| format!("path_prefix is a string, not {value}"))
+    value.as_str().map(str::to_owned).ok_or_else(|| format!("path_prefix is a string, not {value}"))
 }
 
 fn times(value: Value) -> Result<u64, String> {
-    value
-        .as_u64()
-        .filter(|times| *times > 0)
-        .ok_or_else(|| format!("times is a number from 1, not {value}"))
+    value.as_u64().filter(|times| *times > 0).ok_or_else(|| format!("times is a number from 1, not {value}"))
 }
 
 /// A JSON value as a header would spell it; each of a list by itself.
@@ -137,11 +130,7 @@ fn spelt(value: &Value) -> Result<Vec<String>, String> {
     match value {
         Value::String(text) => Ok(vec![text.clone()]),
         Value::Bool(_) | Value::Number(_) => Ok(vec![value.to_string()]),
-        Value::Array(values) => values
-            .iter()
-            .map(spelt)
-            .collect::<Result<Vec<_>, _>>()
-            .map(|v| v.concat()),
+        Value::Array(values) => values.iter().map(spelt).collect::<Result<Vec<_>, _>>().map(|v| v.concat()),
         Value::Null | Value::Object(_) => Err(format!("no switch can be {value}")),
     }
 }
@@ -166,9 +155,7 @@ impl Switchboard {
     /// The behaviour of the longest prefix that fits. It counts as used once.
     pub fn take(&self, path: &str) -> Behaviour {
         let mut rules = lock(&self.0);
-        let fitting = rules
-            .iter_mut()
-            .filter(|rule| path.starts_with(&rule.path_prefix));
+        let fitting = rules.iter_mut().filter(|rule| path.starts_with(&rule.path_prefix));
         let Some(rule) = fitting.max_by_key(|rule| rule.path_prefix.len()) else {
             return Behaviour::default();
         };

@@ -46,10 +46,7 @@ async fn read(State(app): State<Arc<App>>, Path(id): Path<String>) -> Response {
 
 async fn update(State(app): State<Arc<App>>, Path(id): Path<String>, Sent(mut sent): Sent) -> Response {
     complete(&mut sent, &FIELDS);
-    found(
-        app.templates
-            .change((), id, |template| replace(template, sent, &FIXED)),
-    )
+    found(app.templates.change((), id, |template| replace(template, sent, &FIXED)))
 }
 
 async fn delete(State(app): State<Arc<App>>, Path(id): Path<String>) -> Response {

@@ -38,12 +38,7 @@ struct Parameters {
 
 impl Default for Parameters {
     fn default() -> Self {
-        Parameters {
-            steps: 5,
-            step_ms: 200,
-            outcome: Outcome::Completed,
-            result: Value::Null,
-        }
+        Parameters { steps: 5, step_ms: 200, outcome: Outcome::Completed, result: Value::Null }
     }
 }
 
@@ -89,10 +84,7 @@ fn outcome(workflow_type: &Value, parameters: Parameters, steps: u32) -> Value {
 /// What is told of a start that cannot be run.
 pub fn unfit(id: &Value, why: &str) -> Value {
     let result = json!({ "error": why });
-    status(
-        id,
-        json!({ "status": "failed", "step": "start", "progress": 0.0, "result": result }),
-    )
+    status(id, json!({ "status": "failed", "step": "start", "progress": 0.0, "result": result }))
 }
 
 fn status(start: &Value, data: Value) -> Value {

@@ -63,11 +63,8 @@ pub fn render(response: &mut Response, request_id: &str) -> Option<ErrorCode> {
 /// The error body of the contract.
 pub fn body(failure: &Failure, request_id: &str) -> Value {
     let mut error = json!({ "code": failure.code().name(), "message": failure.message() });
-    let mut details: Map<String, Value> = failure
-        .facts()
-        .iter()
-        .map(|(name, fact)| (name.clone(), fact_value(fact)))
-        .collect();
+    let mut details: Map<String, Value> =
+        failure.facts().iter().map(|(name, fact)| (name.clone(), fact_value(fact))).collect();
     if !failure.fields().is_empty() {
         details.insert("fields".to_owned(), json!(failure.fields()));
     }
@@ -79,8 +76,7 @@ pub fn body(failure: &Failure, request_id: &str) -> Value {
 
 /// Facts cross gRPC as text; a number becomes a number again.
 fn fact_value(fact: &str) -> Value {
-    fact.parse::<i64>()
-        .map_or_else(|_| Value::from(fact), Value::from)
+    fact.parse::<i64>().map_or_else(|_| Value::from(fact), Value::from)
 }
 
 /// RFC 6750 section 3: a request without credentials gets no error code, one with a bad token does. Whether there

@@ -6,14 +6,13 @@ use std::fmt;
 
 use axum::body::Body;
 use axum::extract::{FromRef, FromRequest, FromRequestParts, Query, Request};
-use contract::{ErrorCode, Failure, Outcome};
+use contract::{ErrorCode, Failure, NOT_AN_ID, Outcome, is_canonical_id};
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use uuid::Uuid;
 
 use crate::answer::Refusal;
 
@@ -44,10 +43,7 @@ where
 }
 
 fn must_be_json(headers: &HeaderMap) -> Outcome<()> {
-    let media_type = headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
+    let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = media_type.split(';').next().unwrap_or_default().trim();
     if essence.eq_ignore_ascii_case("application/json") {
         return Ok(());
@@ -89,10 +85,7 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Outcome<T> {
 fn fault(path: &str, error: &serde_json::Error) -> Failure {
     let text = error.to_string();
     let text = text.split(" at line ").next().unwrap_or(&text);
-    match text
-        .strip_prefix("missing field `")
-        .and_then(|rest| rest.split_once('`'))
-    {
+    match text.strip_prefix("missing field `").and_then(|rest| rest.split_once('`')) {
         Some((name, _)) if path == "body" => Failure::field(name, "is required"),
         Some((name, _)) => Failure::field(format!("{path}.{name}"), "is required"),
         None => Failure::field(path, text),
@@ -109,9 +102,7 @@ impl Strict {
         if self.depth == MAX_DEPTH {
             Err(E::custom("nests too deeply"))
         } else {
-            Ok(Strict {
-                depth: self.depth + 1,
-            })
+            Ok(Strict { depth: self.depth + 1 })
         }
     }
 }
@@ -183,9 +174,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> 
             Ok(Query(parameters)) => Ok(Parameters(parameters)),
             Err(rejection) => {
                 let text = rejection.body_text();
-                let text = text
-                    .rsplit_once("deserialize query string: ")
-                    .map_or(text.as_str(), |(_, cause)| cause);
+                let text =
+                    text.rsplit_once("deserialize query string: ").map_or(text.as_str(), |(_, cause)| cause);
                 let (name, fault) = text.split_once(": ").unwrap_or(("query", text));
                 Err(Failure::field(name, fault).into())
             }
@@ -200,19 +190,8 @@ pub struct Id(pub String);
 impl<'de> Deserialize<'de> for Id {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        canonical_id(&text)
-            .then_some(Id(text))
-            .ok_or_else(|| D::Error::custom(NOT_AN_ID))
+        is_canonical_id(&text).then_some(Id(text)).ok_or_else(|| D::Error::custom(NOT_AN_ID))
     }
-}
-
-/// What a field is told whose id is not one.
-pub const NOT_AN_ID: &str = "must be a UUID in its canonical form";
-
-/// Whether a text is a UUID in the one form that tables hold.
-pub fn canonical_id(text: &str) -> bool {
-    let mut buffer = Uuid::encode_buffer();
-    Uuid::try_parse(text).is_ok_and(|id| id.hyphenated().encode_lower(&mut buffer) == text)
 }
 
 /// The one parameter of a path, `{id}`.
@@ -224,7 +203,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PathId {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
         let path = axum::extract::Path::<String>::from_request_parts(parts, state).await;
         match path {
-            Ok(axum::extract::Path(text)) if canonical_id(&text) => Ok(PathId(text)),
+            Ok(axum::extract::Path(text)) if is_canonical_id(&text) => Ok(PathId(text)),
             _ => Err(Failure::field("id", NOT_AN_ID).into()),
         }
     }
@@ -244,11 +223,7 @@ mod tests {
     fn fields(text: &str) -> String {
         let failure = parse::<Login>(text.as_bytes()).expect_err("refused");
         assert_eq!(failure.code(), ErrorCode::InvalidRequest);
-        failure
-            .fields()
-            .iter()
-            .map(|(field, fault)| format!("{field}: {fault}"))
-            .collect()
+        failure.fields().iter().map(|(field, fault)| format!("{field}: {fault}")).collect()
     }
 
     #[test]
@@ -281,14 +256,9 @@ mod tests {
 
     #[test]
     fn only_the_canonical_form_of_a_uuid_is_an_id() {
-        assert!(canonical_id("0199c0de-0000-7000-8000-000000000001"));
-        for other in [
-            "0199C0DE-0000-7000-8000-000000000001",
-            "0199c0de000070008000000000000001",
-            "",
-            "1",
-        ] {
-            assert!(!canonical_id(other), "{other}");
+        assert!(is_canonical_id("0199c0de-0000-7000-8000-000000000001"));
+        for other in ["0199C0DE-0000-7000-8000-000000000001", "0199c0de000070008000000000000001", "", "1"] {
+            assert!(!is_canonical_id(other), "{other}");
         }
     }
 }

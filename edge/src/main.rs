@@ -71,20 +71,12 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     let private = TcpListener::bind(settings.internal_listen).await?;
     tracing::info!(public = %public.local_addr()?, internal = %private.local_addr()?, "the edge listens");
 
-    let services = Services::connect(
-        &settings.identity,
-        &settings.subscription,
-        &settings.internal_token,
-    );
+    let services = Services::connect(&settings.identity, &settings.subscription, &settings.internal_token);
     let live = Arc::new(LiveClaims::default());
     let verifier = Verifier::hs256(&settings.jwt_secret, &settings.jwt_audience);
     let authenticator = Authenticator::new(verifier, live.clone());
     let core_manager = settings.gateway.core_manager.clone();
-    let gateway = Arc::new(Gateway::new(
-        settings.gateway,
-        authenticator.clone(),
-        services.clone(),
-    ));
+    let gateway = Arc::new(Gateway::new(settings.gateway, authenticator.clone(), services.clone()));
     watch_dependencies(&health, &services, &gateway);
     tokio::spawn(claims::watch(services.identity_channel(), live, health.clone()));
 
@@ -97,20 +89,8 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
         drain.clone(),
     ));
     let json_limit = JsonLimit(settings.front.json_limit);
-    let front = Front {
-        origins: settings.origins,
-        trusted_hops: settings.front.trusted_hops,
-    };
-    let router = routes::public(
-        Edge {
-            authenticator,
-            services,
-            json_limit,
-            gateway,
-            sockets,
-        },
-        front,
-    );
+    let front = Front { origins: settings.origins, trusted_hops: settings.front.trusted_hops };
+    let router = routes::public(Edge { authenticator, services, json_limit, gateway, sockets }, front);
 
     let internal = tokio::spawn(internal::serve(private, "edge", health, drain.clone()));
     front::serve(public, router, &settings.front, drain).await;
@@ -122,13 +102,9 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
 /// Only identity-svc sees the database, so it is asked how that is.
 fn watch_dependencies(health: &Health, services: &Services, gateway: &Arc<Gateway>) {
     let identity = services.identity_channel();
-    health.watch(IDENTITY, Need::Required, move || {
-        std::future::ready(identity.state())
-    });
+    health.watch(IDENTITY, Need::Required, move || std::future::ready(identity.state()));
     let subscription = services.subscription_channel();
-    health.watch(SUBSCRIPTION, Need::Partial, move || {
-        std::future::ready(subscription.state())
-    });
+    health.watch(SUBSCRIPTION, Need::Partial, move || std::future::ready(subscription.state()));
     let identity = services.identity_channel();
     health.watch("mysql", Need::Required, move || {
         let identity = identity.clone();

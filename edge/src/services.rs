@@ -31,10 +31,7 @@ pub struct Services {
 
 impl Services {
     pub fn connect(identity: &[Uri], subscription: &[Uri], token: &InternalToken) -> Self {
-        Services {
-            identity: channel(identity, token),
-            subscription: channel(subscription, token),
-        }
+        Services { identity: channel(identity, token), subscription: channel(subscription, token) }
     }
 
     pub fn identity_channel(&self) -> InternalChannel {
@@ -71,9 +68,7 @@ impl Services {
 /// # Errors
 /// The failure of the rule that refused, GW001 or GW002 when the service is away or slow.
 pub fn from_identity<T>(answer: Result<Response<T>, Status>) -> Outcome<T> {
-    answer
-        .map(Response::into_inner)
-        .map_err(|status| Failure::from_status(status, IDENTITY))
+    answer.map(Response::into_inner).map_err(|status| Failure::from_status(status, IDENTITY))
 }
 
 /// What subscription-svc answered, or the failure that it stands for.
@@ -81,9 +76,7 @@ pub fn from_identity<T>(answer: Result<Response<T>, Status>) -> Outcome<T> {
 /// # Errors
 /// As [`from_identity`].
 pub fn from_subscription<T>(answer: Result<Response<T>, Status>) -> Outcome<T> {
-    answer
-        .map(Response::into_inner)
-        .map_err(|status| Failure::from_status(status, SUBSCRIPTION))
+    answer.map(Response::into_inner).map_err(|status| Failure::from_status(status, SUBSCRIPTION))
 }
 
 /// A part of an answer that a service of ours always sends.
@@ -99,10 +92,7 @@ impl RequestContext {
     pub fn call<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         request.set_timeout(CALL_TIMEOUT);
-        let ids = [
-            (REQUEST_ID, self.id_header()),
-            ("traceparent", self.traceparent()),
-        ];
+        let ids = [(REQUEST_ID, self.id_header()), ("traceparent", self.traceparent())];
         for (name, value) in ids {
             if let Ok(value) = MetadataValue::try_from(value.as_bytes()) {
                 request.metadata_mut().insert(name, value);

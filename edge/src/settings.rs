@@ -78,10 +78,7 @@ impl Settings {
                 "http://127.0.0.1:50052",
                 "subscription-svc, one URL for each replica",
             ),
-            jwt_secret: env.secret(
-                "JWT_SECRET_KEY",
-                "The key that access tokens are signed with (HS256)",
-            ),
+            jwt_secret: env.secret("JWT_SECRET_KEY", "The key that access tokens are signed with (HS256)"),
             jwt_audience: env.value("JWT_AUDIENCE", "persona-platform", "`aud` of access tokens"),
             origins: Origins::new(env.list(
                 "ALLOWED_ORIGINS",

@@ -7,11 +7,11 @@ use contract::{ANY_PERMISSION, ErrorCode, Failure, Outcome, Role, Tier};
 use sqlx::MySqlConnection;
 use uuid::Uuid;
 
-use crate::clock::now;
 use crate::email::Email;
 use crate::events::{self, Change};
 use crate::identity::Identity;
 use crate::password;
+use chassis::clock::now;
 
 /// An account as everything but profile pages needs it.
 #[derive(Clone, Debug)]
@@ -35,9 +35,7 @@ pub struct Account {
 impl Account {
     /// Whether the account holds a permission, or the one that stands for all.
     pub fn holds(&self, permission: &str) -> bool {
-        self.permissions
-            .iter()
-            .any(|held| held == permission || held == ANY_PERMISSION)
+        self.permissions.iter().any(|held| held == permission || held == ANY_PERMISSION)
     }
 
     /// The account as an answer carries it.
@@ -166,13 +164,10 @@ pub async fn insert(connection: &mut MySqlConnection, account: &NewAccount) -> O
     .execute(&mut *connection)
     .await
     .map_err(failed)?;
-    sqlx::query!(
-        "INSERT INTO account_versions (user_id, version, tier_revision) VALUES (?, 1, 0)",
-        id
-    )
-    .execute(connection)
-    .await
-    .map_err(failed)?;
+    sqlx::query!("INSERT INTO account_versions (user_id, version, tier_revision) VALUES (?, 1, 0)", id)
+        .execute(connection)
+        .await
+        .map_err(failed)?;
     Ok(id)
 }
 
@@ -213,13 +208,10 @@ pub async fn rehash(
 
 /// Raises the version of an account's claims and gives the new one.
 async fn raise_version(connection: &mut MySqlConnection, user_id: &str) -> Outcome<i64> {
-    sqlx::query!(
-        "UPDATE account_versions SET version = version + 1 WHERE user_id = ?",
-        user_id
-    )
-    .execute(&mut *connection)
-    .await
-    .map_err(failed)?;
+    sqlx::query!("UPDATE account_versions SET version = version + 1 WHERE user_id = ?", user_id)
+        .execute(&mut *connection)
+        .await
+        .map_err(failed)?;
     sqlx::query_scalar!("SELECT version FROM account_versions WHERE user_id = ?", user_id)
         .fetch_one(connection)
         .await
@@ -237,13 +229,7 @@ async fn announce(connection: &mut MySqlConnection, identity: &Identity, user_id
         tier: account.tier,
         permissions: account.permissions,
     };
-    events::append(
-        connection,
-        user_id,
-        &change,
-        identity.tokens.lifetimes.access_token,
-    )
-    .await
+    events::append(connection, user_id, &change, identity.tokens.lifetimes.access_token).await
 }
 
 /// Removes an account with all that is its own; its tokens die with it.
@@ -251,32 +237,27 @@ async fn announce(connection: &mut MySqlConnection, identity: &Identity, user_id
 /// # Errors
 /// USER001; USER004 for the last administrator, also when two go at once.
 pub async fn remove(identity: &Identity, user_id: &str) -> Outcome<()> {
-    transaction(
-        &identity.pool,
-        "delete_account",
-        (identity, user_id),
-        |tx, (identity, user_id)| {
-            Box::pin(async move {
-                let admins = sqlx::query_scalar!(
-                    "SELECT id FROM users WHERE role = 'admin' AND is_active = TRUE ORDER BY id FOR UPDATE"
-                )
-                .fetch_all(&mut *tx)
+    transaction(&identity.pool, "delete_account", (identity, user_id), |tx, (identity, user_id)| {
+        Box::pin(async move {
+            let admins = sqlx::query_scalar!(
+                "SELECT id FROM users WHERE role = 'admin' AND is_active = TRUE ORDER BY id FOR UPDATE"
+            )
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(failed)?;
+            let account = find(tx, user_id).await?;
+            if admins.len() == 1 && admins[0] == account.id {
+                return Err(Failure::new(ErrorCode::LastAdministrator));
+            }
+            let version = raise_version(tx, user_id).await?;
+            sqlx::query!("DELETE FROM users WHERE id = ?", user_id)
+                .execute(&mut *tx)
                 .await
                 .map_err(failed)?;
-                let account = find(tx, user_id).await?;
-                if admins.len() == 1 && admins[0] == account.id {
-                    return Err(Failure::new(ErrorCode::LastAdministrator));
-                }
-                let version = raise_version(tx, user_id).await?;
-                sqlx::query!("DELETE FROM users WHERE id = ?", user_id)
-                    .execute(&mut *tx)
-                    .await
-                    .map_err(failed)?;
-                let change = Change::AccountDisabled { version };
-                events::append(tx, user_id, &change, identity.tokens.lifetimes.access_token).await
-            })
-        },
-    )
+            let change = Change::AccountDisabled { version };
+            events::append(tx, user_id, &change, identity.tokens.lifetimes.access_token).await
+        })
+    })
     .await?;
     identity.tail.hurry();
     Ok(())
@@ -287,38 +268,33 @@ pub async fn remove(identity: &Identity, user_id: &str) -> Outcome<()> {
 /// # Errors
 /// USER001.
 pub async fn set_tier(identity: &Identity, user_id: &str, tier: Tier, revision: i64) -> Outcome<()> {
-    transaction(
-        &identity.pool,
-        "set_tier",
-        (identity, user_id),
-        move |tx, (identity, user_id)| {
-            Box::pin(async move {
-                find(tx, user_id).await?;
-                let newer = sqlx::query!(
-                    "UPDATE account_versions SET tier_revision = ? WHERE user_id = ? AND tier_revision < ?",
-                    revision,
-                    user_id,
-                    revision
-                )
-                .execute(&mut *tx)
-                .await
-                .map_err(failed)?;
-                if newer.rows_affected() == 0 {
-                    return Ok(());
-                }
-                sqlx::query!(
-                    "UPDATE users SET subscription_tier = ?, updated_at = ? WHERE id = ?",
-                    tier.name(),
-                    now(),
-                    user_id
-                )
-                .execute(&mut *tx)
-                .await
-                .map_err(failed)?;
-                announce(tx, identity, user_id).await
-            })
-        },
-    )
+    transaction(&identity.pool, "set_tier", (identity, user_id), move |tx, (identity, user_id)| {
+        Box::pin(async move {
+            find(tx, user_id).await?;
+            let newer = sqlx::query!(
+                "UPDATE account_versions SET tier_revision = ? WHERE user_id = ? AND tier_revision < ?",
+                revision,
+                user_id,
+                revision
+            )
+            .execute(&mut *tx)
+            .await
+            .map_err(failed)?;
+            if newer.rows_affected() == 0 {
+                return Ok(());
+            }
+            sqlx::query!(
+                "UPDATE users SET subscription_tier = ?, updated_at = ? WHERE id = ?",
+                tier.name(),
+                now(),
+                user_id
+            )
+            .execute(&mut *tx)
+            .await
+            .map_err(failed)?;
+            announce(tx, identity, user_id).await
+        })
+    })
     .await?;
     identity.tail.hurry();
     Ok(())
@@ -358,34 +334,22 @@ pub async fn make_administrator(
 }
 
 async fn promote(identity: &Identity, email: &Email) -> Outcome<bool> {
-    transaction(
-        &identity.pool,
-        "promote",
-        (identity, email),
-        |tx, (identity, email)| {
-            Box::pin(async move {
-                let user = sqlx::query!(
-                    "SELECT id, role FROM users WHERE email = ? FOR UPDATE",
-                    email.as_str()
-                )
+    transaction(&identity.pool, "promote", (identity, email), |tx, (identity, email)| {
+        Box::pin(async move {
+            let user = sqlx::query!("SELECT id, role FROM users WHERE email = ? FOR UPDATE", email.as_str())
                 .fetch_optional(&mut *tx)
                 .await
                 .map_err(failed)?;
-                let Some(user) = user else { return Ok(false) };
-                if user.role != Role::Admin.name() {
-                    sqlx::query!(
-                        "UPDATE users SET role = 'admin', updated_at = ? WHERE id = ?",
-                        now(),
-                        user.id
-                    )
+            let Some(user) = user else { return Ok(false) };
+            if user.role != Role::Admin.name() {
+                sqlx::query!("UPDATE users SET role = 'admin', updated_at = ? WHERE id = ?", now(), user.id)
                     .execute(&mut *tx)
                     .await
                     .map_err(failed)?;
-                    announce(tx, identity, &user.id).await?;
-                }
-                Ok(true)
-            })
-        },
-    )
+                announce(tx, identity, &user.id).await?;
+            }
+            Ok(true)
+        })
+    })
     .await
 }

@@ -30,11 +30,7 @@ pub enum Command {
 /// # Errors
 /// What is wrong with the arguments, or that the database is away.
 pub async fn run(settings: Settings, command: Command) -> Result<(), Box<dyn Error>> {
-    let Command::Create {
-        email,
-        client_id,
-        password_stdin: _,
-    } = command;
+    let Command::Create { email, client_id, password_stdin: _ } = command;
     if !is_client_id(&client_id) {
         return Err("--client-id: must have 1 to 100 letters, digits, dots, hyphens or underscores".into());
     }
@@ -46,24 +42,13 @@ pub async fn run(settings: Settings, command: Command) -> Result<(), Box<dyn Err
     let identity = crate::state(&settings, pool)?;
     let made = accounts::make_administrator(&identity, &email, &client_id, password).await;
     let is_new = made.map_err(|failure| {
-        let fields: Vec<String> = failure
-            .fields()
-            .iter()
-            .map(|(name, fault)| format!("{name} {fault}"))
-            .collect();
-        if fields.is_empty() {
-            format!("{failure:?}")
-        } else {
-            fields.join("; ")
-        }
+        let fields: Vec<String> =
+            failure.fields().iter().map(|(name, fault)| format!("{name} {fault}")).collect();
+        if fields.is_empty() { format!("{failure:?}") } else { fields.join("; ") }
     })?;
     println!(
         "{email} {}",
-        if is_new {
-            "is now an administrator"
-        } else {
-            "was there already and is an administrator"
-        }
+        if is_new { "is now an administrator" } else { "was there already and is an administrator" }
     );
     Ok(())
 }

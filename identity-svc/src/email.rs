@@ -26,19 +26,9 @@ impl Email {
     /// When it cannot be an address.
     pub fn parse(typed: &str) -> Result<Email, NotAnEmail> {
         // Lower-casing can decompose and normalising can change case again: both until nothing moves.
-        let once: String = typed
-            .trim()
-            .nfc()
-            .collect::<String>()
-            .to_lowercase()
-            .nfc()
-            .collect();
+        let once: String = typed.trim().nfc().collect::<String>().to_lowercase().nfc().collect();
         let email: String = once.to_lowercase().nfc().collect();
-        if is_address(&email) {
-            Ok(Email(email))
-        } else {
-            Err(NotAnEmail)
-        }
+        if is_address(&email) { Ok(Email(email)) } else { Err(NotAnEmail) }
     }
 
     pub fn as_str(&self) -> &str {
@@ -88,11 +78,7 @@ mod tests {
             Email::parse("JOS\u{c9}@x.org"),
             "composed and decomposed"
         );
-        assert_ne!(
-            Email::parse("jos\u{e9}@x.org"),
-            Email::parse("jose@x.org"),
-            "an accent is a difference"
-        );
+        assert_ne!(Email::parse("jos\u{e9}@x.org"), Email::parse("jose@x.org"), "an accent is a difference");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use sqlx::types::Json;
 use sqlx::{MySqlConnection, MySqlPool};
 use tokio::sync::{Notify, broadcast, watch};
 
-use crate::clock::now;
+use chassis::clock::now;
 
 /// How often the table is read when nothing calls for it earlier.
 const POLL: Duration = Duration::from_millis(100);
@@ -29,19 +29,9 @@ const MARGIN: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Change {
-    SessionEnded {
-        session_id: String,
-    },
-    AccountChanged {
-        version: i64,
-        email: String,
-        role: Role,
-        tier: Tier,
-        permissions: Vec<String>,
-    },
-    AccountDisabled {
-        version: i64,
-    },
+    SessionEnded { session_id: String },
+    AccountChanged { version: i64, email: String, role: Role, tier: Tier, permissions: Vec<String> },
+    AccountDisabled { version: i64 },
 }
 
 impl Change {
@@ -111,40 +101,21 @@ async fn end(connection: &mut MySqlConnection) -> Outcome<Position> {
         .fetch_one(connection)
         .await
         .map_err(failed)?;
-    Ok(Position {
-        epoch: row.epoch,
-        sequence: row.last_sequence,
-    })
+    Ok(Position { epoch: row.epoch, sequence: row.last_sequence })
 }
 
 fn to_wire(row: Row, epoch: &str) -> AuthEvent {
     let user_id = row.user_id;
     let change = match row.payload.0 {
         Change::SessionEnded { session_id } => Wire::SessionEnded(SessionEnded { session_id, user_id }),
-        Change::AccountChanged {
-            version,
-            email,
-            role,
-            tier,
-            permissions,
-        } => {
+        Change::AccountChanged { version, email, role, tier, permissions } => {
             let (role, tier) = (role.name().to_owned(), tier.name().to_owned());
-            Wire::AccountChanged(AccountChanged {
-                user_id,
-                version,
-                email,
-                role,
-                tier,
-                permissions,
-            })
+            Wire::AccountChanged(AccountChanged { user_id, version, email, role, tier, permissions })
         }
         Change::AccountDisabled { version } => Wire::AccountDisabled(AccountDisabled { user_id, version }),
     };
     AuthEvent {
-        position: Some(Position {
-            epoch: epoch.to_owned(),
-            sequence: row.sequence,
-        }),
+        position: Some(Position { epoch: epoch.to_owned(), sequence: row.sequence }),
         forget_at: Some(to_timestamp(row.forget_at)),
         change: Some(change),
     }
@@ -167,10 +138,7 @@ pub async fn snapshot(pool: &MySqlPool) -> Outcome<(Position, Vec<AuthEvent>)> {
     .fetch_all(&mut *connection)
     .await
     .map_err(failed)?;
-    let events = rows
-        .into_iter()
-        .map(|row| to_wire(row, &position.epoch))
-        .collect();
+    let events = rows.into_iter().map(|row| to_wire(row, &position.epoch)).collect();
     Ok((position, events))
 }
 
@@ -185,11 +153,7 @@ pub struct Tail {
 impl Tail {
     pub fn new() -> Self {
         let (events, _) = broadcast::channel(BEHIND);
-        Tail {
-            events,
-            position: watch::Sender::new(None),
-            hurry: Arc::new(Notify::new()),
-        }
+        Tail { events, position: watch::Sender::new(None), hurry: Arc::new(Notify::new()) }
     }
 
     /// Events from now on.
@@ -301,7 +265,5 @@ pub async fn resume(pool: &MySqlPool, since: &Position) -> Outcome<Option<Vec<Au
     if !unbroken || rows.len() as i64 == BATCH {
         return Ok(None);
     }
-    Ok(Some(
-        rows.into_iter().map(|row| to_wire(row, &end.epoch)).collect(),
-    ))
+    Ok(Some(rows.into_iter().map(|row| to_wire(row, &end.epoch)).collect()))
 }

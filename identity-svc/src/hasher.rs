@@ -70,8 +70,7 @@ impl Hasher {
     /// GW003 when too many already wait.
     pub async fn hash(&self, password: SecretString) -> Outcome<String> {
         let argon2 = self.argon2.clone();
-        self.run(move || hash_now(&argon2, password.expose_secret().as_bytes()))
-            .await?
+        self.run(move || hash_now(&argon2, password.expose_secret().as_bytes())).await?
     }
 
     /// Compares a password with a stored hash, or does the same work in vain when there is none.
@@ -84,9 +83,7 @@ impl Hasher {
             let known = stored.is_some();
             let text = stored.as_deref().unwrap_or(&nobody);
             let hash = PasswordHash::new(text).map_err(|e| Failure::internal(e.to_string()))?;
-            let right = argon2
-                .verify_password(password.expose_secret().as_bytes(), &hash)
-                .is_ok();
+            let right = argon2.verify_password(password.expose_secret().as_bytes(), &hash).is_ok();
             Ok(match (right && known, is_weaker(&hash, cost)) {
                 (false, _) => Verdict::Wrong,
                 (true, true) => Verdict::RightButWeak,
@@ -118,12 +115,9 @@ impl Hasher {
 
 fn hash_now(argon2: &Argon2<'_>, password: &[u8]) -> Outcome<String> {
     let mut salt = [0; 16];
-    SystemRandom::new()
-        .fill(&mut salt)
-        .map_err(|_| Failure::internal("no randomness"))?;
-    let hash: argon2::password_hash::phc::PasswordHash = argon2
-        .hash_password_with_salt(password, &salt)
-        .map_err(|e| Failure::internal(e.to_string()))?;
+    SystemRandom::new().fill(&mut salt).map_err(|_| Failure::internal("no randomness"))?;
+    let hash: argon2::password_hash::phc::PasswordHash =
+        argon2.hash_password_with_salt(password, &salt).map_err(|e| Failure::internal(e.to_string()))?;
     Ok(hash.to_string())
 }
 
@@ -153,10 +147,7 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics {
 mod tests {
     use super::*;
 
-    const CHEAP: Cost = Cost {
-        memory_kib: 64,
-        iterations: 1,
-    };
+    const CHEAP: Cost = Cost { memory_kib: 64, iterations: 1 };
 
     #[tokio::test]
     async fn a_password_is_right_weak_or_wrong() {
@@ -164,51 +155,26 @@ mod tests {
         let stored = cheap.hash("a password".into()).await.expect("a hash");
         assert!(stored.starts_with("$argon2id$v=19$m=64,t=1,p=1$"), "{stored}");
         assert_eq!(
-            cheap
-                .verify("a password".into(), Some(stored.clone()))
-                .await
-                .expect("ran"),
+            cheap.verify("a password".into(), Some(stored.clone())).await.expect("ran"),
             Verdict::Right
         );
-        assert_eq!(
-            cheap
-                .verify("another".into(), Some(stored.clone()))
-                .await
-                .expect("ran"),
-            Verdict::Wrong
-        );
-        let dear = Hasher::new(
-            Cost {
-                memory_kib: 128,
-                iterations: 2,
-            },
-            4,
-        )
-        .expect("a hasher");
-        assert_eq!(
-            dear.verify("a password".into(), Some(stored)).await.expect("ran"),
-            Verdict::RightButWeak
-        );
+        assert_eq!(cheap.verify("another".into(), Some(stored.clone())).await.expect("ran"), Verdict::Wrong);
+        let dear = Hasher::new(Cost { memory_kib: 128, iterations: 2 }, 4).expect("a hasher");
+        assert_eq!(dear.verify("a password".into(), Some(stored)).await.expect("ran"), Verdict::RightButWeak);
     }
 
     #[tokio::test]
     async fn nobodys_password_is_never_right() {
         let hasher = Hasher::new(CHEAP, 4).expect("a hasher");
-        let verdict = hasher
-            .verify("nobody has this password".into(), None)
-            .await
-            .expect("ran");
+        let verdict = hasher.verify("nobody has this password".into(), None).await.expect("ran");
         assert_eq!(verdict, Verdict::Wrong);
     }
 
     #[tokio::test]
     async fn a_full_queue_says_come_back_later() {
         let hasher = Hasher::new(CHEAP, 1).expect("a hasher");
-        let _all = hasher
-            .places
-            .acquire_many(hasher.places.available_permits() as u32)
-            .await
-            .expect("places");
+        let _all =
+            hasher.places.acquire_many(hasher.places.available_permits() as u32).await.expect("places");
         let refused = hasher.hash("a password".into()).await.expect_err("refused");
         assert_eq!(refused.code(), ErrorCode::Overloaded);
         assert!(refused.wait().is_some());

@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use contract::token::{Signer, Verifier};
 use sqlx::MySqlPool;
-use uuid::Uuid;
 
-use contract::{Failure, Outcome};
+use contract::{Failure, NOT_AN_ID, Outcome, is_canonical_id};
 
 use crate::events::Tail;
 use crate::hasher::Hasher;
@@ -35,11 +34,5 @@ pub struct Tokens {
 /// # Errors
 /// REQ001, which names the field.
 pub fn id(field: &'static str, text: &str) -> Outcome<()> {
-    let mut buffer = Uuid::encode_buffer();
-    let canonical = Uuid::try_parse(text).is_ok_and(|id| id.hyphenated().encode_lower(&mut buffer) == text);
-    if canonical {
-        Ok(())
-    } else {
-        Err(Failure::field(field, "must be a UUID in its canonical form"))
-    }
+    if is_canonical_id(text) { Ok(()) } else { Err(Failure::field(field, NOT_AN_ID)) }
 }

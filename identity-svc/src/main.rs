@@ -2,7 +2,6 @@
 
 mod accounts;
 mod admin;
-mod clock;
 mod email;
 mod events;
 mod hasher;
@@ -79,9 +78,7 @@ async fn main() -> ExitCode {
             logs::init(&settings.logs);
             serve(settings).await
         }
-        Some(Command::Migrate) => migrate(&mysql::pool(&settings.database))
-            .await
-            .map_err(Into::into),
+        Some(Command::Migrate) => migrate(&mysql::pool(&settings.database)).await.map_err(Into::into),
         Some(Command::Admin(command)) => admin::run(settings, command).await,
         Some(Command::Settings) => Ok(()),
     };
@@ -119,12 +116,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     let public = TcpListener::bind(settings.listen).await?;
     let private = TcpListener::bind(settings.internal_listen).await?;
     tracing::info!(grpc = %public.local_addr()?, internal = %private.local_addr()?, "identity-svc listens");
-    let internal = tokio::spawn(internal::serve(
-        private,
-        "identity-svc",
-        health.clone(),
-        drain.clone(),
-    ));
+    let internal = tokio::spawn(internal::serve(private, "identity-svc", health.clone(), drain.clone()));
 
     let identity = state(&settings, mysql::pool(&settings.database))?;
     let pool = identity.pool.clone();
@@ -140,16 +132,9 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     tokio::spawn(events::sweep(identity.pool.clone()));
     health.now_ready();
     let services = rpc::services(&identity);
-    grpc::serve(
-        public,
-        services,
-        settings.internal_token,
-        settings.reflection,
-        health,
-        drain,
-    )
-    .await
-    .map_err(|error| error.to_string())?;
+    grpc::serve(public, services, settings.internal_token, settings.reflection, health, drain)
+        .await
+        .map_err(|error| error.to_string())?;
     identity.pool.close().await;
     internal.await??;
     tracing::info!("identity-svc has stopped");

@@ -15,12 +15,8 @@ const MAX_CHARACTERS: usize = 128;
 const MAX_BYTES: usize = 4 * MAX_CHARACTERS;
 
 /// The passwords that everybody tries first, lower-case, one a line.
-static COMMON: LazyLock<HashSet<&'static str>> = LazyLock::new(|| {
-    include_str!("common_passwords.txt")
-        .lines()
-        .filter(|line| !line.is_empty())
-        .collect()
-});
+static COMMON: LazyLock<HashSet<&'static str>> =
+    LazyLock::new(|| include_str!("common_passwords.txt").lines().filter(|line| !line.is_empty()).collect());
 
 /// Words that an attacker of this product tries first.
 const PRODUCT: [&str; 3] = ["persona", "aipersona", "personaplatform"];
@@ -81,13 +77,8 @@ mod tests {
 
     #[test]
     fn length_counts_characters_and_nothing_else_is_asked_for() {
-        for good in [
-            "eightchr",
-            "with some spaces",
-            "пароль-пароль",
-            "🦀🦀🦀🦀🦀🦀🦀🦁",
-            &"ab".repeat(64),
-        ] {
+        for good in ["eightchr", "with some spaces", "пароль-пароль", "🦀🦀🦀🦀🦀🦀🦀🦁", &"ab".repeat(64)]
+        {
             assert!(!refused(good), "{good}");
         }
         for bad in ["", "seven77", &"ab".repeat(65), &"x".repeat(10_000)] {

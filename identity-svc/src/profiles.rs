@@ -9,7 +9,7 @@ use sqlx::MySqlConnection;
 use sqlx::types::Json;
 
 use crate::accounts;
-use crate::clock::now;
+use chassis::clock::now;
 
 /// How long a field may be, in characters, as its column holds it.
 #[derive(Clone, Copy)]
@@ -18,26 +18,11 @@ pub struct Limit {
     max: usize,
 }
 
-pub const FIRST_NAME: Limit = Limit {
-    field: "first_name",
-    max: 100,
-};
-pub const LAST_NAME: Limit = Limit {
-    field: "last_name",
-    max: 100,
-};
-pub const COMPANY: Limit = Limit {
-    field: "company",
-    max: 255,
-};
-const PHONE: Limit = Limit {
-    field: "phone",
-    max: 50,
-};
-const AVATAR_URL: Limit = Limit {
-    field: "avatar_url",
-    max: 500,
-};
+pub const FIRST_NAME: Limit = Limit { field: "first_name", max: 100 };
+pub const LAST_NAME: Limit = Limit { field: "last_name", max: 100 };
+pub const COMPANY: Limit = Limit { field: "company", max: 255 };
+const PHONE: Limit = Limit { field: "phone", max: 50 };
+const AVATAR_URL: Limit = Limit { field: "avatar_url", max: 500 };
 
 /// Most bytes of the preferences.
 const MAX_PREFERENCES: usize = 16 * 1024;
@@ -49,10 +34,7 @@ impl Limit {
         if value.chars().count() > self.max {
             return Some(format!("must have at most {} characters", self.max));
         }
-        value
-            .chars()
-            .any(char::is_control)
-            .then(|| "must not have control characters".to_owned())
+        value.chars().any(char::is_control).then(|| "must not have control characters".to_owned())
     }
 }
 
@@ -103,19 +85,11 @@ pub async fn user(connection: &mut MySqlConnection, user_id: &str) -> Outcome<Us
 pub async fn update(connection: &mut MySqlConnection, request: UpdateProfileRequest) -> Outcome<User> {
     let preferences = check(&request)?;
     // A field that is absent keeps its value; MySQL has no other way to say so in one statement.
-    let cleared = |field: &Option<String>| {
-        field
-            .as_ref()
-            .map(|text| (!text.is_empty()).then(|| text.clone()))
-    };
-    let [first, last, company, phone, avatar] = [
-        &request.first_name,
-        &request.last_name,
-        &request.company,
-        &request.phone,
-        &request.avatar_url,
-    ]
-    .map(cleared);
+    let cleared =
+        |field: &Option<String>| field.as_ref().map(|text| (!text.is_empty()).then(|| text.clone()));
+    let [first, last, company, phone, avatar] =
+        [&request.first_name, &request.last_name, &request.company, &request.phone, &request.avatar_url]
+            .map(cleared);
     let done = sqlx::query!(
         "UPDATE user_profiles
          SET first_name = IF(?, ?, first_name), last_name = IF(?, ?, last_name), company = IF(?, ?, company),
@@ -160,28 +134,18 @@ fn check(request: &UpdateProfileRequest) -> Outcome<Option<Map<String, Value>>> 
             failure = failure.with_field(limit.field, fault);
         }
     }
-    if request
-        .avatar_url
-        .as_deref()
-        .is_some_and(|url| !url.is_empty() && !is_web_url(url))
-    {
+    if request.avatar_url.as_deref().is_some_and(|url| !url.is_empty() && !is_web_url(url)) {
         failure = failure.with_field(AVATAR_URL.field, "must be an http or https URL");
     }
     let preferences = request.preferences_json.as_deref().map(preferences);
     if let Some(Err(fault)) = &preferences {
         failure = failure.with_field("preferences", fault);
     }
-    if failure.fields().is_empty() {
-        Ok(preferences.and_then(Result::ok))
-    } else {
-        Err(failure)
-    }
+    if failure.fields().is_empty() { Ok(preferences.and_then(Result::ok)) } else { Err(failure) }
 }
 
 fn is_web_url(url: &str) -> bool {
-    let rest = url
-        .strip_prefix("https://")
-        .or_else(|| url.strip_prefix("http://"));
+    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
     rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/') && !url.contains(char::is_whitespace))
 }
 

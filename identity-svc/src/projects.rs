@@ -11,8 +11,8 @@ use sqlx::MySqlConnection;
 use uuid::Uuid;
 
 use crate::accounts::{self, Account};
-use crate::clock::now;
 use crate::identity::Identity;
+use chassis::clock::now;
 
 /// The permission to see and change every project of one's client.
 const MANAGE: &str = "projects.manage";
@@ -35,27 +35,9 @@ struct Row {
 
 impl From<Row> for Project {
     fn from(row: Row) -> Self {
-        let Row {
-            id,
-            client_id,
-            name,
-            description,
-            owner_id,
-            is_active,
-            created_at,
-            updated_at,
-        } = row;
+        let Row { id, client_id, name, description, owner_id, is_active, created_at, updated_at } = row;
         let (created_at, updated_at) = (Some(to_timestamp(created_at)), Some(to_timestamp(updated_at)));
-        Project {
-            id,
-            client_id,
-            name,
-            description,
-            owner_id,
-            is_active,
-            created_at,
-            updated_at,
-        }
+        Project { id, client_id, name, description, owner_id, is_active, created_at, updated_at }
     }
 }
 
@@ -67,11 +49,7 @@ fn owner_filter(actor: &Account) -> Option<&str> {
 /// The acting account, which must be active.
 async fn actor(connection: &mut MySqlConnection, actor_id: &str) -> Outcome<Account> {
     let actor = accounts::find(connection, actor_id).await?;
-    if actor.is_active {
-        Ok(actor)
-    } else {
-        Err(Failure::new(ErrorCode::Forbidden))
-    }
+    if actor.is_active { Ok(actor) } else { Err(Failure::new(ErrorCode::Forbidden)) }
 }
 
 /// A page of projects, newest first.
@@ -89,11 +67,7 @@ pub async fn list(
         1..=MAX_PAGE => limit,
         _ => return Err(Failure::field("limit", format!("must be 1 to {MAX_PAGE}"))),
     };
-    let after = if cursor.is_empty() {
-        None
-    } else {
-        Some(Cursor::parse(cursor)?)
-    };
+    let after = if cursor.is_empty() { None } else { Some(Cursor::parse(cursor)?) };
     let mut connection = identity.pool.acquire().await.map_err(failed)?;
     let actor = actor(&mut connection, actor_id).await?;
     let owner = owner_filter(&actor);
@@ -129,16 +103,8 @@ pub async fn list(
     .map_err(failed)?;
     let more = rows.len() > limit as usize;
     rows.truncate(limit as usize);
-    let next_cursor = rows
-        .last()
-        .filter(|_| more)
-        .map(|row| Cursor::of(row).to_string())
-        .unwrap_or_default();
-    Ok(ListProjectsResponse {
-        projects: rows.into_iter().map(Project::from).collect(),
-        count,
-        next_cursor,
-    })
+    let next_cursor = rows.last().filter(|_| more).map(|row| Cursor::of(row).to_string()).unwrap_or_default();
+    Ok(ListProjectsResponse { projects: rows.into_iter().map(Project::from).collect(), count, next_cursor })
 }
 
 /// Makes a project, if the owner has fewer than `limit` (below zero: unlimited). Concurrent calls for one owner wait
@@ -156,29 +122,24 @@ pub async fn create(
     let name = checked_name(name)?;
     let description = checked_description(description)?;
     let given = (actor_id, name, description);
-    transaction(
-        &identity.pool,
-        "create_project",
-        given,
-        move |tx, (actor_id, name, description)| {
-            Box::pin(async move {
-                let owner = sqlx::query_scalar!("SELECT id FROM users WHERE id = ? FOR UPDATE", actor_id)
-                    .fetch_optional(&mut *tx)
-                    .await
-                    .map_err(failed)?;
-                owner.ok_or_else(|| Failure::new(ErrorCode::UserNotFound))?;
-                let actor = actor(tx, actor_id).await?;
-                let used = count(tx, actor_id).await?;
-                if limit >= 0 && used >= limit {
-                    return Err(Failure::new(ErrorCode::QuotaExceeded)
-                        .with_fact("resource", Resource::Projects)
-                        .with_fact("limit", limit)
-                        .with_fact("used", used));
-                }
-                insert(tx, &actor, name, *description).await
-            })
-        },
-    )
+    transaction(&identity.pool, "create_project", given, move |tx, (actor_id, name, description)| {
+        Box::pin(async move {
+            let owner = sqlx::query_scalar!("SELECT id FROM users WHERE id = ? FOR UPDATE", actor_id)
+                .fetch_optional(&mut *tx)
+                .await
+                .map_err(failed)?;
+            owner.ok_or_else(|| Failure::new(ErrorCode::UserNotFound))?;
+            let actor = actor(tx, actor_id).await?;
+            let used = count(tx, actor_id).await?;
+            if limit >= 0 && used >= limit {
+                return Err(Failure::new(ErrorCode::QuotaExceeded)
+                    .with_fact("resource", Resource::Projects)
+                    .with_fact("limit", limit)
+                    .with_fact("used", used));
+            }
+            insert(tx, &actor, name, *description).await
+        })
+    })
     .await
 }
 
@@ -232,8 +193,7 @@ async fn visible(connection: &mut MySqlConnection, actor: &Account, project_id: 
     .fetch_optional(connection)
     .await
     .map_err(failed)?;
-    row.map(Project::from)
-        .ok_or_else(|| Failure::new(ErrorCode::ProjectNotFound))
+    row.map(Project::from).ok_or_else(|| Failure::new(ErrorCode::ProjectNotFound))
 }
 
 /// One project.
@@ -300,32 +260,18 @@ pub async fn remove(identity: &Identity, actor_id: &str, project_id: &str) -> Ou
     .execute(&mut *connection)
     .await
     .map_err(failed)?;
-    if done.rows_affected() == 1 {
-        Ok(())
-    } else {
-        Err(Failure::new(ErrorCode::ProjectNotFound))
-    }
+    if done.rows_affected() == 1 { Ok(()) } else { Err(Failure::new(ErrorCode::ProjectNotFound)) }
 }
 
 fn checked_name(name: &str) -> Outcome<&str> {
     let name = name.trim();
     let good = (1..=MAX_NAME).contains(&name.chars().count()) && !name.chars().any(char::is_control);
-    if good {
-        Ok(name)
-    } else {
-        Err(Failure::field(
-            "name",
-            format!("must have 1 to {MAX_NAME} characters"),
-        ))
-    }
+    if good { Ok(name) } else { Err(Failure::field("name", format!("must have 1 to {MAX_NAME} characters"))) }
 }
 
 fn checked_description(description: Option<&str>) -> Outcome<Option<&str>> {
     if description.is_some_and(|text| text.len() > MAX_DESCRIPTION) {
-        return Err(Failure::field(
-            "description",
-            format!("must have at most {MAX_DESCRIPTION} bytes"),
-        ));
+        return Err(Failure::field("description", format!("must have at most {MAX_DESCRIPTION} bytes")));
     }
     Ok(description.filter(|text| !text.is_empty()))
 }
@@ -339,10 +285,7 @@ struct Cursor {
 
 impl Cursor {
     fn of(row: &Row) -> Self {
-        Cursor {
-            time: row.created_at,
-            id: row.id.clone(),
-        }
+        Cursor { time: row.created_at, id: row.id.clone() }
     }
 
     fn parse(text: &str) -> Outcome<Self> {
@@ -350,10 +293,7 @@ impl Cursor {
             let plain = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
             let (micros, id) = plain.split_once('/')?;
             crate::identity::id("cursor", id).ok()?;
-            Some(Cursor {
-                time: DateTime::from_timestamp_micros(micros.parse().ok()?)?,
-                id: id.to_owned(),
-            })
+            Some(Cursor { time: DateTime::from_timestamp_micros(micros.parse().ok()?)?, id: id.to_owned() })
         };
         read().ok_or_else(|| Failure::field("cursor", "is not one that was given out"))
     }
@@ -371,10 +311,7 @@ mod tests {
 
     #[test]
     fn a_cursor_is_read_back_and_nothing_else_is() {
-        let cursor = Cursor {
-            time: now(),
-            id: Uuid::now_v7().to_string(),
-        };
+        let cursor = Cursor { time: now(), id: Uuid::now_v7().to_string() };
         assert_eq!(Cursor::parse(&cursor.to_string()).expect("read"), cursor);
         for text in ["x", "", "MTIz", "é"] {
             assert!(Cursor::parse(text).is_err(), "{text}");

@@ -14,9 +14,9 @@ use std::sync::LazyLock;
 use uuid::Uuid;
 
 use crate::accounts::{self, Account};
-use crate::clock::now;
 use crate::events::{self, Change};
 use crate::identity::{Identity, Tokens};
+use chassis::clock::now;
 
 /// Bytes of randomness in a refresh token.
 const TOKEN_BYTES: usize = 32;
@@ -48,9 +48,7 @@ struct RefreshToken {
 impl RefreshToken {
     fn generate() -> Outcome<Self> {
         let mut bytes = [0; TOKEN_BYTES];
-        SystemRandom::new()
-            .fill(&mut bytes)
-            .map_err(|_| Failure::internal("no randomness"))?;
+        SystemRandom::new().fill(&mut bytes).map_err(|_| Failure::internal("no randomness"))?;
         let text = URL_SAFE_NO_PAD.encode(bytes);
         let hash = hash(&text);
         Ok(RefreshToken { text, hash })
@@ -165,12 +163,9 @@ struct Presented {
 /// AUTH002 when the session has expired; AUTH003 when the token is unknown, spent or its session over.
 pub async fn refresh(identity: &Identity, token: &str) -> Outcome<TokenPair> {
     let hash = hash(token);
-    let outcome = transaction(
-        &identity.pool,
-        "refresh",
-        (identity, &hash),
-        |tx, (identity, hash)| Box::pin(async move { rotate(tx, identity, hash).await }),
-    )
+    let outcome = transaction(&identity.pool, "refresh", (identity, &hash), |tx, (identity, hash)| {
+        Box::pin(async move { rotate(tx, identity, hash).await })
+    })
     .await?;
     match outcome {
         Refreshed::Rotated(pair) => {
@@ -204,21 +199,11 @@ async fn rotate(tx: &mut MySqlConnection, identity: &Identity, hash: &[u8]) -> O
         return invalid("ended");
     }
     if presented.is_spent {
-        end(
-            tx,
-            identity,
-            &presented.user_id,
-            &presented.session_id,
-            Because::TokenReused,
-        )
-        .await?;
+        end(tx, identity, &presented.user_id, &presented.session_id, Because::TokenReused).await?;
         return invalid("reused");
     }
     if presented.expires_at <= now {
-        return Ok(Refreshed::Refused(
-            Failure::new(ErrorCode::TokenExpired),
-            "expired",
-        ));
+        return Ok(Refreshed::Refused(Failure::new(ErrorCode::TokenExpired), "expired"));
     }
     let idle = now + identity.tokens.lifetimes.session_idle;
     sqlx::query!(
@@ -231,15 +216,7 @@ async fn rotate(tx: &mut MySqlConnection, identity: &Identity, hash: &[u8]) -> O
     .await
     .map_err(failed)?;
     let account = accounts::find(tx, &presented.user_id).await?;
-    let pair = issue(
-        tx,
-        &identity.tokens,
-        &account,
-        &presented.session_id,
-        Some(hash),
-        now,
-    )
-    .await?;
+    let pair = issue(tx, &identity.tokens, &account, &presented.session_id, Some(hash), now).await?;
     Ok(Refreshed::Rotated(Box::new(pair)))
 }
 
@@ -289,9 +266,7 @@ async fn end(
     if ended.rows_affected() == 0 {
         return Ok(());
     }
-    let change = Change::SessionEnded {
-        session_id: session_id.to_owned(),
-    };
+    let change = Change::SessionEnded { session_id: session_id.to_owned() };
     events::append(tx, user_id, &change, identity.tokens.lifetimes.access_token).await
 }
 
@@ -301,14 +276,9 @@ async fn end(
 /// GW001 when the database is away.
 pub async fn log_out(identity: &Identity, user_id: &str, session_id: &str) -> Outcome<()> {
     let given = (identity, user_id, session_id);
-    transaction(
-        &identity.pool,
-        "logout",
-        given,
-        |tx, (identity, user_id, session_id)| {
-            Box::pin(async move { end(tx, identity, user_id, session_id, Because::Logout).await })
-        },
-    )
+    transaction(&identity.pool, "logout", given, |tx, (identity, user_id, session_id)| {
+        Box::pin(async move { end(tx, identity, user_id, session_id, Because::Logout).await })
+    })
     .await?;
     identity.tail.hurry();
     Ok(())

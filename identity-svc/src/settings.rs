@@ -54,10 +54,7 @@ impl Settings {
             database: mysql::Settings::read(env, "identity_svc"),
             internal_token: InternalToken::read(env),
             reflection: env.value("GRPC_REFLECTION", "true", "Whether gRPC reflection is served"),
-            jwt_secret: env.secret(
-                "JWT_SECRET_KEY",
-                "The key that access tokens are signed with (HS256)",
-            ),
+            jwt_secret: env.secret("JWT_SECRET_KEY", "The key that access tokens are signed with (HS256)"),
             jwt_audience: env.value("JWT_AUDIENCE", "persona-platform", "`aud` of access tokens"),
             lifetimes: Lifetimes::read(env),
             passwords: PasswordSettings::read(env),
@@ -67,12 +64,8 @@ impl Settings {
 
 impl Lifetimes {
     fn read(env: &mut Env) -> Self {
-        let access = env.number(
-            "ACCESS_TOKEN_TTL_SECONDS",
-            "900",
-            1..=86_400,
-            "Life of an access token, in seconds",
-        );
+        let access =
+            env.number("ACCESS_TOKEN_TTL_SECONDS", "900", 1..=86_400, "Life of an access token, in seconds");
         let idle = env.number(
             "SESSION_IDLE_TTL_SECONDS",
             "2592000",
@@ -95,12 +88,7 @@ impl Lifetimes {
 
 impl PasswordSettings {
     fn read(env: &mut Env) -> Self {
-        let min_length = env.number(
-            "PASSWORD_MIN_LENGTH",
-            "8",
-            8..=64,
-            "Fewest characters of a password",
-        );
+        let min_length = env.number("PASSWORD_MIN_LENGTH", "8", 8..=64, "Fewest characters of a password");
         let memory = env.number(
             "ARGON2_MEMORY_KIB",
             "19456",
@@ -116,10 +104,7 @@ impl PasswordSettings {
         );
         PasswordSettings {
             min_length: min_length as usize,
-            cost: Cost {
-                memory_kib: memory as u32,
-                iterations: iterations as u32,
-            },
+            cost: Cost { memory_kib: memory as u32, iterations: iterations as u32 },
             queue: queue as usize,
         }
     }

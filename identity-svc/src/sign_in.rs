@@ -12,13 +12,13 @@ use contract::{ErrorCode, Failure, Outcome, Role};
 use prometheus::IntCounterVec;
 
 use crate::accounts::{self, NewAccount};
-use crate::clock::now;
 use crate::email::Email;
 use crate::hasher::Verdict;
 use crate::identity::Identity;
 use crate::password;
 use crate::profiles::{COMPANY, FIRST_NAME, LAST_NAME};
 use crate::sessions;
+use chassis::clock::now;
 
 /// Longest address and user agent of a device that are kept, in bytes, as the columns hold them.
 const MAX_ADDRESS: usize = 45;
@@ -30,12 +30,7 @@ const MAX_USER_AGENT: usize = 255;
 /// REQ001 with every field that is wrong; USER002; USER003; GW003.
 pub async fn register(identity: &Identity, request: RegisterRequest) -> Outcome<TokenPair> {
     let email = check_registration(&request)?;
-    let password = password::check(
-        &request.password,
-        "password",
-        identity.min_password_length,
-        &email,
-    )?;
+    let password = password::check(&request.password, "password", identity.min_password_length, &email)?;
     let account = NewAccount {
         email,
         password_hash: identity.hasher.hash(password).await?,
@@ -69,16 +64,12 @@ fn check_registration(request: &RegisterRequest) -> Outcome<Email> {
         failure = failure.with_field("email", fault);
     }
     if !is_client_id(&request.client_id) {
-        failure = failure.with_field(
-            "client_id",
-            "must have 1 to 100 letters, digits, dots, hyphens or underscores",
-        );
+        failure = failure
+            .with_field("client_id", "must have 1 to 100 letters, digits, dots, hyphens or underscores");
     }
-    for (limit, value) in [
-        (FIRST_NAME, &request.first_name),
-        (LAST_NAME, &request.last_name),
-        (COMPANY, &request.company),
-    ] {
+    for (limit, value) in
+        [(FIRST_NAME, &request.first_name), (LAST_NAME, &request.last_name), (COMPANY, &request.company)]
+    {
         if let Some(fault) = limit.fault(value.as_deref()) {
             failure = failure.with_field(limit.field, fault);
         }
@@ -99,9 +90,7 @@ fn known_device(device: Option<Device>) -> Device {
     let mut device = device.unwrap_or_default();
     device.ip_address.retain(|c| c.is_ascii_graphic());
     device.ip_address.truncate(MAX_ADDRESS);
-    device
-        .user_agent
-        .truncate(device.user_agent.floor_char_boundary(MAX_USER_AGENT));
+    device.user_agent.truncate(device.user_agent.floor_char_boundary(MAX_USER_AGENT));
     device
 }
 
@@ -123,10 +112,7 @@ pub async fn log_in(identity: &Identity, request: LoginRequest) -> Outcome<Token
     };
     // A password that is too long for any account still costs its hash.
     let too_long = password::normalise(&request.password);
-    let stored = known
-        .as_ref()
-        .filter(|_| too_long.is_some())
-        .map(|(_, hash)| hash.clone());
+    let stored = known.as_ref().filter(|_| too_long.is_some()).map(|(_, hash)| hash.clone());
     let password = too_long.unwrap_or_default();
     let verdict = identity.hasher.verify(password.clone(), stored).await?;
     let Some((user_id, hash)) = known.filter(|_| verdict != Verdict::Wrong) else {
@@ -138,28 +124,22 @@ pub async fn log_in(identity: &Identity, request: LoginRequest) -> Outcome<Token
     };
     let device = known_device(request.device);
     let given = (identity, &user_id, &hash, &better, &device);
-    let pair = transaction(
-        &identity.pool,
-        "login",
-        given,
-        |tx, (identity, user_id, hash, better, device)| {
+    let pair =
+        transaction(&identity.pool, "login", given, |tx, (identity, user_id, hash, better, device)| {
             Box::pin(async move {
                 if let Some(better) = better {
                     accounts::rehash(tx, user_id, hash, better).await?;
                 }
                 sessions::open(tx, &identity.tokens, user_id, device).await
             })
-        },
-    )
-    .await
-    // Deleted between the look and the session: nobody is there any more.
-    .map_err(|failure| {
-        if failure.code() == ErrorCode::UserNotFound {
-            refused()
-        } else {
-            failure
-        }
-    })?;
+        })
+        .await
+        // Deleted between the look and the session: nobody is there any more.
+        .map_err(
+            |failure| {
+                if failure.code() == ErrorCode::UserNotFound { refused() } else { failure }
+            },
+        )?;
     SIGN_INS.with_label_values(&["signed_in"]).inc();
     Ok(pair)
 }
@@ -169,29 +149,14 @@ pub async fn log_in(identity: &Identity, request: LoginRequest) -> Outcome<Token
 /// # Errors
 /// AUTH001 when the current password is wrong; USER001; USER003; GW003.
 pub async fn change_password(identity: &Identity, request: ChangePasswordRequest) -> Outcome<()> {
-    let ChangePasswordRequest {
-        user_id,
-        session_id,
-        current_password,
-        new_password,
-    } = request;
+    let ChangePasswordRequest { user_id, session_id, current_password, new_password } = request;
     let (email, stored) = {
         let mut connection = identity.pool.acquire().await.map_err(failed)?;
         let account = accounts::find(&mut connection, &user_id).await?;
         let email = Email::parse(&account.email).map_err(Failure::internal)?;
-        (
-            email.clone(),
-            accounts::credentials(&mut connection, &email)
-                .await?
-                .map(|(_, hash)| hash),
-        )
+        (email.clone(), accounts::credentials(&mut connection, &email).await?.map(|(_, hash)| hash))
     };
-    let new = password::check(
-        &new_password,
-        "new_password",
-        identity.min_password_length,
-        &email,
-    )?;
+    let new = password::check(&new_password, "new_password", identity.min_password_length, &email)?;
     let current = password::normalise(&current_password).unwrap_or_default();
     let wrong = || Failure::new(ErrorCode::InvalidCredentials).saying("The current password is wrong");
     if identity.hasher.verify(current, stored.clone()).await? == Verdict::Wrong {
@@ -225,25 +190,17 @@ pub async fn change_password(identity: &Identity, request: ChangePasswordRequest
 /// # Errors
 /// AUTH002, AUTH003.
 pub async fn validate(identity: &Identity, token: &str) -> Outcome<ValidateTokenResponse> {
-    let claims = identity
-        .tokens
-        .verifier
-        .verify(token, now().timestamp())
-        .map_err(|fault| match fault {
-            TokenFault::Expired => Failure::new(ErrorCode::TokenExpired),
-            TokenFault::Invalid => Failure::new(ErrorCode::TokenInvalid),
-        })?;
+    let claims = identity.tokens.verifier.verify(token, now().timestamp()).map_err(|fault| match fault {
+        TokenFault::Expired => Failure::new(ErrorCode::TokenExpired),
+        TokenFault::Invalid => Failure::new(ErrorCode::TokenInvalid),
+    })?;
     let mut connection = identity.pool.acquire().await.map_err(failed)?;
     if !sessions::is_open(&mut connection, &claims.sid, &claims.user_id).await? {
         return Err(Failure::new(ErrorCode::TokenInvalid).saying("The session has ended"));
     }
     let user: UserInfo = accounts::find(&mut connection, &claims.user_id).await?.info();
     let expires_at = DateTime::from_timestamp(claims.exp, 0).map(contract::to_timestamp);
-    Ok(ValidateTokenResponse {
-        user: Some(user),
-        session_id: claims.sid,
-        expires_at,
-    })
+    Ok(ValidateTokenResponse { user: Some(user), session_id: claims.sid, expires_at })
 }
 
 static SIGN_INS: LazyLock<IntCounterVec> = LazyLock::new(|| {

@@ -26,14 +26,7 @@ fn identity(pool: MySqlPool) -> Identity {
     Identity {
         pool,
         // Cheap: what a hash costs is not what these tests are about.
-        hasher: Hasher::new(
-            Cost {
-                memory_kib: 64,
-                iterations: 1,
-            },
-            64,
-        )
-        .expect("a hasher"),
+        hasher: Hasher::new(Cost { memory_kib: 64, iterations: 1 }, 64).expect("a hasher"),
         tokens: Arc::new(Tokens {
             signer: Signer::hs256(&secret),
             verifier: Verifier::hs256(&secret, "test"),
@@ -72,9 +65,7 @@ async fn a_tail_misses_no_event_whatever_the_order_of_commits(pool: MySqlPool) {
                 let given = (format!("{writer}-{number}"), number % 3);
                 transaction(&identity.pool, "test", given, |tx, (session, slow)| {
                     Box::pin(async move {
-                        let change = Change::SessionEnded {
-                            session_id: session.clone(),
-                        };
+                        let change = Change::SessionEnded { session_id: session.clone() };
                         events::append(tx, "u", &change, Duration::from_secs(60)).await?;
                         // A number that was taken early may commit late.
                         sqlx::query("SELECT SLEEP(?)")
@@ -108,18 +99,11 @@ async fn a_tail_misses_no_event_whatever_the_order_of_commits(pool: MySqlPool) {
 async fn a_stream_resumes_where_it_was_and_starts_over_when_it_cannot(pool: MySqlPool) {
     let identity = identity(pool.clone());
     let user = register(&identity, "a@example.com").await;
-    accounts::set_tier(&identity, &user, Tier::Basic, 1)
-        .await
-        .expect("set");
+    accounts::set_tier(&identity, &user, Tier::Basic, 1).await.expect("set");
     let (position, known) = events::snapshot(&pool).await.expect("a snapshot");
     assert_eq!(known.len(), 1);
-    accounts::set_tier(&identity, &user, Tier::Premium, 2)
-        .await
-        .expect("set");
-    let missed = events::resume(&pool, &position)
-        .await
-        .expect("read")
-        .expect("resumed");
+    accounts::set_tier(&identity, &user, Tier::Premium, 2).await.expect("set");
+    let missed = events::resume(&pool, &position).await.expect("read").expect("resumed");
     assert_eq!(missed.len(), 1);
     let mut other = position.clone();
     other.epoch = "another".to_owned();
@@ -129,10 +113,7 @@ async fn a_stream_resumes_where_it_was_and_starts_over_when_it_cannot(pool: MySq
         .execute(&pool)
         .await
         .expect("swept");
-    assert!(
-        events::resume(&pool, &position).await.expect("read").is_none(),
-        "a swept event is a gap"
-    );
+    assert!(events::resume(&pool, &position).await.expect("read").is_none(), "a swept event is a gap");
 }
 
 #[sqlx::test(migrations = "./migrations")]
@@ -140,9 +121,7 @@ async fn a_tier_of_an_older_revision_changes_nothing(pool: MySqlPool) {
     let identity = identity(pool.clone());
     let user = register(&identity, "a@example.com").await;
     for (tier, revision) in [(Tier::Premium, 5), (Tier::Basic, 4), (Tier::Enterprise, 5)] {
-        accounts::set_tier(&identity, &user, tier, revision)
-            .await
-            .expect("accepted");
+        accounts::set_tier(&identity, &user, tier, revision).await.expect("accepted");
     }
     let mut connection = pool.acquire().await.expect("a connection");
     let account = accounts::find(&mut connection, &user).await.expect("there");
@@ -157,17 +136,10 @@ async fn the_first_administrator_is_made_or_promoted(pool: MySqlPool) {
         accounts::make_administrator(&identity, email, "admin", password).await
     };
     assert!(!make("A@example.com", "").await.expect("promoted"));
-    assert!(
-        make("b@example.com", "correct horse battery")
-            .await
-            .expect("made")
-    );
+    assert!(make("b@example.com", "correct horse battery").await.expect("made"));
     let weak = make("c@example.com", "short").await.expect_err("refused");
     assert_eq!(weak.code(), ErrorCode::PasswordRejected);
     let mut connection = pool.acquire().await.expect("a connection");
     let account = accounts::find(&mut connection, &user).await.expect("there");
-    assert_eq!(
-        (account.role.name(), account.permissions.as_slice()),
-        ("admin", &["*".to_owned()][..])
-    );
+    assert_eq!((account.role.name(), account.permissions.as_slice()), ("admin", &["*".to_owned()][..]));
 }

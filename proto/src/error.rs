@@ -32,14 +32,7 @@ const fn entry(
     ws: WsClose,
     message: &'static str,
 ) -> Entry {
-    Entry {
-        code,
-        name,
-        http,
-        grpc,
-        ws,
-        message,
-    }
+    Entry { code, name, http, grpc, ws, message }
 }
 
 /// A code of the error table; clients see its [`name`](ErrorCode::name).
@@ -83,22 +76,8 @@ static TABLE: [Entry; 21] = [
         StaysOpen,
         "Invalid credentials",
     ),
-    entry(
-        E::TokenExpired,
-        "AUTH002",
-        S::UNAUTHORIZED,
-        Code::Unauthenticated,
-        Closes(4401),
-        "Token expired",
-    ),
-    entry(
-        E::TokenInvalid,
-        "AUTH003",
-        S::UNAUTHORIZED,
-        Code::Unauthenticated,
-        Closes(4403),
-        "Token invalid",
-    ),
+    entry(E::TokenExpired, "AUTH002", S::UNAUTHORIZED, Code::Unauthenticated, Closes(4401), "Token expired"),
+    entry(E::TokenInvalid, "AUTH003", S::UNAUTHORIZED, Code::Unauthenticated, Closes(4403), "Token invalid"),
     entry(
         E::Forbidden,
         "AUTH004",
@@ -115,22 +94,8 @@ static TABLE: [Entry; 21] = [
         StaysOpen,
         "Too many attempts",
     ),
-    entry(
-        E::UserNotFound,
-        "USER001",
-        S::NOT_FOUND,
-        Code::NotFound,
-        StaysOpen,
-        "User not found",
-    ),
-    entry(
-        E::UserExists,
-        "USER002",
-        S::CONFLICT,
-        Code::AlreadyExists,
-        StaysOpen,
-        "User already exists",
-    ),
+    entry(E::UserNotFound, "USER001", S::NOT_FOUND, Code::NotFound, StaysOpen, "User not found"),
+    entry(E::UserExists, "USER002", S::CONFLICT, Code::AlreadyExists, StaysOpen, "User already exists"),
     entry(
         E::PasswordRejected,
         "USER003",
@@ -147,14 +112,7 @@ static TABLE: [Entry; 21] = [
         StaysOpen,
         "The last administrator cannot be removed, disabled or demoted",
     ),
-    entry(
-        E::ProjectNotFound,
-        "PROJ001",
-        S::NOT_FOUND,
-        Code::NotFound,
-        StaysOpen,
-        "Project not found",
-    ),
+    entry(E::ProjectNotFound, "PROJ001", S::NOT_FOUND, Code::NotFound, StaysOpen, "Project not found"),
     entry(
         E::SubscriptionNotFound,
         "SUB001",
@@ -163,14 +121,7 @@ static TABLE: [Entry; 21] = [
         StaysOpen,
         "Subscription not found",
     ),
-    entry(
-        E::QuotaExceeded,
-        "SUB002",
-        S::FORBIDDEN,
-        Code::ResourceExhausted,
-        StaysOpen,
-        "Quota exceeded",
-    ),
+    entry(E::QuotaExceeded, "SUB002", S::FORBIDDEN, Code::ResourceExhausted, StaysOpen, "Quota exceeded"),
     entry(
         E::BillingNotConfigured,
         "SUB003",
@@ -187,14 +138,7 @@ static TABLE: [Entry; 21] = [
         StaysOpen,
         "Upstream service unavailable",
     ),
-    entry(
-        E::Timeout,
-        "GW002",
-        S::GATEWAY_TIMEOUT,
-        Code::DeadlineExceeded,
-        StaysOpen,
-        "Gateway timeout",
-    ),
+    entry(E::Timeout, "GW002", S::GATEWAY_TIMEOUT, Code::DeadlineExceeded, StaysOpen, "Gateway timeout"),
     entry(
         E::Overloaded,
         "GW003",
@@ -203,22 +147,8 @@ static TABLE: [Entry; 21] = [
         Closes(1013),
         "Overloaded",
     ),
-    entry(
-        E::InvalidRequest,
-        "REQ001",
-        S::BAD_REQUEST,
-        Code::InvalidArgument,
-        StaysOpen,
-        "Invalid request",
-    ),
-    entry(
-        E::NoSuchRoute,
-        "REQ002",
-        S::NOT_FOUND,
-        Code::Unimplemented,
-        StaysOpen,
-        "No such route",
-    ),
+    entry(E::InvalidRequest, "REQ001", S::BAD_REQUEST, Code::InvalidArgument, StaysOpen, "Invalid request"),
+    entry(E::NoSuchRoute, "REQ002", S::NOT_FOUND, Code::Unimplemented, StaysOpen, "No such route"),
     entry(
         E::Unacceptable,
         "REQ003",
@@ -235,14 +165,7 @@ static TABLE: [Entry; 21] = [
         StaysOpen,
         "Rate limit of the tier reached",
     ),
-    entry(
-        E::Internal,
-        "SRV001",
-        S::INTERNAL_SERVER_ERROR,
-        Code::Internal,
-        Closes(1011),
-        "Internal error",
-    ),
+    entry(E::Internal, "SRV001", S::INTERNAL_SERVER_ERROR, Code::Internal, Closes(1011), "Internal error"),
 ];
 
 impl ErrorCode {

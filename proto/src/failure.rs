@@ -181,10 +181,7 @@ impl fmt::Display for Failure {
 impl fmt::Debug for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")?;
-        self.0
-            .cause
-            .as_ref()
-            .map_or(Ok(()), |cause| write!(f, " (because: {cause:?})"))
+        self.0.cause.as_ref().map_or(Ok(()), |cause| write!(f, " (because: {cause:?})"))
     }
 }
 
@@ -224,10 +221,7 @@ mod tests {
     #[test]
     fn a_status_without_a_reason_tells_away_from_slow_from_wrong() {
         let code = |status| Failure::from_status(status, "identity-svc").code();
-        assert_eq!(
-            code(Status::unavailable("tcp connect error")),
-            ErrorCode::Unavailable
-        );
+        assert_eq!(code(Status::unavailable("tcp connect error")), ErrorCode::Unavailable);
         assert_eq!(code(Status::deadline_exceeded("")), ErrorCode::Timeout);
         assert_eq!(code(Status::unknown("?")), ErrorCode::Internal);
         assert_eq!(code(Status::not_found("from someone else")), ErrorCode::Internal);

@@ -27,12 +27,19 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("pers
 /// `ErrorInfo.domain` of every refusal that crosses gRPC.
 pub const ERROR_DOMAIN: &str = "persona-platform";
 
+/// What a field is told whose id is not one.
+pub const NOT_AN_ID: &str = "must be a UUID in its canonical form";
+
+/// Whether a text is a UUID in the one form that tables hold: lower-case, hyphenated. Others would name the same row
+/// in two ways.
+pub fn is_canonical_id(text: &str) -> bool {
+    let mut buffer = uuid::Uuid::encode_buffer();
+    uuid::Uuid::try_parse(text).is_ok_and(|id| id.hyphenated().encode_lower(&mut buffer) == text)
+}
+
 /// A time as it travels over gRPC.
 pub fn to_timestamp(time: chrono::DateTime<chrono::Utc>) -> prost_types::Timestamp {
-    prost_types::Timestamp {
-        seconds: time.timestamp(),
-        nanos: time.timestamp_subsec_nanos() as i32,
-    }
+    prost_types::Timestamp { seconds: time.timestamp(), nanos: time.timestamp_subsec_nanos() as i32 }
 }
 
 /// A time that came over gRPC; `None` when it is outside the calendar.

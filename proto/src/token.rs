@@ -69,10 +69,7 @@ impl Signer {
         use_ring();
         let mut header = Header::new(Algorithm::HS256);
         header.typ = Some(TOKEN_TYPE.to_owned());
-        Signer {
-            key: EncodingKey::from_secret(secret.expose_secret().as_bytes()),
-            header,
-        }
+        Signer { key: EncodingKey::from_secret(secret.expose_secret().as_bytes()), header }
     }
 
     /// The signed token.
@@ -101,10 +98,7 @@ impl Verifier {
         // Times are compared below, with the caller's clock.
         validation.validate_exp = false;
         validation.validate_nbf = false;
-        Verifier {
-            key: DecodingKey::from_secret(secret.expose_secret().as_bytes()),
-            validation,
-        }
+        Verifier { key: DecodingKey::from_secret(secret.expose_secret().as_bytes()), validation }
     }
 
     /// The claims of a token that is genuine and good at `now` (seconds since 1970).
@@ -117,11 +111,7 @@ impl Verifier {
         }
         let data = jsonwebtoken::decode::<Claims>(token, &self.key, &self.validation)
             .map_err(|_| TokenFault::Invalid)?;
-        let typed = data
-            .header
-            .typ
-            .as_deref()
-            .is_some_and(|typ| typ.eq_ignore_ascii_case(TOKEN_TYPE));
+        let typed = data.header.typ.as_deref().is_some_and(|typ| typ.eq_ignore_ascii_case(TOKEN_TYPE));
         let claims = data.claims;
         let lifetime = claims.exp.checked_sub(claims.iat);
         let timely = claims.nbf <= now + LEEWAY_SECONDS
@@ -130,11 +120,7 @@ impl Verifier {
         if !typed || !timely || claims.sub != claims.user_id {
             return Err(TokenFault::Invalid);
         }
-        if claims.exp <= now {
-            Err(TokenFault::Expired)
-        } else {
-            Ok(claims)
-        }
+        if claims.exp <= now { Err(TokenFault::Expired) } else { Ok(claims) }
     }
 }
 
@@ -151,10 +137,9 @@ fn use_ring() {
             _ => Err(unsupported()),
         },
         verifier_factory: |algorithm, key| match algorithm {
-            Algorithm::HS256 => Ok(Box::new(Hs256(hmac::Key::new(
-                hmac::HMAC_SHA256,
-                key.try_get_as_bytes()?,
-            )))),
+            Algorithm::HS256 => {
+                Ok(Box::new(Hs256(hmac::Key::new(hmac::HMAC_SHA256, key.try_get_as_bytes()?))))
+            }
             _ => Err(unsupported()),
         },
         key_utils: KeyUtils::new_unimplemented(),
@@ -265,11 +250,7 @@ mod tests {
         use_ring();
         let key = EncodingKey::from_secret(secret("a").expose_secret().as_bytes());
         let plain = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims(), &key).expect("signed");
-        assert_eq!(
-            verified(&plain, NOW),
-            Err(TokenFault::Invalid),
-            "typ JWT is not an access token"
-        );
+        assert_eq!(verified(&plain, NOW), Err(TokenFault::Invalid), "typ JWT is not an access token");
         // {"alg":"none","typ":"at+jwt"} without a signature
         let payload = signed(|_| {}).split('.').nth(1).expect("payload").to_owned();
         let unsigned = format!("eyJhbGciOiJub25lIiwidHlwIjoiYXQrand0In0.{payload}.");
@@ -278,14 +259,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_a_token_is_refused_before_any_cryptography() {
-        for token in [
-            "",
-            ".",
-            "a.b",
-            "a b.c.d",
-            "é.é.é",
-            &"a".repeat(MAX_TOKEN_BYTES + 1),
-        ] {
+        for token in ["", ".", "a.b", "a b.c.d", "é.é.é", &"a".repeat(MAX_TOKEN_BYTES + 1)] {
             assert_eq!(verified(token, NOW), Err(TokenFault::Invalid));
         }
     }

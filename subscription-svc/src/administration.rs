@@ -6,10 +6,10 @@ use contract::subscription::{Actor, CreateSubscriptionRequest, UpdateSubscriptio
 use contract::{ANY_PERMISSION, ErrorCode, Failure, Outcome, Role, Tier};
 use sqlx::MySqlConnection;
 
-use crate::clock::now;
 use crate::outbox;
 use crate::service::Service;
 use crate::subscriptions::{self, Status, Subscription};
+use chassis::clock::now;
 
 /// The permission to see and change everybody's subscriptions.
 const PERMISSION: &str = "admin.subscriptions";
@@ -24,16 +24,9 @@ const MAX_PAYMENT_METHOD: usize = 100;
 pub fn must_administer(actor: Option<&Actor>) -> Outcome<()> {
     let may = actor.is_some_and(|actor| {
         actor.role == Role::Admin.name()
-            || actor
-                .permissions
-                .iter()
-                .any(|held| held == PERMISSION || held == ANY_PERMISSION)
+            || actor.permissions.iter().any(|held| held == PERMISSION || held == ANY_PERMISSION)
     });
-    if may {
-        Ok(())
-    } else {
-        Err(Failure::new(ErrorCode::Forbidden))
-    }
+    if may { Ok(()) } else { Err(Failure::new(ErrorCode::Forbidden)) }
 }
 
 /// Puts a user on a tier, in place of the free subscription that everybody has.
@@ -42,38 +35,23 @@ pub fn must_administer(actor: Option<&Actor>) -> Outcome<()> {
 /// AUTH004, REQ001, USER001.
 pub async fn create(service: &Service, request: CreateSubscriptionRequest) -> Outcome<Subscription> {
     must_administer(request.actor.as_ref())?;
-    let tier: Tier = request
-        .tier
-        .parse()
-        .map_err(|fault| Failure::field("tier", fault))?;
+    let tier: Tier = request.tier.parse().map_err(|fault| Failure::field("tier", fault))?;
     let trial_days = request.trial_days.unwrap_or(0);
     if !(0..=MAX_TRIAL_DAYS).contains(&trial_days) {
-        return Err(Failure::field(
-            "trial_days",
-            format!("must be 0 to {MAX_TRIAL_DAYS}"),
-        ));
+        return Err(Failure::field("trial_days", format!("must be 0 to {MAX_TRIAL_DAYS}")));
     }
     let payment_method = checked_payment_method(request.payment_method_id)?;
-    change(
-        service,
-        "create_subscription",
-        &request.user_id,
-        move |subscription| {
-            let now = now();
-            let trial_ends_at = (trial_days > 0).then(|| now + Duration::days(i64::from(trial_days)));
-            subscription.tier = tier;
-            subscription.status = if trial_ends_at.is_some() {
-                Status::Trialing
-            } else {
-                Status::Active
-            };
-            subscription.start_date = now;
-            subscription.end_date = None;
-            subscription.trial_ends_at = trial_ends_at;
-            subscription.cancelled_at = None;
-            subscription.payment_method.clone_from(&payment_method);
-        },
-    )
+    change(service, "create_subscription", &request.user_id, move |subscription| {
+        let now = now();
+        let trial_ends_at = (trial_days > 0).then(|| now + Duration::days(i64::from(trial_days)));
+        subscription.tier = tier;
+        subscription.status = if trial_ends_at.is_some() { Status::Trialing } else { Status::Active };
+        subscription.start_date = now;
+        subscription.end_date = None;
+        subscription.trial_ends_at = trial_ends_at;
+        subscription.cancelled_at = None;
+        subscription.payment_method.clone_from(&payment_method);
+    })
     .await
 }
 
@@ -88,22 +66,17 @@ pub async fn update(service: &Service, request: UpdateSubscriptionRequest) -> Ou
     let status = request.status.as_deref().map(str::parse::<Status>).transpose();
     let status = status.map_err(|fault| Failure::field("status", fault))?;
     let payment_method = checked_payment_method(request.payment_method_id)?;
-    change(
-        service,
-        "update_subscription",
-        &request.user_id,
-        move |subscription| {
-            if let Some(tier) = tier {
-                subscription.tier = tier;
-            }
-            if let Some(status) = status {
-                subscription.set_status(status, now());
-            }
-            if let Some(method) = &payment_method {
-                subscription.payment_method = Some(method.clone());
-            }
-        },
-    )
+    change(service, "update_subscription", &request.user_id, move |subscription| {
+        if let Some(tier) = tier {
+            subscription.tier = tier;
+        }
+        if let Some(status) = status {
+            subscription.set_status(status, now());
+        }
+        if let Some(method) = &payment_method {
+            subscription.payment_method = Some(method.clone());
+        }
+    })
     .await
     .map_err(|failure| match failure.code() {
         ErrorCode::UserNotFound => Failure::new(ErrorCode::SubscriptionNotFound),
@@ -116,10 +89,7 @@ pub async fn update(service: &Service, request: UpdateSubscriptionRequest) -> Ou
 /// # Errors
 /// USER001.
 pub async fn cancel(service: &Service, user_id: &str) -> Outcome<Subscription> {
-    change(service, "cancel_subscription", user_id, |subscription| {
-        subscription.cancel(now())
-    })
-    .await
+    change(service, "cancel_subscription", user_id, |subscription| subscription.cancel(now())).await
 }
 
 /// Ends a subscription whose time is over, and changes nothing when it is not.
@@ -127,9 +97,7 @@ pub async fn cancel(service: &Service, user_id: &str) -> Outcome<Subscription> {
 /// # Errors
 /// GW001 when the database is away.
 pub async fn lapse(service: &Service, user_id: &str) -> Outcome<()> {
-    let ended = change(service, "lapse_subscription", user_id, |subscription| {
-        subscription.lapse(now())
-    });
+    let ended = change(service, "lapse_subscription", user_id, |subscription| subscription.lapse(now()));
     match ended.await {
         Err(failure) if failure.code() == ErrorCode::UserNotFound => Ok(()),
         outcome => outcome.map(drop),
@@ -176,9 +144,7 @@ async fn change_locked(
 }
 
 fn checked_payment_method(given: Option<String>) -> Outcome<Option<String>> {
-    let too_long = given
-        .as_ref()
-        .is_some_and(|method| method.chars().count() > MAX_PAYMENT_METHOD);
+    let too_long = given.as_ref().is_some_and(|method| method.chars().count() > MAX_PAYMENT_METHOD);
     if too_long {
         return Err(Failure::field(
             "payment_method_id",

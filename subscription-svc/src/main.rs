@@ -1,7 +1,6 @@
 //! subscription-svc: subscriptions, tiers, usage and quota. The only writer of tiers.
 
 mod administration;
-mod clock;
 mod outbox;
 mod rpc;
 mod service;
@@ -67,9 +66,7 @@ async fn main() -> ExitCode {
         }
     };
     let outcome = if command.is_some() {
-        migrate(&mysql::pool(&settings.database))
-            .await
-            .map_err(Into::into)
+        migrate(&mysql::pool(&settings.database)).await.map_err(Into::into)
     } else {
         logs::init(&settings.logs);
         serve(settings).await
@@ -93,12 +90,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     let public = TcpListener::bind(settings.listen).await?;
     let private = TcpListener::bind(settings.internal_listen).await?;
     tracing::info!(grpc = %public.local_addr()?, internal = %private.local_addr()?, "subscription-svc listens");
-    let internal = tokio::spawn(internal::serve(
-        private,
-        "subscription-svc",
-        health.clone(),
-        drain.clone(),
-    ));
+    let internal = tokio::spawn(internal::serve(private, "subscription-svc", health.clone(), drain.clone()));
 
     let pool = mysql::pool(&settings.database);
     let identity = grpc::channel(&settings.identity, &settings.internal_token);
@@ -108,24 +100,13 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
         () = drain.stop_accepting() => return Ok(()),
     }
     let relay = Relay::new(pool.clone(), identity.clone());
-    let service = Service {
-        pool,
-        identity,
-        relay,
-    };
+    let service = Service { pool, identity, relay };
     let background = tokio::spawn(in_the_background(service.clone()));
     health.now_ready();
     let services = rpc::services(&service);
-    grpc::serve(
-        public,
-        services,
-        settings.internal_token,
-        settings.reflection,
-        health,
-        drain,
-    )
-    .await
-    .map_err(|error| error.to_string())?;
+    grpc::serve(public, services, settings.internal_token, settings.reflection, health, drain)
+        .await
+        .map_err(|error| error.to_string())?;
     background.abort();
     // What was committed last; after this another replica sends it, or the next start does.
     let _ = tokio::time::timeout(LAST_SEND, service.relay.send_all()).await;
@@ -145,9 +126,7 @@ fn watch_dependencies(health: &Health, pool: &MySqlPool, identity: &grpc::Intern
         let pool = pool.clone();
         async move { mysql::probe(&pool).await }
     });
-    health.watch(IDENTITY, Need::Partial, move || {
-        std::future::ready(identity.state())
-    });
+    health.watch(IDENTITY, Need::Partial, move || std::future::ready(identity.state()));
 }
 
 /// The database may come up after the service, and so may the table `users`, which the foreign keys need.

@@ -14,8 +14,8 @@ use prometheus::{Gauge, IntGauge};
 use sqlx::{MySqlConnection, MySqlPool};
 use tokio::sync::Notify;
 
-use crate::clock::now;
 use crate::service::IDENTITY;
+use chassis::clock::now;
 
 /// How often the table is read when nothing calls for it earlier: a replica that died may have left something.
 const POLL: Duration = Duration::from_millis(500);
@@ -72,11 +72,7 @@ pub struct Relay {
 
 impl Relay {
     pub fn new(pool: MySqlPool, identity: InternalChannel) -> Self {
-        Relay {
-            pool,
-            identity,
-            hurry: Arc::new(Notify::new()),
-        }
+        Relay { pool, identity, hurry: Arc::new(Notify::new()) }
     }
 
     /// Has the outbox read at once, since something was just committed to it.
@@ -139,15 +135,9 @@ impl Relay {
     }
 
     async fn send(&self, row: &Row) -> Outcome<()> {
-        let request = SetTierRequest {
-            user_id: row.user_id.clone(),
-            tier: row.tier.clone(),
-            revision: row.id,
-        };
-        match UserServiceClient::new(self.identity.clone())
-            .set_tier(request)
-            .await
-        {
+        let request =
+            SetTierRequest { user_id: row.user_id.clone(), tier: row.tier.clone(), revision: row.id };
+        match UserServiceClient::new(self.identity.clone()).set_tier(request).await {
             Ok(_) => Ok(()),
             Err(status) => match Failure::from_status(status, IDENTITY) {
                 // Deleted meanwhile: nobody is left to be told about.
@@ -160,17 +150,11 @@ impl Relay {
 
 /// Whether the next call would fare no better.
 fn is_away(failure: &Failure) -> bool {
-    matches!(
-        failure.code(),
-        ErrorCode::Unavailable | ErrorCode::Timeout | ErrorCode::Overloaded
-    )
+    matches!(failure.code(), ErrorCode::Unavailable | ErrorCode::Timeout | ErrorCode::Overloaded)
 }
 
 async fn delete(pool: &MySqlPool, id: i64) -> Outcome<()> {
-    sqlx::query!("DELETE FROM tier_outbox WHERE id = ?", id)
-        .execute(pool)
-        .await
-        .map_err(failed)?;
+    sqlx::query!("DELETE FROM tier_outbox WHERE id = ?", id).execute(pool).await.map_err(failed)?;
     Ok(())
 }
 
@@ -182,9 +166,7 @@ async fn measure(pool: &MySqlPool) -> Outcome<()> {
     .fetch_one(pool)
     .await
     .map_err(failed)?;
-    let lag = waiting
-        .oldest
-        .map_or(0, |oldest| (now() - oldest).num_milliseconds());
+    let lag = waiting.oldest.map_or(0, |oldest| (now() - oldest).num_milliseconds());
     WAITING.set(waiting.count);
     LAG.set(lag.max(0) as f64 / 1000.0);
     Ok(())

@@ -42,9 +42,7 @@ impl SubscriptionService for Subscriptions {
             user_id(&user)?;
             subscriptions::find(&self.0.pool, &user).await
         };
-        answer(found.await.map(|found| GetSubscriptionResponse {
-            subscription: Some(found.into()),
-        }))
+        answer(found.await.map(|found| GetSubscriptionResponse { subscription: Some(found.into()) }))
     }
 
     async fn list_subscriptions(
@@ -63,9 +61,7 @@ impl SubscriptionService for Subscriptions {
             user_id(&request.user_id)?;
             administration::create(&self.0, request).await
         };
-        answer(made.await.map(|made| CreateSubscriptionResponse {
-            subscription: Some(made.into()),
-        }))
+        answer(made.await.map(|made| CreateSubscriptionResponse { subscription: Some(made.into()) }))
     }
 
     async fn update_subscription(
@@ -77,9 +73,7 @@ impl SubscriptionService for Subscriptions {
             user_id(&request.user_id)?;
             administration::update(&self.0, request).await
         };
-        answer(changed.await.map(|changed| UpdateSubscriptionResponse {
-            subscription: Some(changed.into()),
-        }))
+        answer(changed.await.map(|changed| UpdateSubscriptionResponse { subscription: Some(changed.into()) }))
     }
 
     async fn cancel_subscription(
@@ -91,9 +85,7 @@ impl SubscriptionService for Subscriptions {
             user_id(&user)?;
             administration::cancel(&self.0, &user).await
         };
-        answer(cancelled.await.map(|done| CancelSubscriptionResponse {
-            subscription: Some(done.into()),
-        }))
+        answer(cancelled.await.map(|done| CancelSubscriptionResponse { subscription: Some(done.into()) }))
     }
 
     async fn list_tiers(&self, _: Request<ListTiersRequest>) -> Result<Response<ListTiersResponse>, Status> {
@@ -106,48 +98,24 @@ impl SubscriptionService for Subscriptions {
 }
 
 async fn list(service: &Service, request: ListSubscriptionsRequest) -> Outcome<ListSubscriptionsResponse> {
-    let ListSubscriptionsRequest {
-        actor,
-        page,
-        page_size,
-        tier,
-        status,
-    } = request;
+    let ListSubscriptionsRequest { actor, page, page_size, tier, status } = request;
     administration::must_administer(actor.as_ref())?;
     let page = if page == 0 { 1 } else { page };
-    let page_size = if page_size == 0 {
-        DEFAULT_PAGE_SIZE
-    } else {
-        page_size
-    };
+    let page_size = if page_size == 0 { DEFAULT_PAGE_SIZE } else { page_size };
     if page < 1 {
         return Err(Failure::field("page", "must be 1 or more"));
     }
     if !(1..=MAX_PAGE_SIZE).contains(&page_size) {
-        return Err(Failure::field(
-            "page_size",
-            format!("must be 1 to {MAX_PAGE_SIZE}"),
-        ));
+        return Err(Failure::field("page_size", format!("must be 1 to {MAX_PAGE_SIZE}")));
     }
-    let tier = if tier.is_empty() {
-        None
-    } else {
-        Some(tier.parse().map_err(|e| Failure::field("tier", e))?)
-    };
-    let status = if status.is_empty() {
-        None
-    } else {
-        Some(status.parse().map_err(|e| Failure::field("status", e))?)
-    };
+    let tier =
+        if tier.is_empty() { None } else { Some(tier.parse().map_err(|e| Failure::field("tier", e))?) };
+    let status =
+        if status.is_empty() { None } else { Some(status.parse().map_err(|e| Failure::field("status", e))?) };
     let mut connection = service.pool.acquire().await.map_err(failed)?;
     let (found, total_count) = subscriptions::list(&mut connection, tier, status, page, page_size).await?;
     let subscriptions = found.into_iter().map(|s: Subscription| s.into()).collect();
-    Ok(ListSubscriptionsResponse {
-        subscriptions,
-        total_count,
-        page,
-        page_size,
-    })
+    Ok(ListSubscriptionsResponse { subscriptions, total_count, page, page_size })
 }
 
 #[tonic::async_trait]
@@ -168,10 +136,7 @@ impl UsageService for Usage {
         &self,
         request: Request<CheckQuotaRequest>,
     ) -> Result<Response<CheckQuotaResponse>, Status> {
-        let CheckQuotaRequest {
-            user_id: user,
-            resource,
-        } = request.into_inner();
+        let CheckQuotaRequest { user_id: user, resource } = request.into_inner();
         let quota = async {
             user_id(&user)?;
             usage::check(&self.0, &user, &resource).await

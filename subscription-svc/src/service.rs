@@ -1,9 +1,8 @@
 //! What all slices work with.
 
 use chassis::grpc::InternalChannel;
-use contract::{Failure, Outcome};
+use contract::{Failure, NOT_AN_ID, Outcome, is_canonical_id};
 use sqlx::MySqlPool;
-use uuid::Uuid;
 
 use crate::outbox::Relay;
 
@@ -23,11 +22,5 @@ pub struct Service {
 /// # Errors
 /// REQ001.
 pub fn user_id(text: &str) -> Outcome<()> {
-    let mut buffer = Uuid::encode_buffer();
-    let canonical = Uuid::try_parse(text).is_ok_and(|id| id.hyphenated().encode_lower(&mut buffer) == text);
-    if canonical {
-        Ok(())
-    } else {
-        Err(Failure::field("user_id", "must be a UUID in its canonical form"))
-    }
+    if is_canonical_id(text) { Ok(()) } else { Err(Failure::field("user_id", NOT_AN_ID)) }
 }

@@ -21,11 +21,7 @@ pub struct Settings {
 impl Settings {
     pub fn read(env: &mut Env) -> Self {
         Settings {
-            listen: env.value(
-                "SUBSCRIPTION_LISTEN",
-                "0.0.0.0:50052",
-                "Address of the gRPC listener",
-            ),
+            listen: env.value("SUBSCRIPTION_LISTEN", "0.0.0.0:50052", "Address of the gRPC listener"),
             internal_listen: env.value(
                 "SUBSCRIPTION_INTERNAL_LISTEN",
                 "0.0.0.0:9052",

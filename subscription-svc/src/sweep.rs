@@ -5,9 +5,9 @@ use std::time::Duration;
 use chassis::mysql::{failed, transaction};
 use contract::Outcome;
 
-use crate::clock::now;
 use crate::service::Service;
 use crate::{administration, subscriptions};
+use chassis::clock::now;
 
 const INTERVAL: Duration = Duration::from_secs(2);
 /// How long a repeated RecordUsage is recognised; callers give up long before.

@@ -10,23 +10,17 @@ use prometheus::IntCounterVec;
 use sqlx::MySqlConnection;
 use std::sync::LazyLock;
 
-use crate::clock::now;
 use crate::service::{IDENTITY, Service};
 use crate::{subscriptions, tiers};
+use chassis::clock::now;
 
 /// The longest idempotency key, in bytes, as the column holds it.
 const MAX_KEY: usize = 64;
 
 async fn count_projects(service: &Service, user_id: &str) -> Outcome<i64> {
-    let request = CountProjectsRequest {
-        user_id: user_id.to_owned(),
-    };
-    let answer = ProjectServiceClient::new(service.identity.clone())
-        .count_projects(request)
-        .await;
-    answer
-        .map(|answer| answer.into_inner().count)
-        .map_err(|status| Failure::from_status(status, IDENTITY))
+    let request = CountProjectsRequest { user_id: user_id.to_owned() };
+    let answer = ProjectServiceClient::new(service.identity.clone()).count_projects(request).await;
+    answer.map(|answer| answer.into_inner().count).map_err(|status| Failure::from_status(status, IDENTITY))
 }
 
 /// A counter, which is nought until something was counted, and when it last moved.
@@ -73,9 +67,7 @@ pub async fn of(service: &Service, user_id: &str) -> Outcome<GetUsageResponse> {
 /// # Errors
 /// REQ001, USER001; GW001 when identity-svc is away and asked for projects.
 pub async fn check(service: &Service, user_id: &str, resource: &str) -> Outcome<CheckQuotaResponse> {
-    let resource: Resource = resource
-        .parse()
-        .map_err(|fault| Failure::field("resource", fault))?;
+    let resource: Resource = resource.parse().map_err(|fault| Failure::field("resource", fault))?;
     let subscription = subscriptions::find(&service.pool, user_id).await?;
     let mut connection = service.pool.acquire().await.map_err(failed)?;
     let limit = tiers::limit(&mut connection, subscription.effective_tier(now()), resource).await?;
@@ -88,17 +80,9 @@ pub async fn check(service: &Service, user_id: &str, resource: &str) -> Outcome<
     };
     let unlimited = limit < 0;
     let has_quota = unlimited || used < limit;
-    CHECKS
-        .with_label_values(&[resource.name(), if has_quota { "admitted" } else { "refused" }])
-        .inc();
+    CHECKS.with_label_values(&[resource.name(), if has_quota { "admitted" } else { "refused" }]).inc();
     let remaining = if unlimited { -1 } else { (limit - used).max(0) };
-    Ok(CheckQuotaResponse {
-        has_quota,
-        resource: resource.name().to_owned(),
-        limit,
-        used,
-        remaining,
-    })
+    Ok(CheckQuotaResponse { has_quota, resource: resource.name().to_owned(), limit, used, remaining })
 }
 
 /// Counts one more or one less, once for each key, never below nought.
@@ -106,12 +90,7 @@ pub async fn check(service: &Service, user_id: &str, resource: &str) -> Outcome<
 /// # Errors
 /// REQ001, USER001.
 pub async fn record(service: &Service, request: RecordUsageRequest) -> Outcome<()> {
-    let RecordUsageRequest {
-        user_id,
-        resource,
-        delta,
-        idempotency_key,
-    } = request;
+    let RecordUsageRequest { user_id, resource, delta, idempotency_key } = request;
     let resource = match resource.parse() {
         Ok(resource @ (Resource::Personas | Resource::Content)) => resource,
         _ => {

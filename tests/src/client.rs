@@ -50,10 +50,7 @@ impl Reply {
 impl Client {
     pub fn new(base: impl Into<String>) -> Self {
         let inner = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build_http();
-        Client {
-            base: base.into(),
-            inner,
-        }
+        Client { base: base.into(), inner }
     }
 
     /// `host:port`.
@@ -70,9 +67,7 @@ impl Client {
         headers: &[(&str, &str)],
         body: Option<&Value>,
     ) -> Option<Reply> {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", self.base));
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
         if let Some(token) = token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
@@ -83,20 +78,11 @@ impl Client {
             request = request.header(*name, *value);
         }
         let body = Full::new(body.map(|body| Bytes::from(body.to_string())).unwrap_or_default());
-        let response = self
-            .inner
-            .request(request.body(body).expect("a request"))
-            .await
-            .ok()?;
+        let response = self.inner.request(request.body(body).expect("a request")).await.ok()?;
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.ok()?.to_bytes();
         let body = serde_json::from_slice(&bytes).unwrap_or_default();
-        Some(Reply {
-            status: parts.status,
-            headers: parts.headers,
-            bytes,
-            body,
-        })
+        Some(Reply { status: parts.status, headers: parts.headers, bytes, body })
     }
 
     /// Sends a request that must be answered.

@@ -13,13 +13,11 @@ pub struct Process {
 
 /// Where the built programs are: `PERSONA_BIN_DIR`, or beside the test.
 fn program(name: &str) -> PathBuf {
-    let folder = std::env::var_os("PERSONA_BIN_DIR")
-        .map(PathBuf::from)
-        .unwrap_or_else(|| {
-            let test = std::env::current_exe().expect("the path of this test");
-            // target/debug/deps/test → target/debug
-            test.ancestors().nth(2).expect("a target folder").to_owned()
-        });
+    let folder = std::env::var_os("PERSONA_BIN_DIR").map(PathBuf::from).unwrap_or_else(|| {
+        let test = std::env::current_exe().expect("the path of this test");
+        // target/debug/deps/test → target/debug
+        test.ancestors().nth(2).expect("a target folder").to_owned()
+    });
     let program = folder.join(name);
     assert!(
         program.exists(),
@@ -32,11 +30,7 @@ fn program(name: &str) -> PathBuf {
 impl Process {
     /// Starts a program with these settings and no others.
     pub fn start(name: &'static str, settings: &[(&str, String)]) -> Process {
-        let output = if std::env::var_os("E2E_LOGS").is_some() {
-            Stdio::inherit
-        } else {
-            Stdio::null
-        };
+        let output = if std::env::var_os("E2E_LOGS").is_some() { Stdio::inherit } else { Stdio::null };
         let child = Command::new(program(name))
             .env_clear()
             .envs(settings.iter().map(|(name, value)| (name, value)))
@@ -44,10 +38,7 @@ impl Process {
             .stdout(output())
             .stderr(output())
             .spawn();
-        Process {
-            name,
-            child: child.unwrap_or_else(|e| panic!("{name} cannot be started: {e}")),
-        }
+        Process { name, child: child.unwrap_or_else(|e| panic!("{name} cannot be started: {e}")) }
     }
 
     /// Ends the process as a crash would.
@@ -59,15 +50,8 @@ impl Process {
 
     /// Asks the process to end (SIGTERM) and gives its exit code.
     pub async fn terminate(&mut self) -> Option<i32> {
-        let asked = Command::new("kill")
-            .arg("-TERM")
-            .arg(self.child.id().to_string())
-            .status();
-        assert!(
-            asked.is_ok_and(|status| status.success()),
-            "{} could not be signalled",
-            self.name
-        );
+        let asked = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status();
+        assert!(asked.is_ok_and(|status| status.success()), "{} could not be signalled", self.name);
         let started = Instant::now();
         while started.elapsed() < PATIENCE {
             if let Some(status) = self.child.try_wait().expect("a child") {

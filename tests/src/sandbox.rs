@@ -95,30 +95,20 @@ impl Sandbox {
             .expect("TEST_DATABASE_URL is not set: run `cargo xtask test`, which starts a database");
         let admin: MySqlConnectOptions = url.parse().expect("TEST_DATABASE_URL is a MySQL URL");
         let schema = format!("e2e_{}", Uuid::now_v7().simple());
-        let mut connection = MySqlConnection::connect_with(&admin)
-            .await
-            .expect("the test database");
+        let mut connection = MySqlConnection::connect_with(&admin).await.expect("the test database");
         let create = format!("CREATE DATABASE {schema} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin");
         connection.execute(AssertSqlSafe(create)).await.expect("a schema");
 
         let parts = http::Uri::try_from(&url).expect("a URL");
         let authority = parts.authority().expect("an authority").as_str().to_owned();
-        let (credentials, place) = authority
-            .rsplit_once('@')
-            .expect("credentials in TEST_DATABASE_URL");
-        let (user, password) = credentials
-            .split_once(':')
-            .expect("a password in TEST_DATABASE_URL");
+        let (credentials, place) = authority.rsplit_once('@').expect("credentials in TEST_DATABASE_URL");
+        let (user, password) = credentials.split_once(':').expect("a password in TEST_DATABASE_URL");
         let database = Gate::to(place.to_owned()).await;
         let count = plan.replicas.max(1);
         let identity: Vec<String> = (0..count).map(|_| local()).collect();
         let subscription: Vec<String> = (0..count).map(|_| local()).collect();
-        let urls = |all: &[String]| {
-            all.iter()
-                .map(|place| format!("http://{place}"))
-                .collect::<Vec<_>>()
-                .join(",")
-        };
+        let urls =
+            |all: &[String]| all.iter().map(|place| format!("http://{place}")).collect::<Vec<_>>().join(",");
         let stub_address = local();
         let mut common = vec![
             ("AUTH_DB_HOST", "127.0.0.1".to_owned()),
@@ -132,10 +122,7 @@ impl Sandbox {
             ("SUBSCRIPTION_URL", urls(&subscription)),
             ("CORE_MANAGER_URL", format!("http://{stub_address}")),
             ("ALLOWED_ORIGINS", "https://app.example.com".to_owned()),
-            (
-                "GATEWAY_ROUTES",
-                "GET+POST+PUT+PATCH+DELETE /api/v1/echo/{*rest} user".to_owned(),
-            ),
+            ("GATEWAY_ROUTES", "GET+POST+PUT+PATCH+DELETE /api/v1/echo/{*rest} user".to_owned()),
         ];
         common.extend(plan.settings);
         let mut sandbox = Sandbox {
@@ -161,23 +148,16 @@ impl Sandbox {
 
     fn start_processes(&mut self, count: usize) {
         for place in 0..count {
-            let identity = [
-                ("IDENTITY_LISTEN", self.identity[place].clone()),
-                ("IDENTITY_INTERNAL_LISTEN", local()),
-            ];
-            self.identity_processes
-                .push(self.process("identity-svc", &identity));
+            let identity =
+                [("IDENTITY_LISTEN", self.identity[place].clone()), ("IDENTITY_INTERNAL_LISTEN", local())];
+            self.identity_processes.push(self.process("identity-svc", &identity));
             let subscription = [
                 ("SUBSCRIPTION_LISTEN", self.subscription[place].clone()),
                 ("SUBSCRIPTION_INTERNAL_LISTEN", local()),
             ];
-            self.subscription_processes
-                .push(self.process("subscription-svc", &subscription));
+            self.subscription_processes.push(self.process("subscription-svc", &subscription));
             let (public, internal) = (local(), local());
-            let edge = [
-                ("EDGE_LISTEN", public.clone()),
-                ("EDGE_INTERNAL_LISTEN", internal.clone()),
-            ];
+            let edge = [("EDGE_LISTEN", public.clone()), ("EDGE_INTERNAL_LISTEN", internal.clone())];
             self.edge_processes.push(self.process("edge", &edge));
             self.edges.push(Client::new(format!("http://{public}")));
             self.internals.push(Client::new(format!("http://{internal}")));
@@ -195,16 +175,10 @@ impl Sandbox {
             let internal = self.internals[place].clone();
             until("an edge is ready", async || {
                 let all = self.edge_processes.iter_mut().chain(&mut self.identity_processes);
-                all.chain(&mut self.subscription_processes)
-                    .for_each(Process::must_run);
+                all.chain(&mut self.subscription_processes).for_each(Process::must_run);
                 let get = |path| internal.try_send(http::Method::GET, path, None, &[], None);
-                let ready = get("/readyz")
-                    .await
-                    .is_some_and(|reply| reply.status.is_success());
-                ready
-                    && get("/internal/health")
-                        .await
-                        .is_some_and(|reply| reply.body["status"] == "healthy")
+                let ready = get("/readyz").await.is_some_and(|reply| reply.status.is_success());
+                ready && get("/internal/health").await.is_some_and(|reply| reply.body["status"] == "healthy")
             })
             .await;
         }
@@ -225,11 +199,7 @@ impl Sandbox {
     pub async fn register(&self) -> User {
         let email = format!("{}@example.com", Uuid::now_v7().simple());
         let body = json!({ "email": email, "password": PASSWORD, "client_id": "web" });
-        let tokens = self
-            .edge()
-            .open_post("/api/v1/auth/register", body)
-            .await
-            .must_be(201);
+        let tokens = self.edge().open_post("/api/v1/auth/register", body).await.must_be(201);
         User::of(&tokens, email)
     }
 
@@ -248,11 +218,7 @@ impl Sandbox {
     /// The account with the tokens of a new session.
     pub async fn log_in(&self, user: &User) -> User {
         let body = json!({ "email": user.email, "password": user.password });
-        let tokens = self
-            .edge()
-            .open_post("/api/v1/auth/login", body)
-            .await
-            .must_be(200);
+        let tokens = self.edge().open_post("/api/v1/auth/login", body).await.must_be(200);
         User::of(&tokens, user.email.clone())
     }
 
@@ -274,9 +240,7 @@ impl Sandbox {
     /// A connection to the platform's own schema, past the door.
     pub async fn connection(&self) -> MySqlConnection {
         let options = self.admin.clone().database(&self.schema);
-        MySqlConnection::connect_with(&options)
-            .await
-            .expect("the test database")
+        MySqlConnection::connect_with(&options).await.expect("the test database")
     }
 }
 
@@ -288,15 +252,11 @@ impl Drop for Sandbox {
         let (admin, schema) = (self.admin.clone(), self.schema.clone());
         // Dropping cannot wait for a future of the test's own runtime.
         let cleared = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .expect("a runtime");
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
                 let mut connection = MySqlConnection::connect_with(&admin).await?;
-                connection
-                    .execute(AssertSqlSafe(format!("DROP DATABASE {schema}")))
-                    .await
+                connection.execute(AssertSqlSafe(format!("DROP DATABASE {schema}"))).await
             })
         });
         if let Ok(Err(error)) = cleared.join() {
@@ -306,10 +266,7 @@ impl Drop for Sandbox {
 }
 
 fn start_stub(address: &str) -> Process {
-    Process::start(
-        "core-manager-stub",
-        &[("CORE_MANAGER_LISTEN", address.to_owned())],
-    )
+    Process::start("core-manager-stub", &[("CORE_MANAGER_LISTEN", address.to_owned())])
 }
 
 /// Waits for something that must come true.

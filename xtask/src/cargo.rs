@@ -15,10 +15,7 @@ pub fn cargo(arguments: &[&str]) -> Command {
     command.args(arguments).current_dir(root());
     for (name, _) in std::env::vars_os() {
         let about_us = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
-        if about_us
-            .iter()
-            .any(|start| name.to_string_lossy().starts_with(start))
-        {
+        if about_us.iter().any(|start| name.to_string_lossy().starts_with(start)) {
             command.env_remove(name);
         }
     }
@@ -36,10 +33,6 @@ pub fn check(command: &Command, status: ExitStatus) -> Outcome {
     if status.success() {
         return Ok(());
     }
-    let arguments: Vec<_> = command
-        .as_std()
-        .get_args()
-        .map(|word| word.to_string_lossy())
-        .collect();
+    let arguments: Vec<_> = command.as_std().get_args().map(|word| word.to_string_lossy()).collect();
     Err(format!("`cargo {}` failed ({status})", arguments.join(" ")).into())
 }

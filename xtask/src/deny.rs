@@ -14,8 +14,5 @@ pub async fn run() -> Outcome {
         println!("cargo-deny is not installed: building it, which takes some minutes.");
         unless_interrupted(run_cargo(&mut cargo(&["install", "--locked", "cargo-deny"]))).await?;
     }
-    unless_interrupted(run_cargo(&mut cargo(&[
-        "deny", "check", "bans", "licenses", "sources",
-    ])))
-    .await
+    unless_interrupted(run_cargo(&mut cargo(&["deny", "check", "bans", "licenses", "sources"]))).await
 }

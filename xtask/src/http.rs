@@ -41,10 +41,7 @@ async fn exchange(method: &Method, url: &str, token: Option<&str>, body: Option<
     let connection = tokio::spawn(connection);
 
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let mut request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(HOST, authority.as_str());
+    let mut request = Request::builder().method(method).uri(path).header(HOST, authority.as_str());
     if let Some(token) = token {
         request = request.header(AUTHORIZATION, format!("Bearer {token}"));
     }
@@ -52,14 +49,9 @@ async fn exchange(method: &Method, url: &str, token: Option<&str>, body: Option<
         request = request.header(CONTENT_TYPE, "application/json");
     }
     let body = body.map(Value::to_string).unwrap_or_default();
-    let answer = sender
-        .send_request(request.body(Full::new(Bytes::from(body)))?)
-        .await?;
+    let answer = sender.send_request(request.body(Full::new(Bytes::from(body)))?).await?;
     let status = answer.status();
     let body = answer.into_body().collect().await?.to_bytes();
     connection.abort();
-    Ok(Answer {
-        status,
-        body: String::from_utf8_lossy(&body).into_owned(),
-    })
+    Ok(Answer { status, body: String::from_utf8_lossy(&body).into_owned() })
 }

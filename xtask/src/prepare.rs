@@ -24,10 +24,8 @@ pub struct Options {
 
 /// The services with SQL, in the order in which their migrations depend on each other, and what each calls its table
 /// of applied migrations.
-const SERVICES: [(&str, &str); 2] = [
-    ("identity-svc", "_identity_migrations"),
-    ("subscription-svc", "_subscription_migrations"),
-];
+const SERVICES: [(&str, &str); 2] =
+    [("identity-svc", "_identity_migrations"), ("subscription-svc", "_subscription_migrations")];
 
 /// `cargo xtask prepare`
 pub async fn run(options: Options) -> Outcome {
@@ -58,9 +56,7 @@ async fn migrate(scratch: &Account) -> Outcome {
     let mut connection = scratch.connect().await?;
     for (service, bookkeeping) in SERVICES {
         let folder = root().join(service).join("migrations");
-        let mut migrator = Migrator::new(folder)
-            .await
-            .map_err(|e| format!("{service}: {e}"))?;
+        let mut migrator = Migrator::new(folder).await.map_err(|e| format!("{service}: {e}"))?;
         // Nobody else has this schema, and sqlx's lock does not work on MariaDB.
         migrator.set_locking(false);
         migrator.dangerous_set_table_name(bookkeeping);
@@ -90,10 +86,7 @@ async fn describe(scratch: &Account, folder: &Path) -> Outcome {
     for (service, _) in SERVICES {
         check.args(["--package", service]);
     }
-    check
-        .env("SQLX_OFFLINE", "false")
-        .env("SQLX_OFFLINE_DIR", folder)
-        .env("DATABASE_URL", scratch.url());
+    check.env("SQLX_OFFLINE", "false").env("SQLX_OFFLINE_DIR", folder).env("DATABASE_URL", scratch.url());
     let outcome = run_cargo(&mut check).await;
     drop(touched);
     outcome
@@ -120,10 +113,7 @@ impl Drop for Touched {
     fn drop(&mut self) {
         // Unless somebody has changed it meanwhile. A file that stays touched costs one compilation.
         if let Ok(file) = File::options().append(true).open(&self.path)
-            && file
-                .metadata()
-                .and_then(|data| data.modified())
-                .is_ok_and(|modified| modified == self.since)
+            && file.metadata().and_then(|data| data.modified()).is_ok_and(|modified| modified == self.since)
         {
             let _ = file.set_modified(self.before);
         }
@@ -140,11 +130,7 @@ fn read(folder: &Path) -> Outcome<Queries> {
     }
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
-        let name = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if name.starts_with("query-") {
             queries.insert(name, std::fs::read_to_string(&path)?);
         }
@@ -155,11 +141,8 @@ fn read(folder: &Path) -> Outcome<Queries> {
 fn compare(fresh: &Queries, committed: &Queries) -> Outcome {
     let missing = fresh.keys().filter(|name| !committed.contains_key(*name)).count();
     let stale = committed.keys().filter(|name| !fresh.contains_key(*name)).count();
-    let changed = fresh
-        .iter()
-        .filter(|(name, content)| differs(content, committed.get(*name)))
-        .count()
-        - missing;
+    let changed =
+        fresh.iter().filter(|(name, content)| differs(content, committed.get(*name))).count() - missing;
     if missing + stale + changed == 0 {
         println!("{} queries in .sqlx, all up to date", fresh.len());
         return Ok(());
@@ -174,10 +157,7 @@ fn compare(fresh: &Queries, committed: &Queries) -> Outcome {
 fn store(fresh: &Queries, committed: &Queries) -> Outcome {
     let folder = root().join(".sqlx");
     std::fs::create_dir_all(&folder)?;
-    for (name, content) in fresh
-        .iter()
-        .filter(|(name, content)| differs(content, committed.get(*name)))
-    {
+    for (name, content) in fresh.iter().filter(|(name, content)| differs(content, committed.get(*name))) {
         std::fs::write(folder.join(name), content)?;
     }
     for name in committed.keys().filter(|name| !fresh.contains_key(*name)) {
@@ -199,9 +179,7 @@ fn essence(content: &str) -> Option<Value> {
             "Json" => "Blob",
             other => other,
         };
-        let unsigned = column["type_info"]["flags"]
-            .as_str()
-            .is_some_and(|flags| flags.contains("UNSIGNED"));
+        let unsigned = column["type_info"]["flags"].as_str().is_some_and(|flags| flags.contains("UNSIGNED"));
         *column = json!({"name": column["name"], "type": kind, "unsigned": unsigned});
     }
     Some(description)

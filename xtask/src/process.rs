@@ -38,12 +38,7 @@ impl Process {
     pub fn start(name: &str, command: &mut Command) -> Outcome<Self> {
         let child = command.stdin(Stdio::null()).process_group(0).spawn();
         let child = child.map_err(|e| format!("{name} could not be started: {e}"))?;
-        Ok(Process {
-            name: name.to_owned(),
-            child,
-            readers: JoinSet::new(),
-            left_alone: false,
-        })
+        Ok(Process { name: name.to_owned(), child, readers: JoinSet::new(), left_alone: false })
     }
 
     /// Starts `command` and hands over every line that it prints.
@@ -117,10 +112,7 @@ impl Process {
 pub fn bound_to_us(program: &Path) -> Command {
     static POSSIBLE: LazyLock<bool> = LazyLock::new(|| {
         let mut trial = std::process::Command::new("setpriv");
-        trial
-            .args(["--pdeathsig", "KILL", "true"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+        trial.args(["--pdeathsig", "KILL", "true"]).stdout(Stdio::null()).stderr(Stdio::null());
         trial.status().is_ok_and(|status| status.success())
     });
     if !*POSSIBLE {

@@ -39,10 +39,8 @@ pub async fn write(check: bool) -> Outcome {
     let mut page = HEAD.to_owned();
     for process in PROCESSES {
         let rows = rows(process).await?;
-        page += &format!(
-            "\n## {process}\n\n| name | default | meaning |\n|---|---|---|\n{}\n",
-            rows.trim_end()
-        );
+        page +=
+            &format!("\n## {process}\n\n| name | default | meaning |\n|---|---|---|\n{}\n", rows.trim_end());
     }
     let path = root().join("docs/settings.md");
     if !check {
@@ -56,19 +54,11 @@ pub async fn write(check: bool) -> Outcome {
 
 async fn rows(process: &str) -> Outcome<String> {
     let program = programs("debug").join(process);
-    let output = Command::new(&program)
-        .arg("settings")
-        .kill_on_drop(true)
-        .output()
-        .await;
+    let output = Command::new(&program).arg("settings").kill_on_drop(true).output().await;
     let output = output.map_err(|e| format!("{}: {e}", program.display()))?;
     if output.status.success() {
         Ok(String::from_utf8(output.stdout)?)
     } else {
-        Err(format!(
-            "`{process} settings` failed: {}",
-            String::from_utf8_lossy(&output.stderr)
-        )
-        .into())
+        Err(format!("`{process} settings` failed: {}", String::from_utf8_lossy(&output.stderr)).into())
     }
 }

@@ -27,11 +27,7 @@ pub fn is_watched() -> bool {
 
 /// The text in colour on a terminal, as it is elsewhere.
 pub fn paint(colour: Colour, text: &str) -> String {
-    if is_watched() {
-        format!("\x1b[{}m{text}\x1b[0m", colour as u8)
-    } else {
-        text.to_owned()
-    }
+    if is_watched() { format!("\x1b[{}m{text}\x1b[0m", colour as u8) } else { text.to_owned() }
 }
 
 /// Does a step under a title and says how long it took.

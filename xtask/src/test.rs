@@ -20,30 +20,18 @@ pub struct Options {
 pub async fn run(options: Options) -> Outcome {
     let started = Instant::now();
     unless_interrupted(static_checks()).await?;
-    let mut database = unless_interrupted(step(
-        "Start a database for the tests",
-        Database::open_throw_away(),
-    ))
-    .await?;
+    let mut database =
+        unless_interrupted(step("Start a database for the tests", Database::open_throw_away())).await?;
     let outcome = unless_interrupted(checks_on_a_server(&database.admin, options.filter.as_deref())).await;
     database.stop().await.and(outcome)?;
-    println!(
-        "{}",
-        paint(
-            Colour::Green,
-            &format!("Everything passed in {}.", seconds(started.elapsed()))
-        )
-    );
+    println!("{}", paint(Colour::Green, &format!("Everything passed in {}.", seconds(started.elapsed()))));
     Ok(())
 }
 
 async fn static_checks() -> Outcome {
     let steps: [(&str, &[&str]); 3] = [
         ("Formatting", &["fmt", "--check"]),
-        (
-            "Clippy",
-            &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"],
-        ),
+        ("Clippy", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
         ("Build", &["build", "--workspace", "--all-targets"]),
     ];
     for (title, arguments) in steps {
@@ -67,10 +55,7 @@ async fn tests(admin: &Account, filter: Option<&str>) -> Outcome {
     for name in ["HOST", "PORT", "USER", "PASSWORD", "PASSWORD_FILE", "NAME"] {
         command.env_remove(format!("AUTH_DB_{name}"));
     }
-    command
-        .env("SQLX_OFFLINE", "true")
-        .env("DATABASE_URL", base.url())
-        .env("TEST_DATABASE_URL", base.url());
+    command.env("SQLX_OFFLINE", "true").env("DATABASE_URL", base.url()).env("TEST_DATABASE_URL", base.url());
     command.env("PERSONA_BIN_DIR", programs("debug"));
     if is_watched() {
         command.env("CARGO_TERM_COLOR", "always");
@@ -80,16 +65,10 @@ async fn tests(admin: &Account, filter: Option<&str>) -> Outcome {
     let mut process = Process::start_reading("cargo", &mut command, move |line| {
         println!("{line}");
         if line.contains("test result: ") || line.contains("Running ") || line.contains("Doc-tests ") {
-            lines
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(line.trim().to_owned());
+            lines.lock().unwrap_or_else(PoisonError::into_inner).push(line.trim().to_owned());
         }
     })?;
     let status = process.wait().await?;
-    println!(
-        "\n{}",
-        summary.lock().unwrap_or_else(PoisonError::into_inner).join("\n")
-    );
+    println!("\n{}", summary.lock().unwrap_or_else(PoisonError::into_inner).join("\n"));
     check(&command, status)
 }

@@ -26,10 +26,7 @@ pub fn programs(profile: &str) -> PathBuf {
 
 /// Makes a folder that only we can enter.
 pub fn private_folder(path: &Path) -> Outcome {
-    let made = std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path);
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|e| format!("{}: {e}", path.display()).into())
 }
 

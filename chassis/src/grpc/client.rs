@@ -48,10 +48,8 @@ pub fn channel(replicas: &[Uri], token: &InternalToken) -> InternalChannel {
         // A token with a control character cannot be sent; every call is then refused, which says why.
         .unwrap_or_else(|_| HeaderValue::from_static("Bearer"));
     authorization.set_sensitive(true);
-    let connect = |uri: &Uri| Replica {
-        channel: endpoint(uri).connect_lazy(),
-        serving: AtomicBool::new(false),
-    };
+    let connect =
+        |uri: &Uri| Replica { channel: endpoint(uri).connect_lazy(), serving: AtomicBool::new(false) };
     let replicas = Replicas {
         replicas: replicas.iter().map(connect).collect(),
         next: AtomicUsize::new(0),
@@ -90,12 +88,7 @@ async fn probe(replicas: std::sync::Weak<Replicas>, place: usize) {
 impl InternalChannel {
     /// Healthy when every replica serves, degraded when some do.
     pub fn state(&self) -> State {
-        let serving = self
-            .0
-            .replicas
-            .iter()
-            .filter(|r| r.serving.load(Ordering::Relaxed))
-            .count();
+        let serving = self.0.replicas.iter().filter(|r| r.serving.load(Ordering::Relaxed)).count();
         match serving {
             0 => State::Unhealthy,
             n if n == self.0.replicas.len() => State::Healthy,
@@ -105,9 +98,7 @@ impl InternalChannel {
 
     /// Whether one dependency of the service works, as the service itself reports it.
     pub async fn dependency(&self, name: &'static str) -> State {
-        let request = HealthCheckRequest {
-            service: name.to_owned(),
-        };
+        let request = HealthCheckRequest { service: name.to_owned() };
         let answer = HealthClient::new(self.clone()).check(request).await;
         match answer {
             Ok(answer) if answer.get_ref().status() == ServingStatus::Serving => State::Healthy,
@@ -137,9 +128,7 @@ impl Service<Request<Body>> for InternalChannel {
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        request
-            .headers_mut()
-            .insert(AUTHORIZATION, self.0.authorization.clone());
+        request.headers_mut().insert(AUTHORIZATION, self.0.authorization.clone());
         Box::pin(self.clone().send(request))
     }
 }

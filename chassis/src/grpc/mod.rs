@@ -19,10 +19,7 @@ pub struct InternalToken(SecretString);
 
 impl InternalToken {
     pub fn read(env: &mut Env) -> Self {
-        InternalToken(env.secret(
-            "INTERNAL_GRPC_TOKEN",
-            "The token that every internal gRPC call carries",
-        ))
+        InternalToken(env.secret("INTERNAL_GRPC_TOKEN", "The token that every internal gRPC call carries"))
     }
 
     /// For tests and tools that already hold the token.

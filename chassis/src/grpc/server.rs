@@ -37,11 +37,7 @@ pub async fn serve(
     health: Health,
     drain: Drain,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
-    let services = if reflection {
-        with_reflection(services)?
-    } else {
-        services
-    };
+    let services = if reflection { with_reflection(services)? } else { services };
     let (reporter, health_service) = tonic_health::server::health_reporter();
     tokio::spawn(report(reporter, health, drain.clone()));
     let expected: Arc<str> = token.authorization().into();
@@ -70,20 +66,12 @@ pub async fn serve(
 /// own name, so that a caller can tell "identity-svc is away" from "its database is".
 async fn report(reporter: HealthReporter, health: Health, drain: Drain) {
     let serving = |yes| {
-        if yes {
-            ServingStatus::Serving
-        } else {
-            ServingStatus::NotServing
-        }
+        if yes { ServingStatus::Serving } else { ServingStatus::NotServing }
     };
     loop {
-        reporter
-            .set_service_status("", serving(health.is_ready() && !drain.is_ending()))
-            .await;
+        reporter.set_service_status("", serving(health.is_ready() && !drain.is_ending())).await;
         for (name, state) in health.dependencies() {
-            reporter
-                .set_service_status(name, serving(state != State::Unhealthy))
-                .await;
+            reporter.set_service_status(name, serving(state != State::Unhealthy)).await;
         }
         tokio::select! {
             () = tokio::time::sleep(REPORT_INTERVAL) => {}
@@ -105,9 +93,7 @@ fn with_reflection(services: Routes) -> Result<Routes, tonic_reflection::server:
             // So that grpcurl can print the details of a refusal.
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
-    Ok(services
-        .add_service(builder().build_v1()?)
-        .add_service(builder().build_v1alpha()?))
+    Ok(services.add_service(builder().build_v1()?).add_service(builder().build_v1alpha()?))
 }
 
 async fn admit(
@@ -122,11 +108,7 @@ async fn admit(
             Status::unauthenticated("the internal token is missing or wrong").into_http();
         return refusal.into_response();
     }
-    let request_id = request
-        .headers()
-        .get(REQUEST_ID)
-        .and_then(|id| id.to_str().ok())
-        .unwrap_or_default();
+    let request_id = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
     let span = tracing::info_span!("call", rpc = path, request_id);
     next.run(request).instrument(span).await
 }
@@ -136,11 +118,7 @@ fn same(given: Option<&[u8]>, expected: &[u8]) -> bool {
     let Some(given) = given.filter(|given| given.len() == expected.len()) else {
         return false;
     };
-    given
-        .iter()
-        .zip(expected)
-        .fold(0, |differences, (a, b)| differences | (a ^ b))
-        == 0
+    given.iter().zip(expected).fold(0, |differences, (a, b)| differences | (a ^ b)) == 0
 }
 
 /// Turns what a rule came to into the answer of a call. The one place where a service logs a failure of its own.
@@ -168,13 +146,7 @@ mod tests {
     #[test]
     fn only_the_exact_token_is_the_same() {
         assert!(same(Some(b"Bearer abc"), b"Bearer abc"));
-        for wrong in [
-            None,
-            Some(&b""[..]),
-            Some(b"Bearer ab"),
-            Some(b"Bearer abd"),
-            Some(b"Bearer abcd"),
-        ] {
+        for wrong in [None, Some(&b""[..]), Some(b"Bearer ab"), Some(b"Bearer abd"), Some(b"Bearer abcd")] {
             assert!(!same(wrong, b"Bearer abc"));
         }
     }

@@ -28,9 +28,7 @@ pub const IDENTITY: [(&str, &str); 6] = [
 pub fn request(method: &str, path: &str) -> Request {
     Request {
         line: format!("{method} {path} HTTP/1.1"),
-        headers: IDENTITY
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .into(),
+        headers: IDENTITY.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
         body: String::new(),
     }
 }
@@ -58,16 +56,12 @@ impl Request {
     }
 
     pub fn json(self, body: &Value) -> Self {
-        self.with("Content-Type", "application/json")
-            .body(&body.to_string())
+        self.with("Content-Type", "application/json").body(&body.to_string())
     }
 
     fn wire(&self) -> String {
-        let headers: String = self
-            .headers
-            .iter()
-            .map(|(name, value)| format!("{name}: {value}\r\n"))
-            .collect();
+        let headers: String =
+            self.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         let (line, body) = (&self.line, &self.body);
         let length = body.len();
         format!(
@@ -93,9 +87,7 @@ impl Answer {
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.head
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+        self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
     }
 
     pub fn json(&self) -> Value {
@@ -140,14 +132,10 @@ impl Stub {
     }
 
     pub async fn socket(&self) -> WebSocketStream<MaybeTlsStream<TcpStream>> {
-        let mut request = format!("ws://{}/ws", self.address)
-            .into_client_request()
-            .expect("a request");
+        let mut request = format!("ws://{}/ws", self.address).into_client_request().expect("a request");
         for (name, value) in IDENTITY {
             let name: HeaderName = name.parse().expect("a name");
-            request
-                .headers_mut()
-                .insert(name, HeaderValue::from_static(value));
+            request.headers_mut().insert(name, HeaderValue::from_static(value));
         }
         connect_async(request).await.expect("a socket").0
     }
@@ -163,16 +151,11 @@ impl Stub {
                 sleep(Duration::from_millis(5)).await;
             }
         };
-        timeout(Duration::from_secs(10), true_at_last)
-            .await
-            .expect("it comes true in time");
+        timeout(Duration::from_secs(10), true_at_last).await.expect("it comes true in time");
     }
 
     pub fn terminate(&self) {
-        let pid = self
-            .process
-            .id()
-            .and_then(|id| rustix::process::Pid::from_raw(id as i32));
+        let pid = self.process.id().and_then(|id| rustix::process::Pid::from_raw(id as i32));
         let pid = pid.expect("a running program");
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
     }

@@ -13,9 +13,7 @@ use crate::answer::Refusal;
 
 /// Seconds since 1970.
 pub fn now() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs() as i64)
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
 }
 
 /// Verifies tokens against the key and the live claims.
@@ -27,10 +25,7 @@ pub struct Authenticator {
 
 impl Authenticator {
     pub fn new(verifier: Verifier, live: Arc<LiveClaims>) -> Self {
-        Authenticator {
-            verifier: Arc::new(verifier),
-            live,
-        }
+        Authenticator { verifier: Arc::new(verifier), live }
     }
 
     /// The table of live claims.
@@ -94,19 +89,12 @@ impl Caller {
     /// # Errors
     /// AUTH004.
     pub fn must_be_admin(&self) -> Outcome<()> {
-        if self.0.role == Role::Admin {
-            Ok(())
-        } else {
-            Err(Failure::new(ErrorCode::Forbidden))
-        }
+        if self.0.role == Role::Admin { Ok(()) } else { Err(Failure::new(ErrorCode::Forbidden)) }
     }
 
     /// Whether the caller holds a permission, or the one that stands for all.
     pub fn holds(&self, permission: &str) -> bool {
-        self.0
-            .permissions
-            .iter()
-            .any(|held| held == permission || held == ANY_PERMISSION)
+        self.0.permissions.iter().any(|held| held == permission || held == ANY_PERMISSION)
     }
 }
 

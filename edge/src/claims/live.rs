@@ -53,9 +53,7 @@ impl LiveClaims {
             return Err(Failure::new(ErrorCode::TokenInvalid).saying("The session has ended"));
         }
         let accounts = self.accounts.pin();
-        let Some(account) = accounts
-            .get(&claims.user_id)
-            .filter(|account| account.version > claims.ver)
+        let Some(account) = accounts.get(&claims.user_id).filter(|account| account.version > claims.ver)
         else {
             return Ok(claims);
         };
@@ -95,28 +93,17 @@ impl LiveClaims {
 
     /// Notes that identity-svc is alive and has nothing beyond `position`.
     pub fn heard_at(&self, position: Position) {
-        *self.stream_mut() = Some(Stream {
-            position,
-            heard: Instant::now(),
-        });
+        *self.stream_mut() = Some(Stream { position, heard: Instant::now() });
     }
 
     /// Where to resume the stream.
     pub fn position(&self) -> Option<Position> {
-        self.stream
-            .read()
-            .unwrap_or_else(|e| e.into_inner())
-            .as_ref()
-            .map(|stream| stream.position.clone())
+        self.stream.read().unwrap_or_else(|e| e.into_inner()).as_ref().map(|stream| stream.position.clone())
     }
 
     /// How long ago identity-svc was last heard; `None` before the first snapshot.
     pub fn staleness(&self) -> Option<Duration> {
-        self.stream
-            .read()
-            .unwrap_or_else(|e| e.into_inner())
-            .as_ref()
-            .map(|stream| stream.heard.elapsed())
+        self.stream.read().unwrap_or_else(|e| e.into_inner()).as_ref().map(|stream| stream.heard.elapsed())
     }
 
     /// Changes whenever the table does.
@@ -132,9 +119,7 @@ impl LiveClaims {
     }
 
     fn stream_mut(&self) -> std::sync::RwLockWriteGuard<'_, Option<Stream>> {
-        self.stream
-            .write()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.stream.write().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn remember(&self, event: AuthEvent) {
@@ -144,11 +129,7 @@ impl LiveClaims {
                 self.ended.pin().insert(ended.session_id, forget_at);
             }
             Some(Change::AccountChanged(changed)) => {
-                let known = changed
-                    .role
-                    .parse::<Role>()
-                    .ok()
-                    .zip(changed.tier.parse::<Tier>().ok());
+                let known = changed.role.parse::<Role>().ok().zip(changed.tier.parse::<Tier>().ok());
                 if known.is_none() {
                     tracing::error!(
                         "an account has a role or tier that this edge does not know; it is shut out"
@@ -162,19 +143,11 @@ impl LiveClaims {
                 });
                 self.remember_account(
                     changed.user_id,
-                    Account {
-                        version: changed.version,
-                        forget_at,
-                        claims,
-                    },
+                    Account { version: changed.version, forget_at, claims },
                 );
             }
             Some(Change::AccountDisabled(disabled)) => {
-                let account = Account {
-                    version: disabled.version,
-                    forget_at,
-                    claims: None,
-                };
+                let account = Account { version: disabled.version, forget_at, claims: None };
                 self.remember_account(disabled.user_id, account);
             }
             None => tracing::error!("an event of a kind that this edge does not know"),
@@ -187,11 +160,7 @@ impl LiveClaims {
         accounts.update_or_insert(
             user_id,
             |known| {
-                if known.version > account.version {
-                    known.clone()
-                } else {
-                    account.clone()
-                }
+                if known.version > account.version { known.clone() } else { account.clone() }
             },
             account.clone(),
         );
@@ -236,14 +205,8 @@ mod tests {
 
     fn event(sequence: i64, change: Change) -> AuthEvent {
         AuthEvent {
-            position: Some(Position {
-                epoch: "e".to_owned(),
-                sequence,
-            }),
-            forget_at: Some(Timestamp {
-                seconds: 100,
-                nanos: 0,
-            }),
+            position: Some(Position { epoch: "e".to_owned(), sequence }),
+            forget_at: Some(Timestamp { seconds: 100, nanos: 0 }),
             change: Some(change),
         }
     }
@@ -278,18 +241,12 @@ mod tests {
     #[test]
     fn an_ended_session_and_a_disabled_account_are_refused_until_forgotten() {
         let live = LiveClaims::default();
-        let ended = SessionEnded {
-            session_id: "s".to_owned(),
-            user_id: "u".to_owned(),
-        };
+        let ended = SessionEnded { session_id: "s".to_owned(), user_id: "u".to_owned() };
         live.apply(event(1, Change::SessionEnded(ended)));
         assert!(live.overrule(claims(9)).is_err());
         live.forget(100);
         assert!(live.overrule(claims(9)).is_ok());
-        let disabled = AccountDisabled {
-            user_id: "u".to_owned(),
-            version: 5,
-        };
+        let disabled = AccountDisabled { user_id: "u".to_owned(), version: 5 };
         live.apply(event(2, Change::AccountDisabled(disabled)));
         assert!(live.overrule(claims(4)).is_err());
     }

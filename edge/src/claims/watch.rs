@@ -25,19 +25,9 @@ pub async fn watch(channel: InternalChannel, live: Arc<LiveClaims>, health: Heal
     loop {
         let heard_before = live.staleness();
         let ended = follow(channel.clone(), &live, &health).await;
-        let heard = live
-            .staleness()
-            .zip(heard_before)
-            .is_none_or(|(now, before)| now < before);
-        pause = if heard {
-            FIRST_PAUSE
-        } else {
-            (pause * 2).min(LONGEST_PAUSE)
-        };
-        tracing::warn!(
-            reason = ended.message(),
-            "the watch on identity-svc broke off; connecting again"
-        );
+        let heard = live.staleness().zip(heard_before).is_none_or(|(now, before)| now < before);
+        pause = if heard { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
+        tracing::warn!(reason = ended.message(), "the watch on identity-svc broke off; connecting again");
         // Not in step with the other edges.
         let jitter = f64::from(uuid::Uuid::new_v4().as_bytes()[0]) / 255.0;
         tokio::time::sleep(pause.mul_f64(0.5 + jitter / 2.0)).await;
@@ -46,9 +36,7 @@ pub async fn watch(channel: InternalChannel, live: Arc<LiveClaims>, health: Heal
 
 /// Follows one stream until it ends, which is never good.
 async fn follow(channel: InternalChannel, live: &LiveClaims, health: &Health) -> Status {
-    let request = WatchAuthEventsRequest {
-        since: live.position(),
-    };
+    let request = WatchAuthEventsRequest { since: live.position() };
     let mut client = LiveClaimsServiceClient::new(channel).max_decoding_message_size(usize::MAX);
     let mut stream = match client.watch_auth_events(request).await {
         Ok(answer) => answer.into_inner(),

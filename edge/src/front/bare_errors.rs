@@ -21,10 +21,7 @@ pub struct ShapedErrors<S> {
 
 impl<S> ShapedErrors<S> {
     pub fn new(inner: S) -> Self {
-        ShapedErrors {
-            inner,
-            pending: Vec::new(),
-        }
+        ShapedErrors { inner, pending: Vec::new() }
     }
 }
 
@@ -38,20 +35,14 @@ fn shaped(written: &[u8]) -> Option<Vec<u8>> {
     };
     let is_head_alone =
         written.ends_with(b"\r\n\r\n") && written.windows(4).filter(|w| w == b"\r\n\r\n").count() == 1;
-    if !is_head_alone
-        || written
-            .windows(12)
-            .any(|w| w.eq_ignore_ascii_case(b"x-request-id"))
-    {
+    if !is_head_alone || written.windows(12).any(|w| w.eq_ignore_ascii_case(b"x-request-id")) {
         return None;
     }
     let failure = match status {
         StatusCode::BAD_REQUEST => {
             Failure::new(ErrorCode::InvalidRequest).saying("Not a well-formed HTTP request")
         }
-        status => Failure::new(ErrorCode::Unacceptable)
-            .with_http(status)
-            .saying("The headers are too large"),
+        status => Failure::new(ErrorCode::Unacceptable).with_http(status).saying("The headers are too large"),
     };
     let request_id = Uuid::now_v7().to_string();
     let body = answer::body(&failure, &request_id).to_string();
@@ -135,10 +126,7 @@ mod tests {
         let bare =
             b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
         let text = String::from_utf8(shaped(bare).expect("replaced")).expect("UTF-8");
-        assert!(
-            text.starts_with("HTTP/1.1 431 ") && text.contains(r#""code":"REQ003""#),
-            "{text}"
-        );
+        assert!(text.starts_with("HTTP/1.1 431 ") && text.contains(r#""code":"REQ003""#), "{text}");
         for ours in [
             &b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"[..],
             b"HTTP/1.1 400 Bad Request\r\nx-request-id: a\r\ncontent-length: 0\r\n\r\n",

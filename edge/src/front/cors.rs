@@ -17,12 +17,7 @@ pub struct Origins(Arc<[String]>);
 impl Origins {
     pub fn new(origins: Vec<String>) -> Self {
         // A trailing slash is not part of an origin (RFC 6454 section 6.1), but people write it.
-        Origins(
-            origins
-                .iter()
-                .map(|origin| origin.trim_end_matches('/').to_owned())
-                .collect(),
-        )
+        Origins(origins.iter().map(|origin| origin.trim_end_matches('/').to_owned()).collect())
     }
 
     /// Whether a browser page of this origin may call.
@@ -42,10 +37,7 @@ impl Origins {
         if self.admits(request.headers().get(ORIGIN)?) {
             let headers = response.headers_mut();
             let fixed = HeaderValue::from_static;
-            headers.insert(
-                ACCESS_CONTROL_ALLOW_METHODS,
-                fixed("GET, POST, PUT, PATCH, DELETE"),
-            );
+            headers.insert(ACCESS_CONTROL_ALLOW_METHODS, fixed("GET, POST, PUT, PATCH, DELETE"));
             headers.insert(
                 ACCESS_CONTROL_ALLOW_HEADERS,
                 fixed("Authorization, Content-Type, Idempotency-Key, X-Request-ID, Traceparent"),

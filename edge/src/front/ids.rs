@@ -16,11 +16,7 @@ pub struct RequestIds {
 impl RequestIds {
     /// Takes over what the client sent where it is well-formed, and makes the rest.
     pub fn of(headers: &HeaderMap) -> Self {
-        let text = |name| {
-            headers
-                .get(name)
-                .and_then(|value: &HeaderValue| value.to_str().ok())
-        };
+        let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         let request_id = text("x-request-id").filter(|id| is_id(id));
         let trace = text("traceparent").and_then(trace_of);
         RequestIds {
@@ -53,10 +49,7 @@ fn is_id(id: &str) -> bool {
 
 /// The trace id and the flags of a `traceparent` (W3C Trace Context section 3.2).
 fn trace_of(value: &str) -> Option<(&str, &str)> {
-    let lower_hex = |part: &str| {
-        part.bytes()
-            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-    };
+    let lower_hex = |part: &str| part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
     let mut parts = value.split('-');
     let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     let lengths = (version.len(), trace.len(), parent.len(), flags.len()) == (2, 32, 16, 2);
@@ -102,11 +95,7 @@ mod tests {
             "{child}"
         );
         assert_ne!(child, parent);
-        for bad in [
-            "",
-            "00-0-0-0",
-            "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-        ] {
+        for bad in ["", "00-0-0-0", "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"] {
             assert!(trace_of(bad).is_none(), "{bad:?}");
         }
         assert!(trace_of(&child_of(None)).is_some());

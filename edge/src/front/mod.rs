@@ -35,6 +35,7 @@ pub struct RequestContext(Arc<Known>);
 struct Known {
     ids: RequestIds,
     client: IpAddr,
+    scheme: &'static str,
 }
 
 impl RequestContext {
@@ -51,6 +52,11 @@ impl RequestContext {
     /// The W3C `traceparent` for calls that this request causes.
     pub fn traceparent(&self) -> HeaderValue {
         self.0.ids.traceparent()
+    }
+
+    /// How the client reached the outermost trusted proxy, or us: `https` or `http`.
+    pub fn scheme(&self) -> &'static str {
+        self.0.scheme
     }
 
     /// The address of the client, behind the trusted proxies.
@@ -87,6 +93,9 @@ pub async fn pass(State(front): State<Arc<Front>>, mut request: Request, next: N
     let headers = response.headers_mut();
     headers.insert("x-request-id", context.id_header());
     headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    if context.scheme() == "https" {
+        headers.insert("strict-transport-security", HeaderValue::from_static("max-age=31536000"));
+    }
     seen.report(&response, code, &context, started);
     response
 }
@@ -98,35 +107,25 @@ async fn handle(request: Request, next: Next) -> Response {
         Err(panic) => {
             let said = panic.downcast_ref::<&str>().copied().map(str::to_owned);
             let said = said.or_else(|| panic.downcast_ref::<String>().cloned());
-            Refusal::from(Failure::internal(format!(
-                "a panic: {}",
-                said.unwrap_or_default()
-            )))
-            .into_response()
+            Refusal::from(Failure::internal(format!("a panic: {}", said.unwrap_or_default()))).into_response()
         }
     }
 }
 
 fn know(front: &Front, request: &Request) -> RequestContext {
-    let peer = request
-        .extensions()
-        .get::<Peer>()
-        .map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
+    let peer = request.extensions().get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
     let client = forwarded_for(request, front.trusted_hops).unwrap_or(peer);
-    RequestContext(Arc::new(Known {
-        ids: RequestIds::of(request.headers()),
-        client,
-    }))
+    // The edge itself speaks plain HTTP; only a trusted proxy can know better.
+    let says_https = request.headers().get("x-forwarded-proto").is_some_and(|scheme| scheme == "https");
+    let scheme = if front.trusted_hops > 0 && says_https { "https" } else { "http" };
+    RequestContext(Arc::new(Known { ids: RequestIds::of(request.headers()), client, scheme }))
 }
 
 /// The address that the outermost trusted proxy saw: each proxy appends the address that it was called from, so
 /// that only the last `hops` entries can be believed.
 fn forwarded_for(request: &Request, hops: usize) -> Option<IpAddr> {
-    let values = request
-        .headers()
-        .get_all("x-forwarded-for")
-        .into_iter()
-        .filter_map(|value| value.to_str().ok());
+    let values =
+        request.headers().get_all("x-forwarded-for").into_iter().filter_map(|value| value.to_str().ok());
     let all: Vec<&str> = values.flat_map(|value| value.split(',')).map(str::trim).collect();
     let place = all.len().checked_sub(hops.max(1)).filter(|_| hops > 0)?;
     all[place].parse().ok()
@@ -140,10 +139,7 @@ struct Seen {
 
 impl Seen {
     fn of(request: &Request) -> Self {
-        Seen {
-            method: request.method().clone(),
-            path: request.uri().path().to_owned(),
-        }
+        Seen { method: request.method().clone(), path: request.uri().path().to_owned() }
     }
 
     fn report(
@@ -158,10 +154,7 @@ impl Seen {
         let route = extensions.get::<RouteLabel>().map_or("none", |label| label.0);
         let status = response.status().as_u16();
         let status_label = STATUS_LABELS[usize::from(status / 100).min(5)];
-        METRICS
-            .requests
-            .with_label_values(&[route, self.method_label(), status_label])
-            .inc();
+        METRICS.requests.with_label_values(&[route, self.method_label(), status_label]).inc();
         METRICS.seconds.with_label_values(&[route]).observe(seconds);
         tracing::info!(
             target: "access",
@@ -200,9 +193,7 @@ pub async fn label_route(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     if let Some(matched) = matched {
         // Route templates are few and known at compile time; each is kept once.
-        response
-            .extensions_mut()
-            .insert(RouteLabel::intern(matched.as_str()));
+        response.extensions_mut().insert(RouteLabel::intern(matched.as_str()));
     }
     response
 }

@@ -61,10 +61,7 @@ pub async fn serve(listener: TcpListener, router: Router, settings: &FrontSettin
         () = drain.stop_accepting() => {}
     }
     drop(listener);
-    if tokio::time::timeout(drain.limit(), graceful.shutdown())
-        .await
-        .is_err()
-    {
+    if tokio::time::timeout(drain.limit(), graceful.shutdown()).await.is_err() {
         tracing::warn!("requests were still running at the end of the drain");
     }
 }

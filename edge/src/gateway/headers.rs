@@ -108,7 +108,7 @@ pub fn to_upstream(
     headers.insert("x-request-id", context.id_header());
     headers.insert("traceparent", context.traceparent());
     headers.insert("x-forwarded-for", plain(&context.client().to_string())?);
-    headers.insert("x-forwarded-proto", HeaderValue::from_static("http"));
+    headers.insert("x-forwarded-proto", HeaderValue::from_static(context.scheme()));
     if let Some(host) = host {
         headers.insert("x-forwarded-host", host);
     }
@@ -137,11 +137,8 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
 /// Servers fold `_` and `.` to `-` when they make variables of header names (CVE-2025-64484), so names are compared
 /// folded. Whatever claims to be forwarded is dropped too; the edge says it anew.
 fn remove_forgeable(headers: &mut HeaderMap) {
-    let suspect: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| is_forgeable(name.as_str()))
-        .cloned()
-        .collect();
+    let suspect: Vec<HeaderName> =
+        headers.keys().filter(|name| is_forgeable(name.as_str())).cloned().collect();
     for name in suspect {
         headers.remove(name);
     }
@@ -190,10 +187,7 @@ mod tests {
         headers.insert("x-secret", HeaderValue::from_static("1"));
         headers.insert("accept", HeaderValue::from_static("*/*"));
         remove_hop_by_hop(&mut headers);
-        assert_eq!(
-            headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(),
-            ["accept"]
-        );
+        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["accept"]);
     }
 
     #[test]

@@ -81,10 +81,7 @@ fn authorise(route: &Route, caller: &Caller) -> Outcome<()> {
 /// Serves what no route of the edge itself has taken: the gateway's routes, and REQ002 for the rest.
 pub async fn serve(State(gateway): State<Arc<Gateway>>, mut request: Request) -> Response {
     let context = request.extensions_mut().remove::<RequestContext>();
-    let (Some(context), found) = (
-        context,
-        gateway.table.find(request.method(), request.uri().path()),
-    ) else {
+    let (Some(context), found) = (context, gateway.table.find(request.method(), request.uri().path())) else {
         return Refusal::from(Failure::internal("a request without its context")).into_response();
     };
     let route = match found {

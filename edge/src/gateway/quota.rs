@@ -57,10 +57,8 @@ pub async fn admit(
     services: &Services,
     context: &RequestContext,
 ) -> Outcome<()> {
-    let request = CheckQuotaRequest {
-        user_id: caller.user_id().to_owned(),
-        resource: resource.name().to_owned(),
-    };
+    let request =
+        CheckQuotaRequest { user_id: caller.user_id().to_owned(), resource: resource.name().to_owned() };
     let answer = services.usage().check_quota(context.call(request)).await;
     let quota = from_subscription(answer)?;
     if quota.has_quota {

@@ -54,14 +54,8 @@ impl RouteLabel {
 const ROUTES: [(&str, Option<Resource>); 4] = [
     ("GET+POST /api/v1/templates admin", None),
     ("GET+PUT+DELETE /api/v1/templates/{id} admin", None),
-    (
-        "GET+POST /api/v1/personas/instances user",
-        Some(Resource::Personas),
-    ),
-    (
-        "GET+PUT+PATCH+DELETE /api/v1/personas/instances/{id} user",
-        Some(Resource::Personas),
-    ),
+    ("GET+POST /api/v1/personas/instances user", Some(Resource::Personas)),
+    ("GET+PUT+PATCH+DELETE /api/v1/personas/instances/{id} user", Some(Resource::Personas)),
 ];
 
 /// Why a route cannot be read.
@@ -86,48 +80,27 @@ impl FromStr for Route {
             "admin" => Who::Admin,
             _ => return Err(wrong()),
         };
-        let rest = path
-            .strip_prefix("/api/v1/")
-            .filter(|rest| !rest.is_empty())
-            .ok_or_else(wrong)?;
-        let mut segments = vec![
-            Segment::Exactly("api".to_owned()),
-            Segment::Exactly("v1".to_owned()),
-        ];
+        let rest = path.strip_prefix("/api/v1/").filter(|rest| !rest.is_empty()).ok_or_else(wrong)?;
+        let mut segments = vec![Segment::Exactly("api".to_owned()), Segment::Exactly("v1".to_owned())];
         for part in rest.split('/') {
             segments.push(segment(part).ok_or_else(wrong)?);
         }
-        let ends_well = segments
-            .iter()
-            .rev()
-            .skip(1)
-            .all(|segment| *segment != Segment::Rest);
+        let ends_well = segments.iter().rev().skip(1).all(|segment| *segment != Segment::Rest);
         if !ends_well {
             return Err(wrong());
         }
         let methods = methods.ok_or_else(wrong)?;
-        Ok(Route {
-            methods,
-            segments,
-            who,
-            counts: None,
-            label: RouteLabel::intern(path),
-        })
+        Ok(Route { methods, segments, who, counts: None, label: RouteLabel::intern(path) })
     }
 }
 
 fn method(name: &str) -> Option<Method> {
-    ["GET", "POST", "PUT", "PATCH", "DELETE"]
-        .contains(&name)
-        .then(|| name.parse().ok())?
+    ["GET", "POST", "PUT", "PATCH", "DELETE"].contains(&name).then(|| name.parse().ok())?
 }
 
 fn segment(part: &str) -> Option<Segment> {
     let plain = |name: &str| {
-        !name.is_empty()
-            && name
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"-_.~".contains(&b))
+        !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.~".contains(&b))
     };
     match part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) {
         Some(name) => match name.strip_prefix('*') {
@@ -190,10 +163,7 @@ impl RouteTable {
     pub fn new(further: Vec<Route>) -> Self {
         let contract = ROUTES.iter().map(|(text, counts)| {
             let route: Route = text.parse().unwrap_or_else(|e| unreachable!("{e}"));
-            Route {
-                counts: *counts,
-                ..route
-            }
+            Route { counts: *counts, ..route }
         });
         RouteTable(contract.chain(further).collect())
     }
@@ -203,15 +173,8 @@ impl RouteTable {
         if let Some(route) = on_path().find(|route| route.methods.contains(method)) {
             return Match::Route(route);
         }
-        let methods: Vec<&str> = on_path()
-            .flat_map(|route| &route.methods)
-            .map(Method::as_str)
-            .collect();
-        if methods.is_empty() {
-            Match::None
-        } else {
-            Match::OtherMethods(methods.join(", "))
-        }
+        let methods: Vec<&str> = on_path().flat_map(|route| &route.methods).map(Method::as_str).collect();
+        if methods.is_empty() { Match::None } else { Match::OtherMethods(methods.join(", ")) }
     }
 }
 
@@ -231,15 +194,9 @@ mod tests {
     #[test]
     fn the_contracts_routes_and_the_operators_are_found_exactly() {
         assert_eq!(found(Method::GET, "/api/v1/templates"), Some("/api/v1/templates"));
-        assert_eq!(
-            found(Method::PUT, "/api/v1/templates/7"),
-            Some("/api/v1/templates/{id}")
-        );
+        assert_eq!(found(Method::PUT, "/api/v1/templates/7"), Some("/api/v1/templates/{id}"));
         assert_eq!(found(Method::PATCH, "/api/v1/templates/7"), Some("405"));
-        assert_eq!(
-            found(Method::POST, "/api/v1/echo/a/b"),
-            Some("/api/v1/echo/{*rest}")
-        );
+        assert_eq!(found(Method::POST, "/api/v1/echo/a/b"), Some("/api/v1/echo/{*rest}"));
         for other in [
             "/api/v1/templates/",
             "/api/v1/Templates",

@@ -228,10 +228,7 @@ impl Breaker {
         let next = now + OPEN_FOR.as_millis() as u64;
         // Whoever moves the end of the pause is the one that tries.
         now >= until
-            && self
-                .open_until
-                .compare_exchange(until, next, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
+            && self.open_until.compare_exchange(until, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     fn succeeded(&self) {
@@ -241,8 +238,7 @@ impl Breaker {
     fn failed(&self) {
         let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
         if failures == FAILURES_TO_OPEN {
-            self.open_until
-                .store(millis() + OPEN_FOR.as_millis() as u64, Ordering::Relaxed);
+            self.open_until.store(millis() + OPEN_FOR.as_millis() as u64, Ordering::Relaxed);
             tracing::warn!("the circuit to core-manager is open");
         }
     }

@@ -51,57 +51,25 @@ struct UserInfoBody {
 
 impl From<UserInfo> for UserInfoBody {
     fn from(user: UserInfo) -> Self {
-        let UserInfo {
-            id,
-            email,
-            client_id,
-            role,
-            tier,
-            email_verified,
-            permissions,
-        } = user;
-        UserInfoBody {
-            id,
-            email,
-            client_id,
-            role,
-            tier,
-            email_verified,
-            permissions,
-        }
+        let UserInfo { id, email, client_id, role, tier, email_verified, permissions } = user;
+        UserInfoBody { id, email, client_id, role, tier, email_verified, permissions }
     }
 }
 
 fn token_response(tokens: Option<TokenPair>) -> Answer<axum::Json<TokenResponse>> {
-    let TokenPair {
-        access_token,
-        refresh_token,
-        expires_in,
-        user,
-    } = present(tokens)?;
+    let TokenPair { access_token, refresh_token, expires_in, user } = present(tokens)?;
     let user = present(user)?.into();
-    Ok(axum::Json(TokenResponse {
-        access_token,
-        refresh_token,
-        token_type: "Bearer",
-        expires_in,
-        user,
-    }))
+    Ok(axum::Json(TokenResponse { access_token, refresh_token, token_type: "Bearer", expires_in, user }))
 }
 
 /// The longest `User-Agent` that is kept, in bytes.
 const MAX_USER_AGENT: usize = 255;
 
 fn device(context: &RequestContext, headers: &HeaderMap) -> Option<Device> {
-    let user_agent = headers
-        .get(USER_AGENT)
-        .map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let user_agent = headers.get(USER_AGENT).map(|value| String::from_utf8_lossy(value.as_bytes()));
     let mut user_agent = user_agent.unwrap_or_default().into_owned();
     user_agent.truncate(user_agent.floor_char_boundary(MAX_USER_AGENT));
-    Some(Device {
-        ip_address: context.client().to_string(),
-        user_agent,
-    })
+    Some(Device { ip_address: context.client().to_string(), user_agent })
 }
 
 #[derive(Deserialize)]
@@ -120,24 +88,9 @@ async fn register(
     headers: HeaderMap,
     Json(body): Json<Register>,
 ) -> Answer<(StatusCode, axum::Json<TokenResponse>)> {
-    let Register {
-        email,
-        password,
-        client_id,
-        first_name,
-        last_name,
-        company,
-    } = body;
+    let Register { email, password, client_id, first_name, last_name, company } = body;
     let device = device(&context, &headers);
-    let request = RegisterRequest {
-        email,
-        password,
-        client_id,
-        first_name,
-        last_name,
-        company,
-        device,
-    };
+    let request = RegisterRequest { email, password, client_id, first_name, last_name, company, device };
     let answer = from_identity(services.auth().register(context.call(request)).await)?;
     if let Some(user) = answer.tokens.as_ref().and_then(|tokens| tokens.user.as_ref()) {
         subscribe(services, context, user.id.clone());
@@ -168,11 +121,7 @@ async fn login(
     headers: HeaderMap,
     Json(Login { email, password }): Json<Login>,
 ) -> Answer<axum::Json<TokenResponse>> {
-    let request = LoginRequest {
-        email,
-        password,
-        device: device(&context, &headers),
-    };
+    let request = LoginRequest { email, password, device: device(&context, &headers) };
     token_response(from_identity(services.auth().login(context.call(request)).await)?.tokens)
 }
 
@@ -187,10 +136,7 @@ async fn refresh(
     headers: HeaderMap,
     Json(Refresh { refresh_token }): Json<Refresh>,
 ) -> Answer<axum::Json<TokenResponse>> {
-    let request = RefreshRequest {
-        refresh_token,
-        device: device(&context, &headers),
-    };
+    let request = RefreshRequest { refresh_token, device: device(&context, &headers) };
     token_response(from_identity(services.auth().refresh(context.call(request)).await)?.tokens)
 }
 
@@ -200,13 +146,9 @@ async fn validate(
     Extension(context): Extension<RequestContext>,
     headers: HeaderMap,
 ) -> Answer<axum::Json<Value>> {
-    let request = ValidateTokenRequest {
-        access_token: bearer(&headers)?.to_owned(),
-    };
+    let request = ValidateTokenRequest { access_token: bearer(&headers)?.to_owned() };
     let answer = from_identity(services.auth().validate_token(context.call(request)).await)?;
-    Ok(axum::Json(
-        json!({ "valid": true, "user": UserInfoBody::from(present(answer.user)?) }),
-    ))
+    Ok(axum::Json(json!({ "valid": true, "user": UserInfoBody::from(present(answer.user)?) })))
 }
 
 async fn logout(
@@ -215,11 +157,6 @@ async fn logout(
     Extension(context): Extension<RequestContext>,
 ) -> Answer<axum::Json<Value>> {
     let (user_id, session_id) = (caller.user_id().to_owned(), caller.session_id().to_owned());
-    from_identity(
-        services
-            .auth()
-            .logout(context.call(LogoutRequest { user_id, session_id }))
-            .await,
-    )?;
+    from_identity(services.auth().logout(context.call(LogoutRequest { user_id, session_id })).await)?;
     Ok(axum::Json(json!({ "message": "Signed out" })))
 }

@@ -74,10 +74,7 @@ async fn other_method() -> Refusal {
 /// Answers of our own routes carry tokens or personal data; no cache may keep them.
 async fn private(request: Request, next: middleware::Next) -> Response {
     let mut response = next.run(request).await;
-    response
-        .headers_mut()
-        .entry(CACHE_CONTROL)
-        .or_insert(HeaderValue::from_static("no-store"));
+    response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
 }
 

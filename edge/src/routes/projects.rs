@@ -21,9 +21,7 @@ use crate::json::{Json, Parameters, PathId};
 use crate::services::{Services, from_identity, from_subscription, present};
 
 pub fn routes() -> Router<Edge> {
-    Router::new()
-        .route("/", get(list).post(create))
-        .route("/{id}", get(one).put(update).delete(remove))
+    Router::new().route("/", get(list).post(create)).route("/{id}", get(one).put(update).delete(remove))
 }
 
 #[derive(Serialize)]
@@ -40,27 +38,10 @@ struct ProjectBody {
 
 impl From<Project> for ProjectBody {
     fn from(project: Project) -> Self {
-        let Project {
-            id,
-            client_id,
-            name,
-            description,
-            owner_id,
-            is_active,
-            created_at,
-            updated_at,
-        } = project;
+        let Project { id, client_id, name, description, owner_id, is_active, created_at, updated_at } =
+            project;
         let (created_at, updated_at) = (time(created_at), time(updated_at));
-        ProjectBody {
-            id,
-            client_id,
-            name,
-            description,
-            owner_id,
-            is_active,
-            created_at,
-            updated_at,
-        }
+        ProjectBody { id, client_id, name, description, owner_id, is_active, created_at, updated_at }
     }
 }
 
@@ -90,18 +71,10 @@ async fn list(
     Extension(context): Extension<RequestContext>,
     Parameters(Page { limit, cursor }): Parameters<Page>,
 ) -> Answer<axum::Json<Projects>> {
-    let request = ListProjectsRequest {
-        actor_id: caller.user_id().to_owned(),
-        limit,
-        cursor,
-    };
+    let request = ListProjectsRequest { actor_id: caller.user_id().to_owned(), limit, cursor };
     let answer = from_identity(services.projects().list_projects(context.call(request)).await)?;
     let projects = answer.projects.into_iter().map(ProjectBody::from).collect();
-    Ok(axum::Json(Projects {
-        projects,
-        count: answer.count,
-        next_cursor: answer.next_cursor,
-    }))
+    Ok(axum::Json(Projects { projects, count: answer.count, next_cursor: answer.next_cursor }))
 }
 
 #[derive(Deserialize)]
@@ -118,17 +91,10 @@ async fn create(
     Json(Create { name, description }): Json<Create>,
 ) -> Answer<(StatusCode, axum::Json<ProjectBody>)> {
     let actor_id = caller.user_id().to_owned();
-    let quota = CheckQuotaRequest {
-        user_id: actor_id.clone(),
-        resource: Resource::Projects.name().to_owned(),
-    };
+    let quota =
+        CheckQuotaRequest { user_id: actor_id.clone(), resource: Resource::Projects.name().to_owned() };
     let limit = from_subscription(services.usage().check_quota(context.call(quota)).await)?.limit;
-    let request = CreateProjectRequest {
-        actor_id,
-        name,
-        description,
-        limit,
-    };
+    let request = CreateProjectRequest { actor_id, name, description, limit };
     let answer = from_identity(services.projects().create_project(context.call(request)).await)?;
     Ok((StatusCode::CREATED, project_body(answer.project)?))
 }
@@ -139,13 +105,8 @@ async fn one(
     Extension(context): Extension<RequestContext>,
     PathId(project_id): PathId,
 ) -> Answer<axum::Json<ProjectBody>> {
-    let request = GetProjectRequest {
-        actor_id: caller.user_id().to_owned(),
-        project_id,
-    };
-    Ok(project_body(
-        from_identity(services.projects().get_project(context.call(request)).await)?.project,
-    )?)
+    let request = GetProjectRequest { actor_id: caller.user_id().to_owned(), project_id };
+    Ok(project_body(from_identity(services.projects().get_project(context.call(request)).await)?.project)?)
 }
 
 #[derive(Deserialize)]
@@ -161,15 +122,9 @@ async fn update(
     PathId(project_id): PathId,
     Json(Update { name, description }): Json<Update>,
 ) -> Answer<axum::Json<ProjectBody>> {
-    let request = UpdateProjectRequest {
-        actor_id: caller.user_id().to_owned(),
-        project_id,
-        name,
-        description,
-    };
-    Ok(project_body(
-        from_identity(services.projects().update_project(context.call(request)).await)?.project,
-    )?)
+    let request =
+        UpdateProjectRequest { actor_id: caller.user_id().to_owned(), project_id, name, description };
+    Ok(project_body(from_identity(services.projects().update_project(context.call(request)).await)?.project)?)
 }
 
 async fn remove(
@@ -178,10 +133,7 @@ async fn remove(
     Extension(context): Extension<RequestContext>,
     PathId(project_id): PathId,
 ) -> Answer<StatusCode> {
-    let request = DeleteProjectRequest {
-        actor_id: caller.user_id().to_owned(),
-        project_id,
-    };
+    let request = DeleteProjectRequest { actor_id: caller.user_id().to_owned(), project_id };
     from_identity(services.projects().delete_project(context.call(request)).await)?;
     Ok(StatusCode::NO_CONTENT)
 }

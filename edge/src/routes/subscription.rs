@@ -73,15 +73,8 @@ async fn current(
     State(services): State<Services>,
     Extension(context): Extension<RequestContext>,
 ) -> Answer<axum::Json<SubscriptionBody>> {
-    let request = GetSubscriptionRequest {
-        user_id: caller.user_id().to_owned(),
-    };
-    let answer = from_subscription(
-        services
-            .subscriptions()
-            .get_subscription(context.call(request))
-            .await,
-    )?;
+    let request = GetSubscriptionRequest { user_id: caller.user_id().to_owned() };
+    let answer = from_subscription(services.subscriptions().get_subscription(context.call(request)).await)?;
     Ok(subscription_body(answer.subscription)?)
 }
 
@@ -90,9 +83,7 @@ async fn usage(
     State(services): State<Services>,
     Extension(context): Extension<RequestContext>,
 ) -> Answer<axum::Json<Value>> {
-    let request = GetUsageRequest {
-        user_id: caller.user_id().to_owned(),
-    };
+    let request = GetUsageRequest { user_id: caller.user_id().to_owned() };
     let usage = from_subscription(services.usage().get_usage(context.call(request)).await)?;
     Ok(axum::Json(json!({
         "user_id": usage.user_id,
@@ -114,10 +105,7 @@ async fn check_quota(
     Extension(context): Extension<RequestContext>,
     Parameters(Quota { resource }): Parameters<Quota>,
 ) -> Answer<axum::Json<Value>> {
-    let request = CheckQuotaRequest {
-        user_id: caller.user_id().to_owned(),
-        resource,
-    };
+    let request = CheckQuotaRequest { user_id: caller.user_id().to_owned(), resource };
     let quota = from_subscription(services.usage().check_quota(context.call(request)).await)?;
     Ok(axum::Json(json!({
         "has_quota": quota.has_quota,
@@ -148,12 +136,8 @@ async fn tiers(
     State(services): State<Services>,
     Extension(context): Extension<RequestContext>,
 ) -> Answer<axum::Json<Value>> {
-    let answer = from_subscription(
-        services
-            .subscriptions()
-            .list_tiers(context.call(ListTiersRequest {}))
-            .await,
-    )?;
+    let answer =
+        from_subscription(services.subscriptions().list_tiers(context.call(ListTiersRequest {})).await)?;
     let tiers: Vec<Value> = answer.tiers.into_iter().map(tier_body).collect();
     Ok(axum::Json(json!({ "tiers": tiers })))
 }
@@ -163,14 +147,8 @@ async fn cancel(
     State(services): State<Services>,
     Extension(context): Extension<RequestContext>,
 ) -> Answer<axum::Json<SubscriptionBody>> {
-    let request = CancelSubscriptionRequest {
-        user_id: caller.user_id().to_owned(),
-    };
-    let answer = from_subscription(
-        services
-            .subscriptions()
-            .cancel_subscription(context.call(request))
-            .await,
-    )?;
+    let request = CancelSubscriptionRequest { user_id: caller.user_id().to_owned() };
+    let answer =
+        from_subscription(services.subscriptions().cancel_subscription(context.call(request)).await)?;
     Ok(subscription_body(answer.subscription)?)
 }

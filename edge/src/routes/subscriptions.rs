@@ -18,9 +18,7 @@ use crate::json::{Json, Parameters, PathId};
 use crate::services::{Services, from_subscription};
 
 pub fn routes() -> Router<Edge> {
-    Router::new()
-        .route("/", get(list).post(create))
-        .route("/{user_id}", put(update))
+    Router::new().route("/", get(list).post(create)).route("/{user_id}", put(update))
 }
 
 fn actor(caller: Caller) -> Option<Actor> {
@@ -62,32 +60,12 @@ async fn list(
     Admin(caller): Admin,
     State(services): State<Services>,
     Extension(context): Extension<RequestContext>,
-    Parameters(Filter {
-        page,
-        page_size,
-        tier,
-        status,
-    }): Parameters<Filter>,
+    Parameters(Filter { page, page_size, tier, status }): Parameters<Filter>,
 ) -> Answer<axum::Json<Subscriptions>> {
-    let request = ListSubscriptionsRequest {
-        actor: actor(caller),
-        page,
-        page_size,
-        tier,
-        status,
-    };
-    let answer = from_subscription(
-        services
-            .subscriptions()
-            .list_subscriptions(context.call(request))
-            .await,
-    )?;
+    let request = ListSubscriptionsRequest { actor: actor(caller), page, page_size, tier, status };
+    let answer = from_subscription(services.subscriptions().list_subscriptions(context.call(request)).await)?;
     Ok(axum::Json(Subscriptions {
-        subscriptions: answer
-            .subscriptions
-            .into_iter()
-            .map(SubscriptionBody::from)
-            .collect(),
+        subscriptions: answer.subscriptions.into_iter().map(SubscriptionBody::from).collect(),
         total_count: answer.total_count,
         page: answer.page,
         page_size: answer.page_size,
@@ -107,26 +85,12 @@ async fn create(
     Admin(caller): Admin,
     State(services): State<Services>,
     Extension(context): Extension<RequestContext>,
-    Json(Create {
-        user_id,
-        tier,
-        payment_method_id,
-        trial_days,
-    }): Json<Create>,
+    Json(Create { user_id, tier, payment_method_id, trial_days }): Json<Create>,
 ) -> Answer<(StatusCode, axum::Json<SubscriptionBody>)> {
-    let request = CreateSubscriptionRequest {
-        actor: actor(caller),
-        user_id,
-        tier,
-        payment_method_id,
-        trial_days,
-    };
-    let answer = from_subscription(
-        services
-            .subscriptions()
-            .create_subscription(context.call(request))
-            .await,
-    )?;
+    let request =
+        CreateSubscriptionRequest { actor: actor(caller), user_id, tier, payment_method_id, trial_days };
+    let answer =
+        from_subscription(services.subscriptions().create_subscription(context.call(request)).await)?;
     Ok((StatusCode::CREATED, subscription_body(answer.subscription)?))
 }
 
@@ -142,24 +106,11 @@ async fn update(
     State(services): State<Services>,
     Extension(context): Extension<RequestContext>,
     PathId(user_id): PathId,
-    Json(Update {
-        tier,
-        payment_method_id,
-        status,
-    }): Json<Update>,
+    Json(Update { tier, payment_method_id, status }): Json<Update>,
 ) -> Answer<axum::Json<SubscriptionBody>> {
-    let request = UpdateSubscriptionRequest {
-        actor: actor(caller),
-        user_id,
-        tier,
-        payment_method_id,
-        status,
-    };
-    let answer = from_subscription(
-        services
-            .subscriptions()
-            .update_subscription(context.call(request))
-            .await,
-    )?;
+    let request =
+        UpdateSubscriptionRequest { actor: actor(caller), user_id, tier, payment_method_id, status };
+    let answer =
+        from_subscription(services.subscriptions().update_subscription(context.call(request)).await)?;
     Ok(subscription_body(answer.subscription)?)
 }

@@ -55,14 +55,8 @@ struct ProfileBody {
 
 fn user_body(user: Option<User>) -> Outcome<axum::Json<UserBody>> {
     let user = present(user)?;
-    let Profile {
-        first_name,
-        last_name,
-        company,
-        phone,
-        avatar_url,
-        preferences_json,
-    } = present(user.profile)?;
+    let Profile { first_name, last_name, company, phone, avatar_url, preferences_json } =
+        present(user.profile)?;
     let preferences = RawValue::from_string(preferences_json).map_err(Failure::internal)?;
     let user_id = user.id.clone();
     Ok(axum::Json(UserBody {
@@ -76,15 +70,7 @@ fn user_body(user: Option<User>) -> Outcome<axum::Json<UserBody>> {
         created_at: time(user.created_at),
         updated_at: time(user.updated_at),
         last_login_at: time(user.last_login_at),
-        profile: ProfileBody {
-            user_id,
-            first_name,
-            last_name,
-            company,
-            phone,
-            avatar_url,
-            preferences,
-        },
+        profile: ProfileBody { user_id, first_name, last_name, company, phone, avatar_url, preferences },
         permissions: user.permissions,
     }))
 }
@@ -94,12 +80,8 @@ async fn profile(
     State(services): State<Services>,
     Extension(context): Extension<RequestContext>,
 ) -> Answer<axum::Json<UserBody>> {
-    let request = GetUserRequest {
-        user_id: caller.user_id().to_owned(),
-    };
-    Ok(user_body(
-        from_identity(services.users().get_user(context.call(request)).await)?.user,
-    )?)
+    let request = GetUserRequest { user_id: caller.user_id().to_owned() };
+    Ok(user_body(from_identity(services.users().get_user(context.call(request)).await)?.user)?)
 }
 
 #[derive(Deserialize)]
@@ -118,28 +100,12 @@ async fn update_profile(
     Extension(context): Extension<RequestContext>,
     Json(body): Json<UpdateProfile>,
 ) -> Answer<axum::Json<UserBody>> {
-    let UpdateProfile {
-        first_name,
-        last_name,
-        company,
-        phone,
-        avatar_url,
-        preferences,
-    } = body;
+    let UpdateProfile { first_name, last_name, company, phone, avatar_url, preferences } = body;
     let preferences_json = preferences.map(|map| Value::Object(map).to_string());
     let user_id = caller.user_id().to_owned();
-    let request = UpdateProfileRequest {
-        user_id,
-        first_name,
-        last_name,
-        company,
-        phone,
-        avatar_url,
-        preferences_json,
-    };
-    Ok(user_body(
-        from_identity(services.users().update_profile(context.call(request)).await)?.user,
-    )?)
+    let request =
+        UpdateProfileRequest { user_id, first_name, last_name, company, phone, avatar_url, preferences_json };
+    Ok(user_body(from_identity(services.users().update_profile(context.call(request)).await)?.user)?)
 }
 
 #[derive(Deserialize)]
@@ -152,22 +118,12 @@ async fn change_password(
     caller: Caller,
     State(services): State<Services>,
     Extension(context): Extension<RequestContext>,
-    Json(ChangePassword {
-        current_password,
-        new_password,
-    }): Json<ChangePassword>,
+    Json(ChangePassword { current_password, new_password }): Json<ChangePassword>,
 ) -> Answer<axum::Json<Value>> {
     let (user_id, session_id) = (caller.user_id().to_owned(), caller.session_id().to_owned());
-    let request = ChangePasswordRequest {
-        user_id,
-        session_id,
-        current_password,
-        new_password,
-    };
+    let request = ChangePasswordRequest { user_id, session_id, current_password, new_password };
     from_identity(services.users().change_password(context.call(request)).await)?;
-    Ok(axum::Json(
-        json!({ "message": "Password changed; other sessions have ended" }),
-    ))
+    Ok(axum::Json(json!({ "message": "Password changed; other sessions have ended" })))
 }
 
 async fn remove(
@@ -175,9 +131,7 @@ async fn remove(
     State(services): State<Services>,
     Extension(context): Extension<RequestContext>,
 ) -> Answer<axum::Json<Value>> {
-    let request = DeleteUserRequest {
-        user_id: caller.user_id().to_owned(),
-    };
+    let request = DeleteUserRequest { user_id: caller.user_id().to_owned() };
     from_identity(services.users().delete_user(context.call(request)).await)?;
     Ok(axum::Json(json!({ "message": "Account deleted" })))
 }

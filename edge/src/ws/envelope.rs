@@ -41,10 +41,7 @@ impl Envelope {
     /// # Errors
     /// REQ001, which names the field.
     pub fn data<T: serde::de::DeserializeOwned>(&self) -> Outcome<T> {
-        let data = self
-            .data
-            .as_ref()
-            .ok_or_else(|| Failure::field("data", "is required"))?;
+        let data = self.data.as_ref().ok_or_else(|| Failure::field("data", "is required"))?;
         json::parse(data.get().as_bytes())
     }
 }
@@ -82,13 +79,7 @@ struct Reply<'m> {
 
 /// A message of ours.
 pub fn message(kind: &str, correlation_id: Option<&str>, data: Option<Value>) -> String {
-    write(Reply {
-        kind,
-        id: Uuid::now_v7(),
-        correlation_id,
-        data,
-        error: None,
-    })
+    write(Reply { kind, id: Uuid::now_v7(), correlation_id, data, error: None })
 }
 
 /// The refusal of a message.
@@ -98,13 +89,7 @@ pub fn error(correlation_id: Option<&str>, failure: &Failure) -> String {
     if let Some(details) = body["error"].get("details") {
         error["details"] = details.clone();
     }
-    write(Reply {
-        kind: "error",
-        id: Uuid::now_v7(),
-        correlation_id,
-        data: None,
-        error: Some(error),
-    })
+    write(Reply { kind: "error", id: Uuid::now_v7(), correlation_id, data: None, error: Some(error) })
 }
 
 fn write(reply: Reply<'_>) -> String {

@@ -55,33 +55,19 @@ impl Sockets {
         drain: Drain,
     ) -> Self {
         let per_user = Mutex::default();
-        Sockets {
-            settings,
-            origins,
-            authenticator,
-            services,
-            core_manager,
-            drain,
-            per_user,
-        }
+        Sockets { settings, origins, authenticator, services, core_manager, drain, per_user }
     }
 
     /// A place for one more socket of the user; `None` when there are too many.
     fn place(self: &Arc<Self>, user_id: &str) -> Option<Place> {
-        let mut counts = self
-            .per_user
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut counts = self.per_user.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let count = counts.entry(user_id.to_owned()).or_default();
         if *count >= self.settings.per_user {
             return None;
         }
         *count += 1;
         OPEN.inc();
-        Some(Place {
-            sockets: self.clone(),
-            user_id: user_id.to_owned(),
-        })
+        Some(Place { sockets: self.clone(), user_id: user_id.to_owned() })
     }
 }
 
@@ -94,11 +80,7 @@ struct Place {
 impl Drop for Place {
     fn drop(&mut self) {
         OPEN.dec();
-        let mut counts = self
-            .sockets
-            .per_user
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut counts = self.sockets.per_user.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(count) = counts.get_mut(&self.user_id) {
             *count -= 1;
             if *count == 0 {
@@ -115,13 +97,8 @@ pub async fn upgrade(
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Answer<Response> {
-    if headers
-        .get(ORIGIN)
-        .is_some_and(|origin| !sockets.origins.admits(origin))
-    {
-        return Err(Failure::new(ErrorCode::Forbidden)
-            .saying("This origin is not allowed")
-            .into());
+    if headers.get(ORIGIN).is_some_and(|origin| !sockets.origins.admits(origin)) {
+        return Err(Failure::new(ErrorCode::Forbidden).saying("This origin is not allowed").into());
     }
     let caller = sockets.authenticator.verify(token(&headers)?)?;
     let upgrade = upgrade.map_err(not_an_upgrade)?;
@@ -133,9 +110,7 @@ pub async fn upgrade(
         .max_write_buffer_size(BUFFER_BYTES + 16 * limit)
         .max_frame_size(limit)
         .max_message_size(limit);
-    Ok(upgrade
-        .on_upgrade(move |socket| open(sockets, caller, context, socket))
-        .into_response())
+    Ok(upgrade.on_upgrade(move |socket| open(sockets, caller, context, socket)).into_response())
 }
 
 async fn open(
@@ -155,10 +130,7 @@ fn token(headers: &HeaderMap) -> Outcome<&str> {
     if headers.contains_key(AUTHORIZATION) {
         return bearer(headers);
     }
-    let offered = headers
-        .get_all(SEC_WEBSOCKET_PROTOCOL)
-        .into_iter()
-        .filter_map(|value| value.to_str().ok());
+    let offered = headers.get_all(SEC_WEBSOCKET_PROTOCOL).into_iter().filter_map(|value| value.to_str().ok());
     let mut tokens = offered
         .flat_map(|value| value.split(','))
         .filter_map(|name| name.trim().strip_prefix(TOKEN_PROTOCOL_PREFIX));

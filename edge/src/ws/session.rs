@@ -55,11 +55,7 @@ pub struct Session {
 
 impl Session {
     pub fn new(authenticator: Authenticator, caller: Caller, settings: &SocketSettings) -> Self {
-        Session {
-            authenticator,
-            token: caller,
-            budget: Budget::new(settings.messages_per_second),
-        }
+        Session { authenticator, token: caller, budget: Budget::new(settings.messages_per_second) }
     }
 
     /// The caller with the claims that count now.
@@ -67,10 +63,7 @@ impl Session {
     /// # Errors
     /// AUTH003 when the session has ended or the account is disabled.
     pub fn caller(&self) -> Outcome<Caller> {
-        self.authenticator
-            .live()
-            .overrule(self.token.0.clone())
-            .map(Caller)
+        self.authenticator.live().overrule(self.token.0.clone()).map(Caller)
     }
 
     /// The second in which the token expires.
@@ -106,16 +99,9 @@ impl Session {
                     return Err(Failure::field("workflow_type", "must not be empty"));
                 }
                 let id = envelope.id.clone();
-                Ok(Action::Check(Start {
-                    id,
-                    project_id: start.project_id.0,
-                    text: text.to_owned(),
-                }))
+                Ok(Action::Check(Start { id, project_id: start.project_id.0, text: text.to_owned() }))
             }
-            _ => Ok(Action::Forward {
-                id: envelope.id.clone(),
-                text: text.to_owned(),
-            }),
+            _ => Ok(Action::Forward { id: envelope.id.clone(), text: text.to_owned() }),
         }
     }
 
@@ -128,20 +114,13 @@ impl Session {
         }
         let data = json!({ "expires_at": caller.0.exp });
         self.token = caller;
-        Ok(Action::Reply(envelope::message(
-            "auth.refreshed",
-            Some(&envelope.id),
-            Some(data),
-        )))
+        Ok(Action::Reply(envelope::message("auth.refreshed", Some(&envelope.id), Some(data))))
     }
 
     /// The services have spoken on a start.
     pub fn checked(&self, start: Start, verdict: Outcome<()>) -> Action {
         match verdict {
-            Ok(()) => Action::Forward {
-                id: start.id,
-                text: start.text,
-            },
+            Ok(()) => Action::Forward { id: start.id, text: start.text },
             Err(failure) => Action::Reply(envelope::error(Some(&start.id), &failure)),
         }
     }
@@ -157,17 +136,11 @@ struct Budget {
 impl Budget {
     fn new(per_second: u32) -> Self {
         let per_second = f64::from(per_second);
-        Budget {
-            per_second,
-            left: per_second * 2.0,
-            at: None,
-        }
+        Budget { per_second, left: per_second * 2.0, at: None }
     }
 
     fn take(&mut self, now: Instant) -> bool {
-        let passed = self
-            .at
-            .map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        let passed = self.at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         self.at = Some(now);
         self.left = (self.left + passed.as_secs_f64() * self.per_second).min(self.per_second * 2.0);
         if self.left < 1.0 {
@@ -239,10 +212,7 @@ mod tests {
     #[test]
     fn a_ping_is_answered_with_its_id() {
         let pong = reply(&mut session(), r#"{"type":"ping","id":"7"}"#);
-        assert_eq!(
-            (pong["type"].as_str(), pong["correlation_id"].as_str()),
-            (Some("pong"), Some("7"))
-        );
+        assert_eq!((pong["type"].as_str(), pong["correlation_id"].as_str()), (Some("pong"), Some("7")));
     }
 
     #[test]
@@ -260,9 +230,7 @@ mod tests {
             r#"{{"type":"start_workflow","id":"w","data":{{"workflow_type":"t","agent_instance_id":"a","project_id":"{PROJECT}","parameters":{{}}}}}}"#
         );
         let mut session = session();
-        let Action::Check(start) = session.on_text(&text, Instant::now()) else {
-            panic!("not checked")
-        };
+        let Action::Check(start) = session.on_text(&text, Instant::now()) else { panic!("not checked") };
         assert_eq!(start.project_id, PROJECT);
         let Action::Forward { text: passed, .. } = session.checked(start, Ok(())) else {
             panic!("not passed on")
@@ -272,15 +240,10 @@ mod tests {
 
     #[test]
     fn a_start_without_a_field_names_it() {
-        let error = reply(
-            &mut session(),
-            r#"{"type":"start_workflow","id":"w","data":{"workflow_type":"t"}}"#,
-        );
+        let error =
+            reply(&mut session(), r#"{"type":"start_workflow","id":"w","data":{"workflow_type":"t"}}"#);
         assert_eq!(error["error"]["code"], "REQ001");
-        assert!(
-            error["error"]["details"]["fields"]["agent_instance_id"].is_string(),
-            "{error}"
-        );
+        assert!(error["error"]["details"]["fields"]["agent_instance_id"].is_string(), "{error}");
     }
 
     #[test]
@@ -288,10 +251,7 @@ mod tests {
         let mut session = session();
         let at = Instant::now();
         for _ in 0..4 {
-            assert!(matches!(
-                session.on_text(r#"{"type":"ping","id":"7"}"#, at),
-                Action::Reply(_)
-            ));
+            assert!(matches!(session.on_text(r#"{"type":"ping","id":"7"}"#, at), Action::Reply(_)));
         }
         let closed = session.on_text(r#"{"type":"ping","id":"7"}"#, at);
         assert!(matches!(closed, Action::Close(close::POLICY, _)));
@@ -308,30 +268,17 @@ mod tests {
         let refresh =
             |token| json!({"type": "auth.refresh", "id": "r", "data": {"access_token": token}}).to_string();
         let before = session.expires_at();
-        assert_eq!(
-            reply(&mut session, &refresh(token("other")))["error"]["code"],
-            "AUTH003"
-        );
+        assert_eq!(reply(&mut session, &refresh(token("other")))["error"]["code"], "AUTH003");
         assert_eq!(session.expires_at(), before);
-        assert_eq!(
-            reply(&mut session, &refresh(token("u")))["type"],
-            "auth.refreshed"
-        );
+        assert_eq!(reply(&mut session, &refresh(token("u")))["type"], "auth.refreshed");
         assert_eq!(session.expires_at(), before + 100);
     }
 
     #[test]
     fn an_ended_session_closes_the_socket_at_the_next_message() {
         let mut session = session();
-        let ended = SessionEnded {
-            session_id: "s-u".to_owned(),
-            user_id: "u".to_owned(),
-        };
-        let event = AuthEvent {
-            position: None,
-            forget_at: None,
-            change: Some(Change::SessionEnded(ended)),
-        };
+        let ended = SessionEnded { session_id: "s-u".to_owned(), user_id: "u".to_owned() };
+        let event = AuthEvent { position: None, forget_at: None, change: Some(Change::SessionEnded(ended)) };
         session.authenticator.live().apply(event);
         let closed = session.on_text(r#"{"type":"ping","id":"7"}"#, Instant::now());
         assert!(matches!(closed, Action::Close(close::SESSION_ENDED, _)));

@@ -89,9 +89,8 @@ impl Connection {
         let mut beat = tokio::time::interval_at(tokio::time::Instant::now() + heartbeat, heartbeat);
         loop {
             let expiry = Duration::from_secs(u64::try_from(self.session.expires_at() - now()).unwrap_or(0));
-            let silence = self
-                .pinged
-                .map(|at| self.sockets.settings.pong_timeout.saturating_sub(at.elapsed()));
+            let silence =
+                self.pinged.map(|at| self.sockets.settings.pong_timeout.saturating_sub(at.elapsed()));
             tokio::select! {
                 // While a start is being checked the client waits, so that its messages keep their order.
                 frame = self.client.recv(), if self.check.is_none() => self.on_frame(frame).await?,
@@ -119,9 +118,7 @@ impl Connection {
 
     /// The caller, as long as the session lives.
     fn obeying(&self) -> Result<Caller, End> {
-        self.session
-            .caller()
-            .map_err(|_| End::Close(close::SESSION_ENDED, "session ended"))
+        self.session.caller().map_err(|_| End::Close(close::SESSION_ENDED, "session ended"))
     }
 
     fn obey(&self) -> Result<(), End> {
@@ -156,12 +153,7 @@ impl Connection {
             },
             Action::Check(start) => {
                 let caller = self.obeying()?;
-                self.check = Some(Box::pin(check(
-                    self.sockets.clone(),
-                    caller,
-                    self.context.clone(),
-                    start,
-                )));
+                self.check = Some(Box::pin(check(self.sockets.clone(), caller, self.context.clone(), start)));
                 Ok(())
             }
         }
@@ -175,13 +167,7 @@ impl Connection {
         self.act(action).await?;
         if admitted && self.leg.is_some() {
             let caller = self.obeying()?;
-            quota::record(
-                Resource::Content,
-                1,
-                &caller,
-                &self.sockets.services,
-                &self.context,
-            );
+            quota::record(Resource::Content, 1, &caller, &self.sockets.services, &self.context);
         }
         Ok(())
     }
@@ -191,8 +177,7 @@ impl Connection {
             Some(leg) => leg,
             None => {
                 let caller = self.session.caller()?;
-                self.leg
-                    .insert(Leg::open(&self.sockets.core_manager, &caller, &self.context).await?)
+                self.leg.insert(Leg::open(&self.sockets.core_manager, &caller, &self.context).await?)
             }
         };
         leg.send(text).await
@@ -200,16 +185,10 @@ impl Connection {
 
     async fn on_upstream(&mut self, text: Option<String>) -> Result<(), End> {
         let Some(text) = text else {
-            return Err(End::Close(
-                close::CORE_MANAGER_RESTARTED,
-                "core-manager closed the connection",
-            ));
+            return Err(End::Close(close::CORE_MANAGER_RESTARTED, "core-manager closed the connection"));
         };
         if !is_envelope(&text) {
-            tracing::warn!(
-                request_id = self.context.id(),
-                "core-manager sent what is no envelope; dropped"
-            );
+            tracing::warn!(request_id = self.context.id(), "core-manager sent what is no envelope; dropped");
             return Ok(());
         }
         self.send(text).await
@@ -243,17 +222,9 @@ async fn check(
     start: Start,
 ) -> (Start, Outcome<()>) {
     let verdict = async {
-        let request = GetProjectRequest {
-            actor_id: caller.user_id().to_owned(),
-            project_id: start.project_id.clone(),
-        };
-        from_identity(
-            sockets
-                .services
-                .projects()
-                .get_project(context.call(request))
-                .await,
-        )?;
+        let request =
+            GetProjectRequest { actor_id: caller.user_id().to_owned(), project_id: start.project_id.clone() };
+        from_identity(sockets.services.projects().get_project(context.call(request)).await)?;
         quota::admit(Resource::Content, &caller, &sockets.services, &context).await
     };
     let verdict = verdict.await;
@@ -297,10 +268,7 @@ fn fault(error: axum::Error) -> End {
 
 /// Says why, and waits a little for the client's own close, so that the reason is not lost with the connection.
 async fn finish(socket: &mut WebSocket, code: u16, reason: &'static str) {
-    let frame = CloseFrame {
-        code,
-        reason: reason.into(),
-    };
+    let frame = CloseFrame { code, reason: reason.into() };
     let farewell = async {
         if socket.send(Message::Close(Some(frame))).await.is_ok() {
             while let Some(Ok(_)) = socket.recv().await {}

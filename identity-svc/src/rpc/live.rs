@@ -53,10 +53,7 @@ async fn beginning(identity: &Identity, since: Option<Position>) -> Outcome<Vec<
         return Ok(missed.into_iter().map(Message::Event).collect());
     }
     let (position, events) = events::snapshot(&identity.pool).await?;
-    Ok(vec![Message::Snapshot(Snapshot {
-        position: Some(position),
-        events,
-    })])
+    Ok(vec![Message::Snapshot(Snapshot { position: Some(position), events })])
 }
 
 struct Subscriber(mpsc::Sender<Result<WatchAuthEventsResponse, Status>>);
@@ -64,9 +61,7 @@ struct Subscriber(mpsc::Sender<Result<WatchAuthEventsResponse, Status>>);
 impl Subscriber {
     /// Whether the subscriber is still there and has taken the message.
     async fn send(&self, message: Message) -> bool {
-        let message = WatchAuthEventsResponse {
-            message: Some(message),
-        };
+        let message = WatchAuthEventsResponse { message: Some(message) };
         self.0.send_timeout(Ok(message), PATIENCE).await.is_ok()
     }
 

@@ -19,11 +19,7 @@ impl ProjectService for Projects {
         &self,
         request: Request<ListProjectsRequest>,
     ) -> Result<Response<ListProjectsResponse>, Status> {
-        let ListProjectsRequest {
-            actor_id,
-            limit,
-            cursor,
-        } = request.into_inner();
+        let ListProjectsRequest { actor_id, limit, cursor } = request.into_inner();
         let page = async {
             id("actor_id", &actor_id)?;
             projects::list(&self.0, &actor_id, limit, &cursor).await
@@ -35,19 +31,12 @@ impl ProjectService for Projects {
         &self,
         request: Request<CreateProjectRequest>,
     ) -> Result<Response<CreateProjectResponse>, Status> {
-        let CreateProjectRequest {
-            actor_id,
-            name,
-            description,
-            limit,
-        } = request.into_inner();
+        let CreateProjectRequest { actor_id, name, description, limit } = request.into_inner();
         let project = async {
             id("actor_id", &actor_id)?;
             projects::create(&self.0, &actor_id, &name, description.as_deref(), limit).await
         };
-        answer(project.await.map(|project| CreateProjectResponse {
-            project: Some(project),
-        }))
+        answer(project.await.map(|project| CreateProjectResponse { project: Some(project) }))
     }
 
     async fn get_project(
@@ -60,36 +49,20 @@ impl ProjectService for Projects {
             id("project_id", &project_id)?;
             projects::get(&self.0, &actor_id, &project_id).await
         };
-        answer(project.await.map(|project| GetProjectResponse {
-            project: Some(project),
-        }))
+        answer(project.await.map(|project| GetProjectResponse { project: Some(project) }))
     }
 
     async fn update_project(
         &self,
         request: Request<UpdateProjectRequest>,
     ) -> Result<Response<UpdateProjectResponse>, Status> {
-        let UpdateProjectRequest {
-            actor_id,
-            project_id,
-            name,
-            description,
-        } = request.into_inner();
+        let UpdateProjectRequest { actor_id, project_id, name, description } = request.into_inner();
         let project = async {
             id("actor_id", &actor_id)?;
             id("project_id", &project_id)?;
-            projects::update(
-                &self.0,
-                &actor_id,
-                &project_id,
-                name.as_deref(),
-                description.as_deref(),
-            )
-            .await
+            projects::update(&self.0, &actor_id, &project_id, name.as_deref(), description.as_deref()).await
         };
-        answer(project.await.map(|project| UpdateProjectResponse {
-            project: Some(project),
-        }))
+        answer(project.await.map(|project| UpdateProjectResponse { project: Some(project) }))
     }
 
     async fn delete_project(

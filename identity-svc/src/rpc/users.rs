@@ -64,11 +64,7 @@ impl UserService for Users {
     }
 
     async fn set_tier(&self, request: Request<SetTierRequest>) -> Result<Response<SetTierResponse>, Status> {
-        let SetTierRequest {
-            user_id,
-            tier,
-            revision,
-        } = request.into_inner();
+        let SetTierRequest { user_id, tier, revision } = request.into_inner();
         let set = async {
             id("user_id", &user_id)?;
             let tier: Tier = tier.parse().map_err(|fault| Failure::field("tier", fault))?;

@@ -21,13 +21,8 @@ pub enum Status {
 }
 
 impl Status {
-    const ALL: [Status; 5] = [
-        Status::Active,
-        Status::Trialing,
-        Status::PastDue,
-        Status::Canceled,
-        Status::Expired,
-    ];
+    const ALL: [Status; 5] =
+        [Status::Active, Status::Trialing, Status::PastDue, Status::Canceled, Status::Expired];
 
     /// The name that clients and tables use.
     pub fn name(self) -> &'static str {
@@ -56,10 +51,7 @@ impl FromStr for Status {
     type Err = NotAStatus;
 
     fn from_str(name: &str) -> Result<Self, NotAStatus> {
-        Status::ALL
-            .into_iter()
-            .find(|status| status.name() == name)
-            .ok_or(NotAStatus)
+        Status::ALL.into_iter().find(|status| status.name() == name).ok_or(NotAStatus)
     }
 }
 
@@ -161,7 +153,7 @@ mod tests {
     use chrono::Duration;
 
     use super::*;
-    use crate::clock::now;
+    use chassis::clock::now;
 
     fn bought(status: Status) -> Subscription {
         let now = now();
@@ -187,49 +179,24 @@ mod tests {
         assert_eq!(bought(Status::Active).effective_tier(now), Tier::Premium);
         assert_eq!(bought(Status::PastDue).effective_tier(now), Tier::Premium);
         assert_eq!(bought(Status::Expired).effective_tier(now), Tier::Free);
-        let ends = |status, end_date, cancelled_at| Subscription {
-            end_date,
-            cancelled_at,
-            ..bought(status)
-        };
-        assert_eq!(
-            ends(Status::Canceled, after, before).effective_tier(now),
-            Tier::Premium
-        );
-        assert_eq!(
-            ends(Status::Canceled, before, before).effective_tier(now),
-            Tier::Free
-        );
-        assert_eq!(
-            ends(Status::Active, before, before).effective_tier(now),
-            Tier::Free
-        );
-        let trial = Subscription {
-            trial_ends_at: before,
-            ..bought(Status::Trialing)
-        };
+        let ends = |status, end_date, cancelled_at| Subscription { end_date, cancelled_at, ..bought(status) };
+        assert_eq!(ends(Status::Canceled, after, before).effective_tier(now), Tier::Premium);
+        assert_eq!(ends(Status::Canceled, before, before).effective_tier(now), Tier::Free);
+        assert_eq!(ends(Status::Active, before, before).effective_tier(now), Tier::Free);
+        let trial = Subscription { trial_ends_at: before, ..bought(Status::Trialing) };
         assert_eq!(trial.effective_tier(now), Tier::Free);
     }
 
     #[test]
     fn what_is_paid_for_lasts_to_its_end_and_the_rest_ends_at_once() {
         let now = now();
-        let mut paid = Subscription {
-            end_date: Some(now + Duration::days(3)),
-            ..bought(Status::Active)
-        };
+        let mut paid = Subscription { end_date: Some(now + Duration::days(3)), ..bought(Status::Active) };
         paid.cancel(now);
         assert_eq!((paid.status, paid.cancelled_at), (Status::Active, Some(now)));
         let mut open = bought(Status::Active);
         open.cancel(now);
-        assert_eq!(
-            (open.status, open.effective_tier(now)),
-            (Status::Canceled, Tier::Free)
-        );
-        let mut free = Subscription {
-            tier: Tier::Free,
-            ..bought(Status::Active)
-        };
+        assert_eq!((open.status, open.effective_tier(now)), (Status::Canceled, Tier::Free));
+        let mut free = Subscription { tier: Tier::Free, ..bought(Status::Active) };
         free.cancel(now);
         assert_eq!((free.status, free.cancelled_at), (Status::Active, None));
     }
@@ -237,10 +204,7 @@ mod tests {
     #[test]
     fn cancelling_twice_changes_nothing() {
         let now = now();
-        let mut paid = Subscription {
-            end_date: Some(now + Duration::days(3)),
-            ..bought(Status::Active)
-        };
+        let mut paid = Subscription { end_date: Some(now + Duration::days(3)), ..bought(Status::Active) };
         paid.cancel(now);
         let once = paid.clone();
         paid.cancel(now + Duration::days(1));
@@ -250,24 +214,14 @@ mod tests {
     #[test]
     fn what_is_over_says_so() {
         let now = now();
-        let mut trial = Subscription {
-            trial_ends_at: Some(now),
-            ..bought(Status::Trialing)
-        };
+        let mut trial = Subscription { trial_ends_at: Some(now), ..bought(Status::Trialing) };
         trial.lapse(now - Duration::seconds(1));
         assert_eq!(trial.status, Status::Trialing);
         trial.lapse(now);
         assert_eq!((trial.status, trial.end_date), (Status::Expired, Some(now)));
-        let mut paid = Subscription {
-            end_date: Some(now + Duration::days(3)),
-            ..bought(Status::Active)
-        };
+        let mut paid = Subscription { end_date: Some(now + Duration::days(3)), ..bought(Status::Active) };
         paid.lapse(now + Duration::days(4));
-        assert_eq!(
-            paid.status,
-            Status::Active,
-            "a renewal that is late does not end it"
-        );
+        assert_eq!(paid.status, Status::Active, "a renewal that is late does not end it");
         paid.cancel(now);
         paid.lapse(now + Duration::days(4));
         assert_eq!(paid.status, Status::Canceled);

@@ -7,7 +7,7 @@ use sqlx::{MySqlConnection, MySqlPool};
 use uuid::Uuid;
 
 use super::{Status, Subscription};
-use crate::clock::now;
+use chassis::clock::now;
 
 struct Row {
     id: String,
@@ -87,18 +87,12 @@ pub async fn lock(tx: &mut MySqlConnection, user_id: &str) -> Outcome<Subscripti
         make_free(tx, user_id).await?;
     }
     // Reads what is committed now, whatever the transaction has seen before.
-    let row = select!("WHERE user_id = ? FOR UPDATE", user_id)
-        .fetch_optional(tx)
-        .await
-        .map_err(failed)?;
+    let row = select!("WHERE user_id = ? FOR UPDATE", user_id).fetch_optional(tx).await.map_err(failed)?;
     row.ok_or_else(deleted_meanwhile)?.try_into()
 }
 
 async fn read(connection: &mut MySqlConnection, user_id: &str) -> Outcome<Option<Subscription>> {
-    let row = select!("WHERE user_id = ?", user_id)
-        .fetch_optional(connection)
-        .await
-        .map_err(failed)?;
+    let row = select!("WHERE user_id = ?", user_id).fetch_optional(connection).await.map_err(failed)?;
     row.map(Subscription::try_from).transpose()
 }
 

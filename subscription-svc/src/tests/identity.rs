@@ -57,11 +57,7 @@ impl FakeIdentity {
     }
 
     fn must_be_there(&self) -> Result<(), Status> {
-        if self.away.load(Ordering::SeqCst) {
-            Err(Status::unavailable("away"))
-        } else {
-            Ok(())
-        }
+        if self.away.load(Ordering::SeqCst) { Err(Status::unavailable("away")) } else { Ok(()) }
     }
 }
 
@@ -98,8 +94,7 @@ macro_rules! unused {
 impl UserService for FakeIdentity {
     async fn set_tier(&self, request: Request<SetTierRequest>) -> Result<Response<SetTierResponse>, Status> {
         assert!(request.metadata().contains_key("authorization"));
-        self.set(request.into_inner())
-            .map(|()| Response::new(SetTierResponse {}))
+        self.set(request.into_inner()).map(|()| Response::new(SetTierResponse {}))
     }
 
     unused! {

@@ -25,10 +25,7 @@ async fn service(options: MySqlPoolOptions, database: MySqlConnectOptions) -> (S
         .max_connections(12)
         .after_connect(|connection, _| {
             Box::pin(async move {
-                connection
-                    .execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
-                    .await
-                    .map(drop)
+                connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await.map(drop)
             })
         })
         .connect_with(database)
@@ -38,11 +35,7 @@ async fn service(options: MySqlPoolOptions, database: MySqlConnectOptions) -> (S
     let (fake, uri) = identity::start().await;
     let token = grpc::InternalToken::new("0123456789abcdef0123456789abcdef".to_owned().into());
     let identity = grpc::channel(&[uri], &token);
-    let service = Service {
-        relay: Relay::new(pool.clone(), identity.clone()),
-        pool,
-        identity,
-    };
+    let service = Service { relay: Relay::new(pool.clone(), identity.clone()), pool, identity };
     (service, fake)
 }
 
@@ -97,7 +90,5 @@ fn refusal<T>(outcome: Outcome<T>) -> (&'static str, Vec<String>) {
 
 /// What a call over gRPC came to.
 fn outcome<T>(answer: Result<Response<T>, Status>) -> Outcome<T> {
-    answer
-        .map(Response::into_inner)
-        .map_err(|status| Failure::from_status(status, "subscription-svc"))
+    answer.map(Response::into_inner).map_err(|status| Failure::from_status(status, "subscription-svc"))
 }

@@ -26,9 +26,7 @@ async fn until_sent(service: &Service) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), empty)
-        .await
-        .expect("the outbox is emptied");
+    tokio::time::timeout(Duration::from_secs(10), empty).await.expect("the outbox is emptied");
 }
 
 #[sqlx::test(migrations = false)]
@@ -52,19 +50,10 @@ async fn a_tier_change_reaches_identity_in_order(options: MySqlPoolOptions, data
 async fn several_relays_end_with_the_last_tier(options: MySqlPoolOptions, database: MySqlConnectOptions) {
     let (service, fake) = service(options, database).await;
     let users = [new_user(&service).await, new_user(&service).await];
-    let relays: Vec<_> = (0..3)
-        .map(|_| tokio::spawn(service.relay.clone().run()))
-        .collect();
+    let relays: Vec<_> = (0..3).map(|_| tokio::spawn(service.relay.clone().run())).collect();
     for round in 0..10 {
-        let (one, other) = if round % 2 == 0 {
-            ("basic", "premium")
-        } else {
-            ("premium", "basic")
-        };
-        let changes = tokio::join!(
-            put_on(&service, &users[0], one),
-            put_on(&service, &users[1], other)
-        );
+        let (one, other) = if round % 2 == 0 { ("basic", "premium") } else { ("premium", "basic") };
+        let changes = tokio::join!(put_on(&service, &users[0], one), put_on(&service, &users[1], other));
         changes.0.and(changes.1).expect("changes");
     }
     until_sent(&service).await;
@@ -102,11 +91,8 @@ async fn a_refused_change_holds_back_no_other_and_a_deleted_user_is_forgotten(
     database: MySqlConnectOptions,
 ) {
     let (service, fake) = service(options, database).await;
-    let [refused, deleted, other] = [
-        new_user(&service).await,
-        new_user(&service).await,
-        new_user(&service).await,
-    ];
+    let [refused, deleted, other] =
+        [new_user(&service).await, new_user(&service).await, new_user(&service).await];
     {
         let mut refuses = fake.refuses.lock().expect("no panic");
         refuses.insert(refused.clone(), ErrorCode::Internal);

@@ -11,9 +11,9 @@ use tonic::Request;
 use uuid::Uuid;
 
 use super::{actor, administrator, count, new_user, outcome, refusal, service};
-use crate::clock::now;
 use crate::rpc::Subscriptions;
 use crate::subscriptions::{self, Status};
+use chassis::clock::now;
 
 #[sqlx::test(migrations = false)]
 async fn a_new_users_subscription_is_free_and_active(
@@ -22,9 +22,7 @@ async fn a_new_users_subscription_is_free_and_active(
 ) {
     let (service, _) = service(options, database).await;
     let user = new_user(&service).await;
-    let first = subscriptions::find(&service.pool, &user)
-        .await
-        .expect("a subscription");
+    let first = subscriptions::find(&service.pool, &user).await.expect("a subscription");
     assert_eq!((first.tier, first.status), (Tier::Free, Status::Active));
     assert_eq!((first.end_date, first.cancelled_at), (None, None));
     let again = subscriptions::find(&service.pool, &user).await.expect("the same");
@@ -42,10 +40,7 @@ async fn two_first_reads_at_once_make_one_subscription(
     for round in 1..=20 {
         let user = new_user(&service).await;
         let reads = join_all((0..6).map(|_| subscriptions::find(&service.pool, &user))).await;
-        let ids: Vec<String> = reads
-            .into_iter()
-            .map(|read| read.expect("a subscription").id)
-            .collect();
+        let ids: Vec<String> = reads.into_iter().map(|read| read.expect("a subscription").id).collect();
         assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
         assert_eq!(count(&service, "subscriptions").await, round);
     }
@@ -57,16 +52,10 @@ async fn only_an_administrator_may_list(options: MySqlPoolOptions, database: MyS
     let rpc = Subscriptions(service.clone());
     for _ in 0..3 {
         let user = new_user(&service).await;
-        subscriptions::find(&service.pool, &user)
-            .await
-            .expect("a subscription");
+        subscriptions::find(&service.pool, &user).await.expect("a subscription");
     }
     let list = |actor| {
-        let request = ListSubscriptionsRequest {
-            actor,
-            page_size: 2,
-            ..Default::default()
-        };
+        let request = ListSubscriptionsRequest { actor, page_size: 2, ..Default::default() };
         rpc.list_subscriptions(Request::new(request))
     };
     for refused in [
@@ -78,11 +67,7 @@ async fn only_an_administrator_may_list(options: MySqlPoolOptions, database: MyS
     ] {
         assert_eq!(refusal(outcome(list(refused).await)).0, "AUTH004");
     }
-    for admitted in [
-        administrator(),
-        actor("user", &["admin.subscriptions"]),
-        actor("user", &["*"]),
-    ] {
+    for admitted in [administrator(), actor("user", &["admin.subscriptions"]), actor("user", &["*"])] {
         let page = outcome(list(admitted).await).expect("a page");
         assert_eq!((page.total_count, page.page, page.subscriptions.len()), (3, 1, 2));
     }
@@ -116,11 +101,7 @@ async fn only_an_administrator_may_change_somebody_elses_subscription(
         assert_eq!(refusal(outcome(create(refused.clone()).await)).0, "AUTH004");
         assert_eq!(refusal(outcome(update(refused).await)).0, "AUTH004");
     }
-    for admitted in [
-        administrator(),
-        actor("user", &["admin.subscriptions"]),
-        actor("user", &["*"]),
-    ] {
+    for admitted in [administrator(), actor("user", &["admin.subscriptions"]), actor("user", &["*"])] {
         outcome(create(admitted.clone()).await).expect("made");
         let changed = outcome(update(admitted).await).expect("changed").subscription;
         let changed = changed.expect("a subscription");
@@ -137,9 +118,7 @@ async fn a_list_is_filtered_and_its_filters_are_checked(
     let (service, _) = service(options, database).await;
     let rpc = Subscriptions(service.clone());
     let (free, basic) = (new_user(&service).await, new_user(&service).await);
-    subscriptions::find(&service.pool, &free)
-        .await
-        .expect("a subscription");
+    subscriptions::find(&service.pool, &free).await.expect("a subscription");
     let request = CreateSubscriptionRequest {
         actor: administrator(),
         user_id: basic.clone(),
@@ -189,21 +168,12 @@ async fn an_administrator_puts_a_user_on_a_tier(options: MySqlPoolOptions, datab
     };
     let made = outcome(create(&user, "premium", Some(14)).await).expect("made");
     let made = made.subscription.expect("a subscription");
-    assert_eq!(
-        (made.tier.as_str(), made.status.as_str()),
-        ("premium", "trialing")
-    );
-    let end = made
-        .trial_ends_at
-        .and_then(contract::from_timestamp)
-        .expect("an end");
+    assert_eq!((made.tier.as_str(), made.status.as_str()), ("premium", "trialing"));
+    let end = made.trial_ends_at.and_then(contract::from_timestamp).expect("an end");
     assert_eq!((end - now()).num_hours(), 14 * 24 - 1);
 
     let nobody = Uuid::now_v7().to_string();
-    assert_eq!(
-        refusal(outcome(create(&nobody, "basic", None).await)).0,
-        "USER001"
-    );
+    assert_eq!(refusal(outcome(create(&nobody, "basic", None).await)).0, "USER001");
     let shouted = user.to_uppercase();
     for (user_id, tier, days, field) in [
         (shouted.as_str(), "basic", None, "user_id"),
@@ -234,11 +204,7 @@ async fn what_is_paid_for_is_cancelled_at_its_end_and_twice_is_once(
     let (service, _) = service(options, database).await;
     let rpc = Subscriptions(service.clone());
     let user = new_user(&service).await;
-    let of_user = |user_id: &String| {
-        Request::new(CancelSubscriptionRequest {
-            user_id: user_id.clone(),
-        })
-    };
+    let of_user = |user_id: &String| Request::new(CancelSubscriptionRequest { user_id: user_id.clone() });
     let free = outcome(rpc.cancel_subscription(of_user(&user)).await).expect("nothing to cancel");
     let free = free.subscription.expect("a subscription");
     assert_eq!((free.status.as_str(), free.cancelled_at), ("active", None));
@@ -253,40 +219,23 @@ async fn what_is_paid_for_is_cancelled_at_its_end_and_twice_is_once(
     let once = outcome(rpc.cancel_subscription(of_user(&user)).await).expect("cancelled");
     let subscription = once.subscription.as_ref().expect("a subscription");
     assert_eq!(subscription.status, "active");
-    assert_eq!(
-        subscription.end_date.and_then(contract::from_timestamp),
-        Some(end)
-    );
+    assert_eq!(subscription.end_date.and_then(contract::from_timestamp), Some(end));
     assert!(subscription.cancelled_at.is_some());
     assert_eq!(count(&service, "tier_outbox").await, 0);
     let twice = outcome(rpc.cancel_subscription(of_user(&user)).await).expect("the same");
     assert_eq!(twice, once);
     let read = Request::new(GetSubscriptionRequest { user_id: user });
-    assert_eq!(
-        outcome(rpc.get_subscription(read).await)
-            .expect("the same")
-            .subscription,
-        once.subscription
-    );
+    assert_eq!(outcome(rpc.get_subscription(read).await).expect("the same").subscription, once.subscription);
 }
 
 #[sqlx::test(migrations = false)]
 async fn a_deleted_user_takes_everything_along(options: MySqlPoolOptions, database: MySqlConnectOptions) {
     let (service, _) = service(options, database).await;
     let user = new_user(&service).await;
-    subscriptions::find(&service.pool, &user)
-        .await
-        .expect("a subscription");
-    super::usage::record(&service, &user, "personas", 1, "a key")
-        .await
-        .expect_err("a space in the key");
-    super::usage::record(&service, &user, "personas", 1, "a-key")
-        .await
-        .expect("counted");
-    sqlx::query("DELETE FROM users")
-        .execute(&service.pool)
-        .await
-        .expect("deleted");
+    subscriptions::find(&service.pool, &user).await.expect("a subscription");
+    super::usage::record(&service, &user, "personas", 1, "a key").await.expect_err("a space in the key");
+    super::usage::record(&service, &user, "personas", 1, "a-key").await.expect("counted");
+    sqlx::query("DELETE FROM users").execute(&service.pool).await.expect("deleted");
     for table in ["subscriptions", "usage_counters", "usage_records"] {
         assert_eq!(count(&service, table).await, 0, "{table}");
     }
@@ -296,16 +245,10 @@ async fn a_deleted_user_takes_everything_along(options: MySqlPoolOptions, databa
 async fn the_tiers_are_those_of_the_contract(options: MySqlPoolOptions, database: MySqlConnectOptions) {
     let (service, _) = service(options, database).await;
     let rpc = Subscriptions(service);
-    let tiers = outcome(rpc.list_tiers(Request::new(ListTiersRequest {})).await)
-        .expect("tiers")
-        .tiers;
+    let tiers = outcome(rpc.list_tiers(Request::new(ListTiersRequest {})).await).expect("tiers").tiers;
     let row = |tier: &contract::subscription::Tier| {
         let prices = (tier.price_monthly_cents, tier.price_yearly_cents);
-        (
-            tier.id.clone(),
-            prices,
-            [tier.max_personas, tier.max_projects, tier.max_content_items],
-        )
+        (tier.id.clone(), prices, [tier.max_personas, tier.max_projects, tier.max_content_items])
     };
     let rows: Vec<_> = tiers.iter().map(row).collect();
     let expected = [
@@ -315,9 +258,5 @@ async fn the_tiers_are_those_of_the_contract(options: MySqlPoolOptions, database
         ("enterprise".to_owned(), (9_999, 99_999), [-1, -1, -1]),
     ];
     assert_eq!(rows, expected);
-    assert!(
-        tiers
-            .iter()
-            .all(|tier| tier.is_active && !tier.features.is_empty())
-    );
+    assert!(tiers.iter().all(|tier| tier.is_active && !tier.features.is_empty()));
 }

@@ -27,61 +27,40 @@ pub async fn record(service: &Service, user: &str, resource: &str, delta: i32, k
 }
 
 async fn check(service: &Service, user: &str, resource: &str) -> Outcome<CheckQuotaResponse> {
-    let request = CheckQuotaRequest {
-        user_id: user.to_owned(),
-        resource: resource.to_owned(),
-    };
+    let request = CheckQuotaRequest { user_id: user.to_owned(), resource: resource.to_owned() };
     outcome(Usage(service.clone()).check_quota(Request::new(request)).await)
 }
 
 fn quota(has_quota: bool, resource: &str, limit: i64, used: i64, remaining: i64) -> CheckQuotaResponse {
-    CheckQuotaResponse {
-        has_quota,
-        resource: resource.to_owned(),
-        limit,
-        used,
-        remaining,
-    }
+    CheckQuotaResponse { has_quota, resource: resource.to_owned(), limit, used, remaining }
 }
 
 #[sqlx::test(migrations = false)]
 async fn usage_never_falls_below_zero(options: MySqlPoolOptions, database: MySqlConnectOptions) {
     let (service, _) = service(options, database).await;
     let user = new_user(&service).await;
-    record(&service, &user, "personas", -1, "first")
-        .await
-        .expect("counted");
+    record(&service, &user, "personas", -1, "first").await.expect("counted");
     let used = check(&service, &user, "personas").await.expect("a check");
     assert_eq!(used, quota(true, "personas", 1, 0, 1));
 
     let (ups, downs) = (7, 12);
-    let changes = (0..ups + downs).map(|n| {
-        let (service, user) = (&service, &user);
-        async move {
-            record(
-                service,
-                user,
-                "content",
-                if n < ups { 1 } else { -1 },
-                &format!("key-{n}"),
-            )
-            .await
-        }
-    });
+    let changes =
+        (0..ups + downs).map(|n| {
+            let (service, user) = (&service, &user);
+            async move {
+                record(service, user, "content", if n < ups { 1 } else { -1 }, &format!("key-{n}")).await
+            }
+        });
     for outcome in join_all(changes).await {
         outcome.expect("counted");
     }
     for n in 0..3 {
-        record(&service, &user, "content", -1, &format!("last-{n}"))
-            .await
-            .expect("counted");
+        record(&service, &user, "content", -1, &format!("last-{n}")).await.expect("counted");
         let used = check(&service, &user, "content").await.expect("a check").used;
         assert!((0..=i64::from(ups)).contains(&used), "{used}");
     }
     for n in 0..ups {
-        record(&service, &user, "content", -1, &format!("drain-{n}"))
-            .await
-            .expect("counted");
+        record(&service, &user, "content", -1, &format!("drain-{n}")).await.expect("counted");
     }
     assert_eq!(check(&service, &user, "content").await.expect("a check").used, 0);
 }
@@ -96,14 +75,9 @@ async fn the_same_usage_key_counts_once(options: MySqlPoolOptions, database: MyS
         for outcome in join_all(same).await {
             outcome.expect("counted or known");
         }
-        assert_eq!(
-            check(&service, &user, "content").await.expect("a check").used,
-            round
-        );
+        assert_eq!(check(&service, &user, "content").await.expect("a check").used, round);
     }
-    record(&service, &other, "content", 1, "key-1")
-        .await
-        .expect("counted");
+    record(&service, &other, "content", 1, "key-1").await.expect("counted");
     assert_eq!(check(&service, &other, "content").await.expect("a check").used, 1);
     assert_eq!(count(&service, "usage_records").await, 11);
 }
@@ -156,20 +130,11 @@ async fn usage_needs_identity_for_projects_alone(options: MySqlPoolOptions, data
     let (service, fake) = service(options, database).await;
     let user = new_user(&service).await;
     fake.projects.store(2, Ordering::SeqCst);
-    record(&service, &user, "personas", 1, "key")
-        .await
-        .expect("counted");
+    record(&service, &user, "personas", 1, "key").await.expect("counted");
     let rpc = Usage(service.clone());
-    let get = || {
-        rpc.get_usage(Request::new(GetUsageRequest {
-            user_id: user.clone(),
-        }))
-    };
+    let get = || rpc.get_usage(Request::new(GetUsageRequest { user_id: user.clone() }));
     let usage = outcome(get().await).expect("usage");
-    assert_eq!(
-        (usage.personas_count, usage.projects_count, usage.content_count),
-        (1, 2, 0)
-    );
+    assert_eq!((usage.personas_count, usage.projects_count, usage.content_count), (1, 2, 0));
     assert!(usage.last_updated.is_some());
 
     fake.away.store(true, Ordering::SeqCst);
@@ -204,10 +169,7 @@ async fn what_cannot_be_counted_is_refused_by_field(
     let refused = refusal(check(&service, &user, "workflows").await);
     assert_eq!(refused, ("REQ001", vec!["resource".to_owned()]));
     let nobody = Uuid::now_v7().to_string();
-    assert_eq!(
-        refusal(record(&service, &nobody, "content", 1, "key").await).0,
-        "USER001"
-    );
+    assert_eq!(refusal(record(&service, &nobody, "content", 1, "key").await).0, "USER001");
     assert_eq!(refusal(check(&service, &nobody, "content").await).0, "USER001");
     assert_eq!(count(&service, "usage_records").await, 0);
 }

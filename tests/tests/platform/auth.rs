@@ -10,10 +10,7 @@ async fn a_user_registers_signs_in_and_is_known() {
     let user = sandbox.register().await;
     let again = sandbox.log_in(&user).await;
     assert_eq!(again.id, user.id);
-    let reply = sandbox
-        .edge()
-        .post("/api/v1/auth/validate", &again.token, json!({}))
-        .await;
+    let reply = sandbox.edge().post("/api/v1/auth/validate", &again.token, json!({})).await;
     assert_eq!(reply.headers["cache-control"], "no-store");
     let body = reply.must_be(200);
     assert_eq!(body["valid"], true);
@@ -30,17 +27,9 @@ async fn an_email_is_one_however_it_is_typed() {
     let user = sandbox.register().await;
     let typed = format!("  {} ", user.email.to_uppercase());
     let body = json!({ "email": typed, "password": user.password, "client_id": "web" });
-    sandbox
-        .edge()
-        .open_post("/api/v1/auth/register", body)
-        .await
-        .must_fail(409, "USER002");
+    sandbox.edge().open_post("/api/v1/auth/register", body).await.must_fail(409, "USER002");
     let body = json!({ "email": typed, "password": user.password });
-    let tokens = sandbox
-        .edge()
-        .open_post("/api/v1/auth/login", body)
-        .await
-        .must_be(200);
+    let tokens = sandbox.edge().open_post("/api/v1/auth/login", body).await.must_be(200);
     assert_eq!(tokens["user"]["email"], user.email);
 }
 
@@ -64,16 +53,10 @@ async fn every_fault_of_a_registration_is_named_at_once() {
     let reply = sandbox.edge().open_post("/api/v1/auth/register", body).await;
     reply.must_fail(400, "REQ001");
     let fields = &reply.body["error"]["details"]["fields"];
-    assert!(
-        fields["email"].is_string() && fields["client_id"].is_string(),
-        "{fields}"
-    );
+    assert!(fields["email"].is_string() && fields["client_id"].is_string(), "{fields}");
     let body = json!({ "email": "a@example.com", "client_id": "web" });
     let reply = sandbox.edge().open_post("/api/v1/auth/register", body).await;
-    assert_eq!(
-        reply.body["error"]["details"]["fields"]["password"],
-        "is required"
-    );
+    assert_eq!(reply.body["error"]["details"]["fields"]["password"], "is required");
 }
 
 #[tokio::test]
@@ -112,16 +95,10 @@ async fn a_refresh_token_is_good_once_and_its_reuse_ends_the_session() {
         async { sandbox.edge().open_post("/api/v1/auth/refresh", body).await }
     };
     let tokens = refresh(&user.refresh_token).await.must_be(200);
-    let (access, next) = (
-        tokens["access_token"].as_str().expect("a token"),
-        tokens["refresh_token"].as_str().expect("one"),
-    );
+    let (access, next) =
+        (tokens["access_token"].as_str().expect("a token"), tokens["refresh_token"].as_str().expect("one"));
     assert_ne!(next, user.refresh_token);
-    sandbox
-        .edge()
-        .get("/api/v1/user/profile", access)
-        .await
-        .must_be(200);
+    sandbox.edge().get("/api/v1/user/profile", access).await.must_be(200);
     refresh(&user.refresh_token).await.must_fail(401, "AUTH003");
     refresh(next).await.must_fail(401, "AUTH003");
     until("the access token dies with its session", async || {
@@ -141,12 +118,7 @@ async fn parallel_refreshes_of_one_token_never_leave_two_live_branches() {
         let replies = futures_util::future::join_all(tries).await;
         let winners: Vec<_> = replies.iter().filter(|reply| reply.status == 200).collect();
         assert_eq!(winners.len(), 1);
-        assert!(
-            replies
-                .iter()
-                .all(|reply| reply.status == 200 || reply.code() == "AUTH003"),
-            "{replies:?}"
-        );
+        assert!(replies.iter().all(|reply| reply.status == 200 || reply.code() == "AUTH003"), "{replies:?}");
     }
 }
 
@@ -155,31 +127,14 @@ async fn a_logout_binds_on_the_token_that_is_already_issued() {
     let sandbox = Sandbox::start().await;
     let user = sandbox.register().await;
     let other = sandbox.log_in(&user).await;
-    sandbox
-        .edge()
-        .post("/api/v1/auth/logout", &user.token, json!({}))
-        .await
-        .must_be(200);
+    sandbox.edge().post("/api/v1/auth/logout", &user.token, json!({})).await.must_be(200);
     until("the token is refused", async || {
-        sandbox
-            .edge()
-            .get("/api/v1/personas/instances", &user.token)
-            .await
-            .code()
-            == "AUTH003"
+        sandbox.edge().get("/api/v1/personas/instances", &user.token).await.code() == "AUTH003"
     })
     .await;
     let body = json!({ "refresh_token": user.refresh_token });
-    sandbox
-        .edge()
-        .open_post("/api/v1/auth/refresh", body)
-        .await
-        .must_fail(401, "AUTH003");
-    sandbox
-        .edge()
-        .get("/api/v1/user/profile", &other.token)
-        .await
-        .must_be(200);
+    sandbox.edge().open_post("/api/v1/auth/refresh", body).await.must_fail(401, "AUTH003");
+    sandbox.edge().get("/api/v1/user/profile", &other.token).await.must_be(200);
 }
 
 #[tokio::test]
@@ -196,20 +151,10 @@ async fn a_body_that_is_not_plain_json_is_refused() {
     let twice = r#"{"email":"a@b.c","email":"d@e.f","password":"x"}"#;
     assert!(post("application/json", twice).await.contains("twice"));
     let form = post("application/x-www-form-urlencoded", "email=a").await;
-    assert!(
-        form.starts_with("HTTP/1.1 415") && form.contains("REQ003"),
-        "{form}"
-    );
-    let big = post(
-        "application/json",
-        &format!("{{\"email\":\"{}\"}}", "x".repeat(70_000)),
-    )
-    .await;
+    assert!(form.starts_with("HTTP/1.1 415") && form.contains("REQ003"), "{form}");
+    let big = post("application/json", &format!("{{\"email\":\"{}\"}}", "x".repeat(70_000))).await;
     assert!(big.starts_with("HTTP/1.1 413") && big.contains("REQ003"), "{big}");
-    let reply = sandbox
-        .edge()
-        .send(Method::GET, "/api/v1/auth/login", None, &[], None)
-        .await;
+    let reply = sandbox.edge().send(Method::GET, "/api/v1/auth/login", None, &[], None).await;
     reply.must_fail(405, "REQ002");
     assert_eq!(reply.headers["allow"], "POST");
 }

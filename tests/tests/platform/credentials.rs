@@ -54,10 +54,8 @@ const ROUTES: [(&str, &str, Who); 32] = [
 ];
 
 fn expired(user: &e2e::User) -> String {
-    let then = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .expect("a time")
-        .as_secs() as i64
+    let then = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a time").as_secs()
+        as i64
         - 1000;
     let claims = Claims {
         iss: ISSUER.to_owned(),
@@ -76,9 +74,7 @@ fn expired(user: &e2e::User) -> String {
         tier: Tier::Free,
         permissions: vec![],
     };
-    Signer::hs256(&JWT_SECRET.to_owned().into())
-        .sign(&claims)
-        .expect("signed")
+    Signer::hs256(&JWT_SECRET.to_owned().into()).sign(&claims).expect("signed")
 }
 
 #[tokio::test]
@@ -86,9 +82,7 @@ async fn no_route_admits_whom_it_should_not() {
     let sandbox = Sandbox::start().await;
     let edge = sandbox.edge();
     let (user, gone) = (sandbox.register().await, sandbox.register().await);
-    edge.post("/api/v1/auth/logout", &gone.token, json!({}))
-        .await
-        .must_be(200);
+    edge.post("/api/v1/auth/logout", &gone.token, json!({})).await.must_be(200);
     until("the logout binds", async || {
         edge.get("/api/v1/user/profile", &gone.token).await.code() == "AUTH003"
     })
@@ -118,13 +112,7 @@ async fn two_authorization_headers_are_none() {
     let sandbox = Sandbox::start().await;
     let user = sandbox.register().await;
     let token = format!("Bearer {}", user.token);
-    let headers = [
-        ("authorization", token.as_str()),
-        ("authorization", token.as_str()),
-    ];
-    let reply = sandbox
-        .edge()
-        .send(Method::GET, "/api/v1/user/profile", None, &headers, None)
-        .await;
+    let headers = [("authorization", token.as_str()), ("authorization", token.as_str())];
+    let reply = sandbox.edge().send(Method::GET, "/api/v1/user/profile", None, &headers, None).await;
     reply.must_fail(401, "AUTH003");
 }

@@ -22,55 +22,27 @@ async fn each_code_of_the_requirement_document_is_produced_over_http() {
     let login = |password: &str| json!({ "email": user.email, "password": password });
     let new = |password: &str| json!({ "email": user.email, "password": password, "client_id": "web" });
 
-    edge.open_post("/api/v1/auth/login", login("a wrong password"))
-        .await
-        .must_fail(401, "AUTH001");
-    edge.get("/api/v1/user/profile", "not.a.token")
-        .await
-        .must_fail(401, "AUTH003");
-    edge.get("/api/v1/templates", &user.token)
-        .await
-        .must_fail(403, "AUTH004");
-    edge.open_post("/api/v1/auth/register", new(user.password))
-        .await
-        .must_fail(409, "USER002");
-    edge.open_post("/api/v1/auth/register", new("short"))
-        .await
-        .must_fail(400, "USER003");
+    edge.open_post("/api/v1/auth/login", login("a wrong password")).await.must_fail(401, "AUTH001");
+    edge.get("/api/v1/user/profile", "not.a.token").await.must_fail(401, "AUTH003");
+    edge.get("/api/v1/templates", &user.token).await.must_fail(403, "AUTH004");
+    edge.open_post("/api/v1/auth/register", new(user.password)).await.must_fail(409, "USER002");
+    edge.open_post("/api/v1/auth/register", new("short")).await.must_fail(400, "USER003");
     let subscriptions = "/api/v1/admin/subscriptions";
     let upgrade = json!({ "user_id": nobody, "tier": "basic" });
-    edge.post(subscriptions, &admin.token, upgrade)
-        .await
-        .must_fail(404, "USER001");
+    edge.post(subscriptions, &admin.token, upgrade).await.must_fail(404, "USER001");
     let change = json!({ "tier": "basic" });
-    edge.put(&format!("{subscriptions}/{nobody}"), &admin.token, change)
-        .await
-        .must_fail(404, "SUB001");
+    edge.put(&format!("{subscriptions}/{nobody}"), &admin.token, change).await.must_fail(404, "SUB001");
 
     tokio::time::sleep(Duration::from_secs(3)).await;
-    edge.get("/api/v1/user/profile", &user.token)
-        .await
-        .must_fail(401, "AUTH002");
+    edge.get("/api/v1/user/profile", &user.token).await.must_fail(401, "AUTH002");
     let user = sandbox.log_in(&user).await;
     let slow = [("x-stub-delay-ms", "2000")];
-    let reply = edge
-        .send(
-            Method::GET,
-            "/api/v1/personas/instances",
-            Some(&user.token),
-            &slow,
-            None,
-        )
-        .await;
+    let reply = edge.send(Method::GET, "/api/v1/personas/instances", Some(&user.token), &slow, None).await;
     reply.must_fail(504, "GW002");
     for name in ["one", "two", "three"] {
-        edge.post("/api/v1/projects", &user.token, json!({ "name": name }))
-            .await
-            .must_be(201);
+        edge.post("/api/v1/projects", &user.token, json!({ "name": name })).await.must_be(201);
     }
-    edge.post("/api/v1/projects", &user.token, json!({ "name": "four" }))
-        .await
-        .must_fail(403, "SUB002");
+    edge.post("/api/v1/projects", &user.token, json!({ "name": "four" })).await.must_fail(403, "SUB002");
     sandbox.stub_process.kill();
     let user = sandbox.log_in(&user).await;
     let reply = edge.get("/api/v1/personas/instances", &user.token).await;
@@ -92,17 +64,11 @@ async fn answers_that_the_framework_makes_have_the_shape_too() {
         "NOT HTTP AT ALL\r\n\r\n".to_owned(),
         "GET /health HTTP/1.1\r\nhost x\r\n\r\n".to_owned(),
         "GET /health HTTP/1.1\r\nhost: x\r\ncontent-length: abc\r\n\r\n".to_owned(),
-        format!(
-            "GET /health HTTP/1.1\r\nhost: x\r\nbig: {}\r\n\r\n",
-            "x".repeat(70_000)
-        ),
+        format!("GET /health HTTP/1.1\r\nhost: x\r\nbig: {}\r\n\r\n", "x".repeat(70_000)),
     ] {
         let answer = raw(edge.authority(), &request).await;
         assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
-        assert!(
-            answer.contains("\"request_id\"") && answer.contains("\"code\":\"REQ00"),
-            "{answer}"
-        );
+        assert!(answer.contains("\"request_id\"") && answer.contains("\"code\":\"REQ00"), "{answer}");
     }
 }
 
@@ -113,13 +79,7 @@ async fn a_request_id_goes_all_the_way() {
     let headers = [("x-request-id", "my-id-1"), ("x-stub-echo", "1")];
     let reply = sandbox
         .edge()
-        .send(
-            Method::GET,
-            "/api/v1/personas/instances",
-            Some(&user.token),
-            &headers,
-            None,
-        )
+        .send(Method::GET, "/api/v1/personas/instances", Some(&user.token), &headers, None)
         .await;
     assert_eq!(reply.headers["x-request-id"], "my-id-1");
     let sent = reply.must_be(200)["headers"].to_string();
@@ -131,11 +91,7 @@ async fn only_pages_of_allowed_origins_may_read_answers() {
     let sandbox = Sandbox::start().await;
     let ask = async |origin: &str| {
         let headers = [("origin", origin)];
-        sandbox
-            .edge()
-            .send(Method::GET, "/health", None, &headers, None)
-            .await
-            .headers
+        sandbox.edge().send(Method::GET, "/health", None, &headers, None).await.headers
     };
     assert_eq!(
         ask("https://app.example.com").await["access-control-allow-origin"],
@@ -144,19 +100,10 @@ async fn only_pages_of_allowed_origins_may_read_answers() {
     let other = ask("https://app.example.com.evil.org").await;
     assert!(!other.contains_key("access-control-allow-origin"));
     assert_eq!(other["vary"], "Origin");
-    let headers = [
-        ("origin", "https://app.example.com"),
-        ("access-control-request-method", "PUT"),
-    ];
-    let preflight = sandbox
-        .edge()
-        .send(Method::OPTIONS, "/api/v1/user/profile", None, &headers, None)
-        .await;
+    let headers = [("origin", "https://app.example.com"), ("access-control-request-method", "PUT")];
+    let preflight = sandbox.edge().send(Method::OPTIONS, "/api/v1/user/profile", None, &headers, None).await;
     assert_eq!(
-        (
-            preflight.status.as_u16(),
-            preflight.headers.contains_key("access-control-allow-methods")
-        ),
+        (preflight.status.as_u16(), preflight.headers.contains_key("access-control-allow-methods")),
         (204, true)
     );
 }

@@ -10,10 +10,7 @@ const INSTANCES: &str = "/api/v1/personas/instances";
 fn headers(echo: &Value) -> BTreeMap<String, String> {
     let mut all: BTreeMap<String, String> = BTreeMap::new();
     for pair in echo["headers"].as_array().expect("headers") {
-        let (name, value) = (
-            pair[0].as_str().expect("a name"),
-            pair[1].as_str().expect("a value"),
-        );
+        let (name, value) = (pair[0].as_str().expect("a name"), pair[1].as_str().expect("a value"));
         all.entry(name.to_owned())
             .and_modify(|known| *known += &format!(" AND {value}"))
             .or_insert(value.to_owned());
@@ -45,19 +42,11 @@ async fn core_manager_sees_who_the_caller_is_whatever_the_client_says() {
         ("x-secret", "1"),
         ("x-harmless", "kept"),
     ];
-    let reply = sandbox
-        .edge()
-        .send(Method::GET, INSTANCES, Some(&user.token), &forged, None)
-        .await;
+    let reply = sandbox.edge().send(Method::GET, INSTANCES, Some(&user.token), &forged, None).await;
     let got = headers(&reply.must_be(200));
     let known: BTreeMap<&str, &str> = got
         .iter()
-        .filter(|(name, _)| {
-            !matches!(
-                name.as_str(),
-                "host" | "x-stub-echo" | "x-request-id" | "traceparent"
-            )
-        })
+        .filter(|(name, _)| !matches!(name.as_str(), "host" | "x-stub-echo" | "x-request-id" | "traceparent"))
         .map(|(name, value)| (name.as_str(), value.as_str()))
         .collect();
     let host = sandbox.edge().authority();
@@ -100,27 +89,12 @@ async fn a_path_that_can_be_read_in_two_ways_never_reaches_core_manager() {
             user.token
         );
         let answer = raw(sandbox.edge().authority(), &request).await;
-        assert!(
-            answer.starts_with("HTTP/1.1 400") && answer.contains("REQ001"),
-            "{path}: {answer}"
-        );
+        assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("REQ001"), "{path}: {answer}");
     }
-    for path in [
-        "/api/v1/unknown",
-        "/api/v1/Templates",
-        "/api/v1/templates/a/b",
-        "/api/v2/templates",
-    ] {
-        sandbox
-            .edge()
-            .get(path, &user.token)
-            .await
-            .must_fail(404, "REQ002");
+    for path in ["/api/v1/unknown", "/api/v1/Templates", "/api/v1/templates/a/b", "/api/v2/templates"] {
+        sandbox.edge().get(path, &user.token).await.must_fail(404, "REQ002");
     }
-    assert_eq!(
-        sandbox.stub.open_get("/stub/requests").await.must_be(200),
-        json!([])
-    );
+    assert_eq!(sandbox.stub.open_get("/stub/requests").await.must_be(200), json!([]));
 }
 
 #[tokio::test]
@@ -129,33 +103,21 @@ async fn path_query_body_and_method_pass_unchanged_and_so_do_core_managers_error
     let (user, edge) = (sandbox.register().await, sandbox.edge());
     let path = "/api/v1/echo/a%20b/%C3%A9?x=%2F..%2F&y=1+2&y=&z";
     let body = json!({ "hello": "world" });
-    let echo = edge
-        .send(Method::PUT, path, Some(&user.token), &[], Some(&body))
-        .await
-        .must_be(200);
-    assert_eq!(
-        (echo["method"].as_str(), echo["path"].as_str()),
-        (Some("PUT"), Some(path))
-    );
+    let echo = edge.send(Method::PUT, path, Some(&user.token), &[], Some(&body)).await.must_be(200);
+    assert_eq!((echo["method"].as_str(), echo["path"].as_str()), (Some("PUT"), Some(path)));
     assert_eq!(echo["body"], body.to_string());
     let missing = edge.get(&format!("{INSTANCES}/nothing"), &user.token).await;
     assert_eq!(missing.must_be(404), json!({ "detail": "not found" }));
     let failing = [("x-stub-status", "503")];
-    let reply = edge
-        .send(Method::GET, INSTANCES, Some(&user.token), &failing, None)
-        .await;
+    let reply = edge.send(Method::GET, INSTANCES, Some(&user.token), &failing, None).await;
     assert_eq!(reply.must_be(503), json!({ "detail": "stub" }));
     let moved = [("x-stub-redirect", "http://127.0.0.1:1/elsewhere")];
-    let reply = edge
-        .send(Method::GET, INSTANCES, Some(&user.token), &moved, None)
-        .await;
+    let reply = edge.send(Method::GET, INSTANCES, Some(&user.token), &moved, None).await;
     assert_eq!(
         (reply.status.as_u16(), reply.headers["location"].as_bytes()),
         (302, &b"http://127.0.0.1:1/elsewhere"[..])
     );
-    let reply = edge
-        .send(Method::DELETE, INSTANCES, Some(&user.token), &[], None)
-        .await;
+    let reply = edge.send(Method::DELETE, INSTANCES, Some(&user.token), &[], None).await;
     reply.must_fail(405, "REQ002");
     assert_eq!(reply.headers["allow"], "GET, POST");
 }
@@ -169,10 +131,7 @@ async fn core_managers_own_connection_and_identity_headers_stay_behind_the_gatew
         ("x-stub-response-header", "keep-alive=timeout=5"),
         ("x-stub-response-header", "x-kept=yes"),
     ];
-    let reply = sandbox
-        .edge()
-        .send(Method::GET, INSTANCES, Some(&user.token), &switches, None)
-        .await;
+    let reply = sandbox.edge().send(Method::GET, INSTANCES, Some(&user.token), &switches, None).await;
     assert_eq!(reply.headers["x-kept"], "yes");
     assert!(
         !reply.headers.contains_key("x-user-id") && !reply.headers.contains_key("keep-alive"),
@@ -182,29 +141,16 @@ async fn core_managers_own_connection_and_identity_headers_stay_behind_the_gatew
 
 #[tokio::test]
 async fn core_manager_away_slow_resetting_or_truncating() {
-    let plan = Plan {
-        settings: vec![("GATEWAY_TIMEOUT_MS", "500".to_owned())],
-        ..Plan::default()
-    };
+    let plan = Plan { settings: vec![("GATEWAY_TIMEOUT_MS", "500".to_owned())], ..Plan::default() };
     let mut sandbox = Sandbox::planned(plan).await;
     let (user, edge) = (sandbox.register().await, sandbox.edge().clone());
     let ask = async |switch: &str| {
         let headers = [(switch, "1")];
-        edge.try_send(Method::GET, INSTANCES, Some(&user.token), &headers, None)
-            .await
+        edge.try_send(Method::GET, INSTANCES, Some(&user.token), &headers, None).await
     };
-    ask("x-stub-reset")
-        .await
-        .expect("an answer")
-        .must_fail(502, "GW001");
-    ask("x-stub-hang")
-        .await
-        .expect("an answer")
-        .must_fail(504, "GW002");
-    assert!(
-        ask("x-stub-truncate").await.is_none(),
-        "a truncated answer must not look whole"
-    );
+    ask("x-stub-reset").await.expect("an answer").must_fail(502, "GW001");
+    ask("x-stub-hang").await.expect("an answer").must_fail(504, "GW002");
+    assert!(ask("x-stub-truncate").await.is_none(), "a truncated answer must not look whole");
     sandbox.stub_process.kill();
     for _ in 0..15 {
         ask("x-nothing").await.expect("an answer").must_fail(502, "GW001");
@@ -222,21 +168,10 @@ async fn bodies_stream_both_ways() {
     let user = sandbox.register().await;
     let megabytes = (64 * 1024 * 1024).to_string();
     let switch = [("x-stub-stream-bytes", megabytes.as_str())];
-    let reply = sandbox
-        .edge()
-        .send(Method::GET, INSTANCES, Some(&user.token), &switch, None)
-        .await;
+    let reply = sandbox.edge().send(Method::GET, INSTANCES, Some(&user.token), &switch, None).await;
     assert_eq!(reply.bytes.len(), 64 * 1024 * 1024);
     let body = json!("x".repeat(16 * 1024 * 1024));
-    let echo = sandbox
-        .edge()
-        .send(
-            Method::POST,
-            "/api/v1/echo/big",
-            Some(&user.token),
-            &[],
-            Some(&body),
-        )
-        .await;
+    let echo =
+        sandbox.edge().send(Method::POST, "/api/v1/echo/big", Some(&user.token), &[], Some(&body)).await;
     assert_eq!(echo.must_be(200)["body_length"], 16 * 1024 * 1024 + 2);
 }

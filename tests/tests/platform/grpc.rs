@@ -23,24 +23,15 @@ async fn internal_services_sign_users_in_and_look_tokens_up() {
         password: password.to_owned(),
         device: None,
     };
-    let answer = client
-        .login(call(login(user.password), INTERNAL_TOKEN))
-        .await
-        .expect("signed in")
-        .into_inner();
+    let answer =
+        client.login(call(login(user.password), INTERNAL_TOKEN)).await.expect("signed in").into_inner();
     let access_token = answer.tokens.expect("tokens").access_token;
     let lookup = ValidateTokenRequest { access_token };
-    let known = client
-        .validate_token(call(lookup.clone(), INTERNAL_TOKEN))
-        .await
-        .expect("valid")
-        .into_inner();
+    let known =
+        client.validate_token(call(lookup.clone(), INTERNAL_TOKEN)).await.expect("valid").into_inner();
     assert_eq!(known.user.expect("a user").id, user.id);
 
-    let refused = client
-        .login(call(login("wrong"), INTERNAL_TOKEN))
-        .await
-        .expect_err("refused");
+    let refused = client.login(call(login("wrong"), INTERNAL_TOKEN)).await.expect_err("refused");
     let details = refused.get_error_details();
     let info = details.error_info().expect("ErrorInfo");
     assert_eq!(

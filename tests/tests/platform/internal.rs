@@ -9,25 +9,15 @@ async fn health_names_the_dependencies_and_turns_within_two_seconds() {
     let internal = sandbox.internals[0].clone();
     let health = async || internal.open_get("/internal/health").await;
     let well = health().await.must_be(200);
-    assert_eq!(
-        (well["status"].as_str(), well["service"].as_str()),
-        (Some("healthy"), Some("edge"))
-    );
+    assert_eq!((well["status"].as_str(), well["service"].as_str()), (Some("healthy"), Some("edge")));
     let expected = json!({
         "mysql": "healthy", "core-manager": "healthy", "identity-svc": "healthy", "subscription-svc": "healthy",
     });
     assert_eq!(well["dependencies"], expected);
     let turns = async |name: &str, state: &str| {
         let since = Instant::now();
-        until("the state turns", async || {
-            health().await.body["dependencies"][name] == state
-        })
-        .await;
-        assert!(
-            since.elapsed() < Duration::from_secs(2),
-            "{name} took {:?} to be {state}",
-            since.elapsed()
-        );
+        until("the state turns", async || health().await.body["dependencies"][name] == state).await;
+        assert!(since.elapsed() < Duration::from_secs(2), "{name} took {:?} to be {state}", since.elapsed());
     };
     sandbox.stub_process.kill();
     turns("core-manager", "unhealthy").await;
@@ -46,16 +36,8 @@ async fn health_names_the_dependencies_and_turns_within_two_seconds() {
 async fn metrics_count_requests_by_route_template() {
     let sandbox = Sandbox::start().await;
     let user = sandbox.register().await;
-    sandbox
-        .edge()
-        .get("/api/v1/personas/instances/secret-id", &user.token)
-        .await
-        .must_be(404);
-    sandbox
-        .edge()
-        .get("/api/v1/projects", &user.token)
-        .await
-        .must_be(200);
+    sandbox.edge().get("/api/v1/personas/instances/secret-id", &user.token).await.must_be(404);
+    sandbox.edge().get("/api/v1/projects", &user.token).await.must_be(200);
     let metrics = sandbox.internals[0].open_get("/internal/metrics").await;
     let text = String::from_utf8_lossy(&metrics.bytes).into_owned();
     for route in ["/api/v1/personas/instances/{id}", "/api/v1/projects"] {

@@ -3,31 +3,17 @@ use serde_json::json;
 
 #[tokio::test]
 async fn two_of_each_process_are_one_platform() {
-    let mut sandbox = Sandbox::planned(Plan {
-        replicas: 2,
-        ..Plan::default()
-    })
-    .await;
+    let mut sandbox = Sandbox::planned(Plan { replicas: 2, ..Plan::default() }).await;
     let user = sandbox.register().await;
     let project = sandbox.project(&user).await;
     for round in 0..10 {
         let edge = &sandbox.edges[round % 2];
-        let found = edge
-            .get(&format!("/api/v1/projects/{project}"), &user.token)
-            .await
-            .must_be(200);
+        let found = edge.get(&format!("/api/v1/projects/{project}"), &user.token).await.must_be(200);
         assert_eq!(found["id"], project.as_str());
-        edge.get("/api/v1/subscription/usage", &user.token)
-            .await
-            .must_be(200);
-        edge.get("/api/v1/personas/instances", &user.token)
-            .await
-            .must_be(200);
+        edge.get("/api/v1/subscription/usage", &user.token).await.must_be(200);
+        edge.get("/api/v1/personas/instances", &user.token).await.must_be(200);
     }
-    sandbox.edges[0]
-        .post("/api/v1/auth/logout", &user.token, json!({}))
-        .await
-        .must_be(200);
+    sandbox.edges[0].post("/api/v1/auth/logout", &user.token, json!({})).await.must_be(200);
     for edge in &sandbox.edges {
         until("the logout binds on every edge", async || {
             edge.get("/api/v1/personas/instances", &user.token).await.code() == "AUTH003"

@@ -6,19 +6,10 @@ async fn a_new_users_subscription_is_free_and_active() {
     let sandbox = Sandbox::start().await;
     let (user, edge) = (sandbox.register().await, sandbox.edge());
     let body = edge.get("/api/v1/subscription", &user.token).await.must_be(200);
-    assert_eq!(
-        (body["tier"].as_str(), body["status"].as_str()),
-        (Some("free"), Some("active"))
-    );
+    assert_eq!((body["tier"].as_str(), body["status"].as_str()), (Some("free"), Some("active")));
     assert_eq!(body["user_id"], user.id);
-    let again = edge
-        .post("/api/v1/subscription/cancel", &user.token, json!({}))
-        .await
-        .must_be(200);
-    assert_eq!(
-        (again["id"].clone(), again["status"].as_str()),
-        (body["id"].clone(), Some("active"))
-    );
+    let again = edge.post("/api/v1/subscription/cancel", &user.token, json!({})).await.must_be(200);
+    assert_eq!((again["id"].clone(), again["status"].as_str()), (body["id"].clone(), Some("active")));
 }
 
 #[tokio::test]
@@ -26,41 +17,19 @@ async fn usage_counts_what_exists_and_what_went_through_the_gateway() {
     let sandbox = Sandbox::start().await;
     let (user, edge) = (sandbox.register().await, sandbox.edge());
     sandbox.project(&user).await;
-    let made = edge
-        .post("/api/v1/personas/instances", &user.token, json!({ "name": "x" }))
-        .await
-        .must_be(201);
-    let usage = async || {
-        edge.get("/api/v1/subscription/usage", &user.token)
-            .await
-            .must_be(200)
-    };
-    e2e::until("the persona is counted", async || {
-        usage().await["personas_count"] == 1
-    })
-    .await;
+    let made =
+        edge.post("/api/v1/personas/instances", &user.token, json!({ "name": "x" })).await.must_be(201);
+    let usage = async || edge.get("/api/v1/subscription/usage", &user.token).await.must_be(200);
+    e2e::until("the persona is counted", async || usage().await["personas_count"] == 1).await;
     assert_eq!(usage().await["projects_count"], 1);
-    let full = edge
-        .post("/api/v1/personas/instances", &user.token, json!({ "name": "y" }))
-        .await;
+    let full = edge.post("/api/v1/personas/instances", &user.token, json!({ "name": "y" })).await;
     full.must_fail(403, "SUB002");
-    assert_eq!(
-        full.body["error"]["details"],
-        json!({ "resource": "personas", "limit": 1, "used": 1 })
-    );
-    let path = format!(
-        "/api/v1/personas/instances/{}",
-        made["id"].as_str().expect("an id")
-    );
+    assert_eq!(full.body["error"]["details"], json!({ "resource": "personas", "limit": 1, "used": 1 }));
+    let path = format!("/api/v1/personas/instances/{}", made["id"].as_str().expect("an id"));
     edge.delete(&path, &user.token).await.must_be(204);
-    e2e::until("the place is free again", async || {
-        usage().await["personas_count"] == 0
-    })
-    .await;
+    e2e::until("the place is free again", async || usage().await["personas_count"] == 0).await;
     edge.delete(&path, &user.token).await.must_be(404);
-    edge.post("/api/v1/personas/instances", &user.token, json!({ "name": "y" }))
-        .await
-        .must_be(201);
+    edge.post("/api/v1/personas/instances", &user.token, json!({ "name": "y" })).await.must_be(201);
 }
 
 #[tokio::test]
@@ -82,19 +51,9 @@ async fn a_quota_says_what_is_left() {
 #[tokio::test]
 async fn everybody_may_see_the_tiers() {
     let sandbox = Sandbox::start().await;
-    let body = sandbox
-        .edge()
-        .open_get("/api/v1/subscription/tiers")
-        .await
-        .must_be(200);
+    let body = sandbox.edge().open_get("/api/v1/subscription/tiers").await.must_be(200);
     let tiers = body["tiers"].as_array().expect("a list");
-    let names: Vec<_> = tiers
-        .iter()
-        .map(|tier| tier["name"].as_str().expect("a name"))
-        .collect();
+    let names: Vec<_> = tiers.iter().map(|tier| tier["name"].as_str().expect("a name")).collect();
     assert_eq!(names, ["free", "basic", "premium", "enterprise"]);
-    assert_eq!(
-        (&tiers[1]["price_monthly"], &tiers[3]["max_personas"]),
-        (&json!(9.99), &json!(-1))
-    );
+    assert_eq!((&tiers[1]["price_monthly"], &tiers[3]["max_personas"]), (&json!(9.99), &json!(-1)));
 }

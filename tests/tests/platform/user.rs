@@ -7,13 +7,8 @@ async fn a_profile_is_changed_field_by_field() {
     let (user, edge) = (sandbox.register().await, sandbox.edge());
     let change =
         json!({ "first_name": "Ada", "phone": "+44 1", "preferences": { "theme": "dark" }, "role": "admin" });
-    edge.put("/api/v1/user/profile", &user.token, change)
-        .await
-        .must_be(200);
-    let body = edge
-        .put("/api/v1/user/profile", &user.token, json!({ "phone": "" }))
-        .await
-        .must_be(200);
+    edge.put("/api/v1/user/profile", &user.token, change).await.must_be(200);
+    let body = edge.put("/api/v1/user/profile", &user.token, json!({ "phone": "" })).await.must_be(200);
     assert_eq!(body["profile"]["first_name"], "Ada");
     assert_eq!(body["profile"]["phone"], json!(null));
     assert_eq!(body["profile"]["preferences"], json!({ "theme": "dark" }));
@@ -24,10 +19,7 @@ async fn a_profile_is_changed_field_by_field() {
     let reply = edge.put("/api/v1/user/profile", &user.token, bad).await;
     reply.must_fail(400, "REQ001");
     let fields = &reply.body["error"]["details"]["fields"];
-    assert!(
-        fields["avatar_url"].is_string() && fields["first_name"].is_string(),
-        "{fields}"
-    );
+    assert!(fields["avatar_url"].is_string() && fields["first_name"].is_string(), "{fields}");
 }
 
 #[tokio::test]
@@ -36,38 +28,20 @@ async fn a_password_change_ends_the_other_sessions() {
     let (user, edge) = (sandbox.register().await, sandbox.edge());
     let other = sandbox.log_in(&user).await;
     let change = |current: &str, new: &str| json!({ "current_password": current, "new_password": new });
-    let wrong = edge
-        .post(
-            "/api/v1/user/password",
-            &user.token,
-            change("wrong", "another good one"),
-        )
-        .await;
+    let wrong = edge.post("/api/v1/user/password", &user.token, change("wrong", "another good one")).await;
     wrong.must_fail(401, "AUTH001");
-    let weak = edge
-        .post(
-            "/api/v1/user/password",
-            &user.token,
-            change(user.password, "password1"),
-        )
-        .await;
+    let weak = edge.post("/api/v1/user/password", &user.token, change(user.password, "password1")).await;
     weak.must_fail(400, "USER003");
-    edge.post(
-        "/api/v1/user/password",
-        &user.token,
-        change(user.password, "another good one"),
-    )
-    .await
-    .must_be(200);
+    edge.post("/api/v1/user/password", &user.token, change(user.password, "another good one"))
+        .await
+        .must_be(200);
     until("the other session ends", async || {
         edge.get("/api/v1/user/profile", &other.token).await.code() == "AUTH003"
     })
     .await;
     edge.get("/api/v1/user/profile", &user.token).await.must_be(200);
     let body = json!({ "email": user.email, "password": user.password });
-    edge.open_post("/api/v1/auth/login", body)
-        .await
-        .must_fail(401, "AUTH001");
+    edge.open_post("/api/v1/auth/login", body).await.must_fail(401, "AUTH001");
 }
 
 #[tokio::test]
@@ -82,9 +56,7 @@ async fn a_deleted_account_is_gone_with_all_its_tokens() {
     })
     .await;
     let body = json!({ "email": user.email, "password": user.password });
-    edge.open_post("/api/v1/auth/login", body)
-        .await
-        .must_fail(401, "AUTH001");
+    edge.open_post("/api/v1/auth/login", body).await.must_fail(401, "AUTH001");
 }
 
 #[tokio::test]

@@ -42,11 +42,7 @@ async fn a_workflow_reports_its_progress_to_its_end() {
         }
     }
     e2e::until("workflows count as content", async || {
-        let usage = sandbox
-            .edge()
-            .get("/api/v1/subscription/usage", &user.token)
-            .await
-            .must_be(200);
+        let usage = sandbox.edge().get("/api/v1/subscription/usage", &user.token).await.must_be(200);
         usage["content_count"] == 2
     })
     .await;
@@ -61,10 +57,7 @@ async fn a_start_is_refused_for_another_users_project_and_beyond_the_quota() {
     socket.send(start("w", &foreign, json!({}))).await;
     let refused = socket.next().await;
     assert_eq!(
-        (
-            refused["correlation_id"].as_str(),
-            refused["error"]["code"].as_str()
-        ),
+        (refused["correlation_id"].as_str(), refused["error"]["code"].as_str()),
         (Some("w"), Some("PROJ001"))
     );
     let mut connection = sandbox.connection().await;
@@ -78,14 +71,8 @@ async fn a_start_is_refused_for_another_users_project_and_beyond_the_quota() {
     socket.send(start("w", &project, json!({}))).await;
     let refused = socket.next().await;
     assert_eq!(refused["error"]["code"], "SUB002");
-    assert_eq!(
-        refused["error"]["details"],
-        json!({ "resource": "content", "limit": 10, "used": 10 })
-    );
-    assert_eq!(
-        sandbox.stub.open_get("/stub/frames").await.must_be(200),
-        json!([])
-    );
+    assert_eq!(refused["error"]["details"], json!({ "resource": "content", "limit": 10, "used": 10 }));
+    assert_eq!(sandbox.stub.open_get("/stub/frames").await.must_be(200), json!([]));
 }
 
 #[tokio::test]
@@ -93,12 +80,7 @@ async fn what_is_no_envelope_is_answered_and_the_rest_passes_through() {
     let sandbox = Sandbox::start().await;
     let user = sandbox.register().await;
     let mut socket = sandbox.socket(&user).await;
-    for text in [
-        "hello",
-        "[]",
-        r#"{"type":"x"}"#,
-        r#"{"type":"x","type":"y","id":"1"}"#,
-    ] {
+    for text in ["hello", "[]", r#"{"type":"x"}"#, r#"{"type":"x","type":"y","id":"1"}"#] {
         socket.send_text(text).await;
         let error = socket.next().await;
         assert_eq!(
@@ -109,26 +91,15 @@ async fn what_is_no_envelope_is_answered_and_the_rest_passes_through() {
     }
     socket.send(json!({ "type": "ping", "id": "p" })).await;
     assert_eq!(socket.next().await["type"], "pong");
-    socket
-        .send(json!({ "type": "anything", "id": "a", "data": [1] }))
-        .await;
+    socket.send(json!({ "type": "anything", "id": "a", "data": [1] })).await;
     let echo = socket.next().await;
-    assert_eq!(
-        (echo["type"].as_str(), echo["correlation_id"].as_str()),
-        (Some("echo"), Some("a"))
-    );
+    assert_eq!((echo["type"].as_str(), echo["correlation_id"].as_str()), (Some("echo"), Some("a")));
     let headers = echo["data"]["headers"].as_object().expect("headers");
     assert_eq!(headers.len(), 6, "{headers:?}");
     assert_eq!(headers["x-user-id"], user.id);
-    socket
-        .send(json!({ "type": "stub.raw", "id": "r", "data": { "text": "no envelope" } }))
-        .await;
+    socket.send(json!({ "type": "stub.raw", "id": "r", "data": { "text": "no envelope" } })).await;
     socket.send(json!({ "type": "after", "id": "b" })).await;
-    assert_eq!(
-        socket.next().await["correlation_id"],
-        "b",
-        "what core-manager sends must be an envelope too"
-    );
+    assert_eq!(socket.next().await["correlation_id"], "b", "what core-manager sends must be an envelope too");
 }
 
 #[tokio::test]
@@ -142,17 +113,10 @@ async fn a_socket_needs_a_token_and_an_allowed_origin() {
     assert_eq!(open(&[]).await, Err(401));
     assert_eq!(open(&[("authorization", "Bearer x.y.z")]).await, Err(401));
     assert_eq!(open(&[("sec-websocket-protocol", "persona.v1")]).await, Err(401));
-    assert_eq!(
-        open(&[("authorization", &bearer), ("origin", "https://evil.example")]).await,
-        Err(403)
-    );
+    assert_eq!(open(&[("authorization", &bearer), ("origin", "https://evil.example")]).await, Err(403));
     assert_eq!(open(&[("authorization", &bearer)]).await, Ok(()));
     assert_eq!(
-        open(&[
-            ("sec-websocket-protocol", &protocols),
-            ("origin", "https://app.example.com")
-        ])
-        .await,
+        open(&[("sec-websocket-protocol", &protocols), ("origin", "https://app.example.com")]).await,
         Ok(())
     );
     let url = format!("/ws?token={}", user.token);
@@ -189,18 +153,13 @@ async fn faults_of_the_client_close_the_socket_with_their_code() {
 
 #[tokio::test]
 async fn a_socket_dies_at_its_tokens_end_unless_it_got_another() {
-    let plan = Plan {
-        settings: vec![("ACCESS_TOKEN_TTL_SECONDS", "3".to_owned())],
-        ..Plan::default()
-    };
+    let plan = Plan { settings: vec![("ACCESS_TOKEN_TTL_SECONDS", "3".to_owned())], ..Plan::default() };
     let sandbox = Sandbox::planned(plan).await;
     let user = sandbox.register().await;
     let (mut dies, mut lives) = (sandbox.socket(&user).await, sandbox.socket(&user).await);
     tokio::time::sleep(Duration::from_millis(1500)).await;
     let next = sandbox.log_in(&user).await;
-    lives
-        .send(json!({ "type": "auth.refresh", "id": "r", "data": { "access_token": next.token } }))
-        .await;
+    lives.send(json!({ "type": "auth.refresh", "id": "r", "data": { "access_token": next.token } })).await;
     assert_eq!(lives.next().await["type"], "auth.refreshed");
     assert_eq!(dies.closed().await, 4401);
     lives.send(json!({ "type": "ping", "id": "p" })).await;
@@ -213,21 +172,14 @@ async fn a_logout_closes_the_open_socket() {
     let sandbox = Sandbox::start().await;
     let user = sandbox.register().await;
     let mut socket = sandbox.socket(&user).await;
-    sandbox
-        .edge()
-        .post("/api/v1/auth/logout", &user.token, json!({}))
-        .await
-        .must_be(200);
+    sandbox.edge().post("/api/v1/auth/logout", &user.token, json!({})).await.must_be(200);
     assert_eq!(socket.closed().await, 4403);
 }
 
 #[tokio::test]
 async fn a_client_that_does_not_answer_pings_is_dropped() {
     let plan = Plan {
-        settings: vec![
-            ("WS_HEARTBEAT_SECONDS", "1".to_owned()),
-            ("WS_PONG_TIMEOUT_MS", "500".to_owned()),
-        ],
+        settings: vec![("WS_HEARTBEAT_SECONDS", "1".to_owned()), ("WS_PONG_TIMEOUT_MS", "500".to_owned())],
         ..Plan::default()
     };
     let sandbox = Sandbox::planned(plan).await;

@@ -33,27 +33,17 @@ impl Account {
     }
 
     pub fn with_schema(&self, schema: &str) -> Self {
-        Account {
-            schema: schema.to_owned(),
-            ..self.clone()
-        }
+        Account { schema: schema.to_owned(), ..self.clone() }
     }
 
     /// Another user of the same schema.
     pub fn with_user(&self, user: &str, password: &str) -> Self {
-        Account {
-            user: user.to_owned(),
-            password: password.to_owned(),
-            ..self.clone()
-        }
+        Account { user: user.to_owned(), password: password.to_owned(), ..self.clone() }
     }
 
     pub fn url(&self) -> String {
         let (user, password) = (encoded(&self.user), encoded(&self.password));
-        format!(
-            "mysql://{user}:{password}@{}:{}/{}",
-            self.host, self.port, self.schema
-        )
+        format!("mysql://{user}:{password}@{}:{}/{}", self.host, self.port, self.schema)
     }
 
     /// Signs in and selects the schema.
@@ -68,20 +58,14 @@ impl Account {
 
     fn options(&self) -> MySqlConnectOptions {
         let options = MySqlConnectOptions::new().host(&self.host).port(self.port);
-        options
-            .username(&self.user)
-            .password(&self.password)
-            .disable_statement_logging()
+        options.username(&self.user).password(&self.password).disable_statement_logging()
     }
 }
 
 /// The name of the schema, which must do without quoting in SQL and in a URL.
 pub fn schema() -> Outcome<String> {
     let name = setting("AUTH_DB_NAME")?.unwrap_or_else(|| "auth_db".to_owned());
-    if name
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-    {
+    if name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
         Ok(name)
     } else {
         Err(format!("AUTH_DB_NAME: {name}: only letters, digits and _ are possible").into())

@@ -45,31 +45,11 @@ const MANAGERS: [Manager; 6] = [
         ],
         needs_root: true,
     },
-    Manager {
-        program: "dnf",
-        commands: &["dnf install --assumeyes mariadb-server"],
-        needs_root: true,
-    },
-    Manager {
-        program: "apk",
-        commands: &["apk add mariadb mariadb-client"],
-        needs_root: true,
-    },
-    Manager {
-        program: "pacman",
-        commands: &["pacman -Sy --noconfirm --needed mariadb"],
-        needs_root: true,
-    },
-    Manager {
-        program: "zypper",
-        commands: &["zypper --non-interactive install mariadb"],
-        needs_root: true,
-    },
-    Manager {
-        program: "brew",
-        commands: &["brew install mariadb"],
-        needs_root: false,
-    },
+    Manager { program: "dnf", commands: &["dnf install --assumeyes mariadb-server"], needs_root: true },
+    Manager { program: "apk", commands: &["apk add mariadb mariadb-client"], needs_root: true },
+    Manager { program: "pacman", commands: &["pacman -Sy --noconfirm --needed mariadb"], needs_root: true },
+    Manager { program: "zypper", commands: &["zypper --non-interactive install mariadb"], needs_root: true },
+    Manager { program: "brew", commands: &["brew install mariadb"], needs_root: false },
 ];
 
 /// The programs of this machine, installed first where there are none.
@@ -105,16 +85,10 @@ impl Manager {
         }
         for command in self.commands {
             println!("$ {}{command}", if sudo { "sudo " } else { "" });
-            let mut words = sudo
-                .then_some("sudo -n")
-                .into_iter()
-                .chain([*command])
-                .flat_map(str::split_whitespace);
+            let mut words =
+                sudo.then_some("sudo -n").into_iter().chain([*command]).flat_map(str::split_whitespace);
             let mut run = Command::new(words.next().unwrap_or_default());
-            run.args(words)
-                .env("DEBIAN_FRONTEND", "noninteractive")
-                .stdin(Stdio::null())
-                .kill_on_drop(true);
+            run.args(words).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null()).kill_on_drop(true);
             if !run.status().await?.success() {
                 return Err(format!(
                     "`{command}` failed. Install the server by hand, then try again:\n  {by_hand}"
@@ -130,11 +104,7 @@ impl Manager {
 async fn find() -> Option<Programs> {
     for name in ["mariadbd", "mysqld"] {
         let Some(server) = which(name) else { continue };
-        let version = Command::new(&server)
-            .args(["--no-defaults", "--version"])
-            .output()
-            .await
-            .ok()?;
+        let version = Command::new(&server).args(["--no-defaults", "--version"]).output().await.ok()?;
         if !String::from_utf8_lossy(&version.stdout).contains("MariaDB") {
             return Some(Programs::MySql { server });
         }
@@ -150,17 +120,11 @@ async fn find() -> Option<Programs> {
 fn which(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(FOLDERS.iter().map(PathBuf::from));
-    folders
-        .map(|folder| folder.join(name))
-        .find(|file| Path::is_file(file))
+    folders.map(|folder| folder.join(name)).find(|file| Path::is_file(file))
 }
 
 async fn succeeds(program: &str, arguments: &[&str]) -> bool {
     let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().await.is_ok_and(|status| status.success())
 }

@@ -27,14 +27,9 @@ pub async fn start(folder: &Path, purpose: Purpose) -> Outcome<(Account, Process
     write_private(&folder.join("password"), &password)?;
     write_private(&folder.join("init.sql"), &accounts(&password))?;
 
-    let log = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(folder.join("server.log"))?;
+    let log = OpenOptions::new().create(true).append(true).open(folder.join("server.log"))?;
     let mut command = server_command(folder, &programs, purpose);
-    command
-        .arg(format!("--port={port}"))
-        .args(flags(&programs, purpose));
+    command.arg(format!("--port={port}")).args(flags(&programs, purpose));
     command.stdout(log.try_clone()?).stderr(log);
     let process = Process::start("the database server", &mut command)?;
     let admin = administrator(port, password)?;
@@ -63,11 +58,7 @@ async fn initialise(folder: &Path, programs: &Programs) -> Outcome {
     let mut command = match programs {
         Programs::MariaDb { init, .. } => {
             let mut command = Command::new(init);
-            command.args([
-                "--no-defaults",
-                "--auth-root-authentication-method=normal",
-                "--skip-test-db",
-            ]);
+            command.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]);
             command
         }
         Programs::MySql { server } => {
@@ -76,19 +67,13 @@ async fn initialise(folder: &Path, programs: &Programs) -> Outcome {
             command
         }
     };
-    command
-        .arg(format!("--datadir={}", data.display()))
-        .args(as_root());
+    command.arg(format!("--datadir={}", data.display())).args(as_root());
     let output = command.kill_on_drop(true).output().await?;
     if output.status.success() {
         return write_private(&folder.join("initialised"), "");
     }
     let said = [output.stdout, output.stderr].concat();
-    Err(format!(
-        "the database could not be made:\n{}",
-        String::from_utf8_lossy(&said)
-    )
-    .into())
+    Err(format!("the database could not be made:\n{}", String::from_utf8_lossy(&said)).into())
 }
 
 fn server_command(folder: &Path, programs: &Programs, purpose: Purpose) -> Command {
@@ -98,23 +83,11 @@ fn server_command(folder: &Path, programs: &Programs, purpose: Purpose) -> Comma
         Purpose::Keep | Purpose::ThrowAway => bound_to_us(server),
     };
     let inside = |option: &str, name: &str| format!("--{option}={}", folder.join(name).display());
-    command.args([
-        "--no-defaults".to_owned(),
-        inside("datadir", "data"),
-        inside("pid-file", "server.pid"),
-    ]);
+    command.args(["--no-defaults".to_owned(), inside("datadir", "data"), inside("pid-file", "server.pid")]);
     command.args([inside("init-file", "init.sql"), inside("log-error", "server.log")]);
     // Relative to the data: a path of more than about 100 bytes cannot be a socket.
-    command.args([
-        "--socket=server.sock",
-        "--bind-address=127.0.0.1",
-        "--skip-name-resolve",
-    ]);
-    command.args([
-        "--skip-log-bin",
-        "--max-connections=500",
-        "--innodb-buffer-pool-size=128M",
-    ]);
+    command.args(["--socket=server.sock", "--bind-address=127.0.0.1", "--skip-name-resolve"]);
+    command.args(["--skip-log-bin", "--max-connections=500", "--innodb-buffer-pool-size=128M"]);
     command.args(as_root());
     command
 }
@@ -128,11 +101,7 @@ fn flags(programs: &Programs, purpose: Purpose) -> Vec<&'static str> {
     let mut flags = Vec::new();
     if let Programs::MySql { .. } = programs {
         // The X protocol would take another port; the folder for file imports is made only by the full package.
-        flags.extend([
-            "--mysqlx=OFF",
-            "--secure-file-priv=NULL",
-            "--performance-schema=OFF",
-        ]);
+        flags.extend(["--mysqlx=OFF", "--secure-file-priv=NULL", "--performance-schema=OFF"]);
     }
     if purpose == Purpose::ThrowAway {
         flags.extend(["--innodb-flush-log-at-trx-commit=0", "--innodb-doublewrite=0"]);
@@ -143,13 +112,9 @@ fn flags(programs: &Programs, purpose: Purpose) -> Vec<&'static str> {
 /// The port of the environment, that of the last run when it is still free, or any.
 fn port(folder: &Path) -> Outcome<u16> {
     if let Some(port) = setting("AUTH_DB_PORT")? {
-        return port
-            .parse()
-            .map_err(|e| format!("AUTH_DB_PORT: {port}: {e}").into());
+        return port.parse().map_err(|e| format!("AUTH_DB_PORT: {port}: {e}").into());
     }
-    let last = std::fs::read_to_string(folder.join("port"))
-        .ok()
-        .and_then(|port| port.parse().ok());
+    let last = std::fs::read_to_string(folder.join("port")).ok().and_then(|port| port.parse().ok());
     let listener =
         TcpListener::bind(("127.0.0.1", last.unwrap_or(0))).or_else(|_| TcpListener::bind(("127.0.0.1", 0)));
     Ok(listener?.local_addr()?.port())

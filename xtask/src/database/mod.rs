@@ -56,10 +56,7 @@ impl Database {
         }
         let server = Server::open(&folder, purpose).await?;
         println!("Database server at {}:{}.", server.admin.host, server.admin.port);
-        Ok(Database {
-            admin: server.admin.clone(),
-            server: Some(server),
-        })
+        Ok(Database { admin: server.admin.clone(), server: Some(server) })
     }
 
     /// Whether it ended by itself.
@@ -79,7 +76,7 @@ impl Database {
 pub async fn forget() -> Outcome {
     if Account::from_environment()?.is_some() {
         return Err(
-            "--fresh deletes the data of the private server only, and AUTH_DB_HOST names another".into(),
+            "--fresh deletes the data of the private server only, and AUTH_DB_HOST names another".into()
         );
     }
     server::forget(&folder()).await
@@ -93,11 +90,7 @@ pub async fn run(options: Options) -> Outcome {
         println!("{}", if stopped { "Stopped." } else { "It is not running." });
         return remove(&file);
     }
-    let purpose = if options.detach {
-        Purpose::LeaveRunning
-    } else {
-        Purpose::Keep
-    };
+    let purpose = if options.detach { Purpose::LeaveRunning } else { Purpose::Keep };
     let mut database = tokio::select! {
         database = Database::choose(folder(), purpose) => database?,
         interrupted = interrupted() => return interrupted,

@@ -68,13 +68,7 @@ impl Server {
                 .into());
             }
         };
-        Ok(Server {
-            admin,
-            tenure,
-            purpose,
-            folder: folder.to_owned(),
-            _lock: lock,
-        })
+        Ok(Server { admin, tenure, purpose, folder: folder.to_owned(), _lock: lock })
     }
 
     /// Whether somebody else decides when it stops.
@@ -95,10 +89,7 @@ impl Server {
         if self.is_guest() {
             return Ok(());
         }
-        write_private(
-            &self.folder.join("detached"),
-            "until `cargo xtask database --stop`\n",
-        )?;
+        write_private(&self.folder.join("detached"), "until `cargo xtask database --stop`\n")?;
         if let Tenure::Child(process) = self.tenure {
             process.leave();
         }
@@ -181,9 +172,7 @@ async fn shut_down(folder: &Path, admin: &Account) -> Outcome {
     let id = std::fs::read_to_string(folder.join("server.pid")).unwrap_or_default();
     let pid = id.trim().parse().ok().and_then(rustix::process::Pid::from_raw);
     let mut connection = admin.connect_to_server().await?;
-    sqlx::raw_sql(AssertSqlSafe("SHUTDOWN".to_owned()))
-        .execute(&mut connection)
-        .await?;
+    sqlx::raw_sql(AssertSqlSafe("SHUTDOWN".to_owned())).execute(&mut connection).await?;
     let asked = Instant::now();
     while pid.is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok()) {
         if asked.elapsed() > DEADLINE {

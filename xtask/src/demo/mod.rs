@@ -27,17 +27,10 @@ pub async fn run(options: Options) -> Outcome {
 async fn tell(options: &Options) -> Outcome {
     let facts = facts()?.ok_or("target/up.env is missing")?;
     let fact = |name: &str| {
-        let found = facts
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.clone());
+        let found = facts.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
         found.ok_or_else(|| format!("target/up.env has no {name}"))
     };
     let edge = options.edge.clone().map_or_else(|| fact("EDGE"), Ok)?;
-    let story = Story::new(
-        edge.trim_end_matches('/'),
-        &fact("ADMIN_EMAIL")?,
-        &fact("ADMIN_PASSWORD")?,
-    )?;
+    let story = Story::new(edge.trim_end_matches('/'), &fact("ADMIN_EMAIL")?, &fact("ADMIN_PASSWORD")?)?;
     story.tell().await
 }

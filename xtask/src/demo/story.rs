@@ -13,14 +13,8 @@ use crate::workspace::random_hex;
 use crate::{Outcome, http};
 
 /// What core-manager is told about the caller, and nothing else under such a name.
-const IDENTITY_HEADERS: [&str; 6] = [
-    "X-User-ID",
-    "X-Client-ID",
-    "X-User-Role",
-    "X-User-Tier",
-    "X-User-Email",
-    "X-User-Permissions",
-];
+const IDENTITY_HEADERS: [&str; 6] =
+    ["X-User-ID", "X-Client-ID", "X-User-Role", "X-User-Tier", "X-User-Email", "X-User-Permissions"];
 
 pub struct Story {
     edge: String,
@@ -46,49 +40,27 @@ impl Story {
         println!("\nThe edge is {}.\n", self.edge);
         let (email, password) = (&self.email, &self.password);
         let account = json!({"email": email, "password": password, "client_id": "demo"});
-        act(
-            &format!("register {email}"),
-            self.post("auth/register", None, &account, StatusCode::CREATED),
-        )
-        .await?;
+        act(&format!("register {email}"), self.post("auth/register", None, &account, StatusCode::CREATED))
+            .await?;
 
         let credentials = json!({"email": email, "password": password});
-        let signed_in = act(
-            "sign in",
-            self.post("auth/login", None, &credentials, StatusCode::OK),
-        )
-        .await?;
+        let signed_in = act("sign in", self.post("auth/login", None, &credentials, StatusCode::OK)).await?;
         let token = text(&signed_in, "/access_token")?;
         let project = json!({"name": "First project", "description": "made by the demo"});
-        let project = act(
-            "create a project",
-            self.post("projects", Some(token), &project, StatusCode::CREATED),
-        )
-        .await?;
+        let project =
+            act("create a project", self.post("projects", Some(token), &project, StatusCode::CREATED))
+                .await?;
 
         let instance = self.make_persona(token).await?;
-        let start = workflow::Start {
-            project: text(&project, "/id")?,
-            instance: &instance,
-        };
+        let start = workflow::Start { project: text(&project, "/id")?, instance: &instance };
         workflow::run(&self.edge, token, &start).await?;
 
         let nothing = json!({});
-        act(
-            "sign out",
-            self.post("auth/logout", Some(token), &nothing, StatusCode::OK),
-        )
-        .await?;
+        act("sign out", self.post("auth/logout", Some(token), &nothing, StatusCode::OK)).await?;
         let refused = self.post("auth/validate", Some(token), &nothing, StatusCode::UNAUTHORIZED);
         let refused = act("the same token is refused", refused).await?;
         show("code", text(&refused, "/error/code")?);
-        println!(
-            "\n{}",
-            paint(
-                Colour::Green,
-                &format!("Told in {:.1} s.", started.elapsed().as_secs_f64())
-            )
-        );
+        println!("\n{}", paint(Colour::Green, &format!("Told in {:.1} s.", started.elapsed().as_secs_f64())));
         Ok(())
     }
 
@@ -97,21 +69,12 @@ impl Story {
         let signed_in = self.post("auth/login", None, &self.administrator, StatusCode::OK);
         let signed_in = act("sign in as administrator", signed_in).await?;
         let template = json!({"name": "Storyteller", "description": "tells stories"});
-        let template = self.post(
-            "templates",
-            Some(text(&signed_in, "/access_token")?),
-            &template,
-            StatusCode::CREATED,
-        );
+        let template =
+            self.post("templates", Some(text(&signed_in, "/access_token")?), &template, StatusCode::CREATED);
         let template = act("create a template, through the gateway", template).await?;
 
         let instance = json!({"name": "My storyteller", "template_id": text(&template, "/id")?});
-        let instance = self.post(
-            "personas/instances?echo=1",
-            Some(token),
-            &instance,
-            StatusCode::CREATED,
-        );
+        let instance = self.post("personas/instances?echo=1", Some(token), &instance, StatusCode::CREATED);
         let instance = act("create a persona instance, through the gateway", instance).await?;
         show_identity(&instance)?;
         Ok(text(&instance, "/id")?.to_owned())
@@ -133,11 +96,7 @@ impl Story {
 
 fn expect(answer: &http::Answer, expected: StatusCode) -> Outcome {
     let Answer { status, body } = answer;
-    if *status == expected {
-        Ok(())
-    } else {
-        Err(format!("{status} instead of {expected}:\n{body}").into())
-    }
+    if *status == expected { Ok(()) } else { Err(format!("{status} instead of {expected}:\n{body}").into()) }
 }
 
 /// Shows which headers core-manager got, and fails unless they are exactly ours.
@@ -152,14 +111,11 @@ fn show_identity(instance: &Value) -> Outcome {
     got.sort_unstable();
     if !got.iter().map(|(name, _)| name).eq(&ours) {
         return Err(
-            format!("core-manager got other identity headers than {IDENTITY_HEADERS:?}: {echoed}").into(),
+            format!("core-manager got other identity headers than {IDENTITY_HEADERS:?}: {echoed}").into()
         );
     }
     for name in IDENTITY_HEADERS {
-        let value = got
-            .iter()
-            .find(|(got, _)| got.eq_ignore_ascii_case(name))
-            .map_or("", |(_, value)| value);
+        let value = got.iter().find(|(got, _)| got.eq_ignore_ascii_case(name)).map_or("", |(_, value)| value);
         show(name, value);
     }
     Ok(())
@@ -168,9 +124,7 @@ fn show_identity(instance: &Value) -> Outcome {
 /// Names in lower case and values, from an object of strings.
 fn headers(echoed: &Value) -> Vec<(String, &str)> {
     let pairs = echoed.as_object().into_iter().flatten();
-    pairs
-        .map(|(name, value)| (name.to_ascii_lowercase(), value.as_str().unwrap_or_default()))
-        .collect()
+    pairs.map(|(name, value)| (name.to_ascii_lowercase(), value.as_str().unwrap_or_default())).collect()
 }
 
 /// Does a step and says how many milliseconds it took.
@@ -199,10 +153,8 @@ mod tests {
     use super::*;
 
     fn echo(names: &[&str]) -> Value {
-        let headers: serde_json::Map<_, _> = names
-            .iter()
-            .map(|name| ((*name).to_owned(), json!("v")))
-            .collect();
+        let headers: serde_json::Map<_, _> =
+            names.iter().map(|name| ((*name).to_owned(), json!("v"))).collect();
         json!({"echo": {"headers": headers}})
     }
 

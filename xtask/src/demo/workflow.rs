@@ -65,10 +65,7 @@ async fn follow(socket: &mut Socket, start: &Start<'_>) -> Outcome {
             return Err(format!("this is not the workflow's status: {message}").into());
         }
         let data = &message["data"];
-        draw(
-            data["progress"].as_f64().unwrap_or_default(),
-            data["step"].as_str().unwrap_or_default(),
-        );
+        draw(data["progress"].as_f64().unwrap_or_default(), data["step"].as_str().unwrap_or_default());
         match data["status"].as_str() {
             Some("in_progress") => {}
             Some("completed") => break,
@@ -85,11 +82,7 @@ async fn follow(socket: &mut Socket, start: &Start<'_>) -> Outcome {
 fn draw(progress: f64, step: &str) {
     let full = (progress.clamp(0.0, 1.0) * WIDTH as f64).round() as usize;
     let bar = format!("{}{}", "█".repeat(full), "░".repeat(WIDTH - full));
-    let line = format!(
-        "    {} {:>3.0} % {step:<24}",
-        paint(Colour::Cyan, &bar),
-        progress * 100.0
-    );
+    let line = format!("    {} {:>3.0} % {step:<24}", paint(Colour::Cyan, &bar), progress * 100.0);
     if is_watched() {
         use std::io::Write;
         print!("\r{line}");
@@ -103,9 +96,8 @@ fn draw(progress: f64, step: &str) {
 async fn next(socket: &mut Socket) -> Outcome<Value> {
     loop {
         let message = tokio::time::timeout(PATIENCE, socket.next()).await;
-        let message = message
-            .map_err(|_| format!("no message for {PATIENCE:?}"))?
-            .ok_or("the socket ended")??;
+        let message =
+            message.map_err(|_| format!("no message for {PATIENCE:?}"))?.ok_or("the socket ended")??;
         match message {
             Message::Text(text) => return Ok(serde_json::from_str(&text)?),
             Message::Close(frame) => return Err(format!("the socket was closed: {frame:?}").into()),
@@ -119,11 +111,7 @@ async fn next(socket: &mut Socket) -> Outcome<Value> {
 fn refusal(url: &str, error: tungstenite::Error) -> String {
     match error {
         tungstenite::Error::Http(answer) => {
-            let body = answer
-                .body()
-                .as_deref()
-                .map(String::from_utf8_lossy)
-                .unwrap_or_default();
+            let body = answer.body().as_deref().map(String::from_utf8_lossy).unwrap_or_default();
             format!("GET {url}: {}:\n{body}", answer.status())
         }
         other => format!("GET {url}: {other}"),

@@ -11,33 +11,18 @@ pub const ADMINISTRATOR: &str = "admin@persona.local";
 pub fn greet(plan: &Plan, database: &Account, password: &str) {
     println!("\n{}\n", paint(Colour::Green, "The platform is running."));
     for unit in &plan.edge {
-        println!(
-            "  {:<19} http://{}   internal http://{}",
-            unit.name, unit.public, unit.internal
-        );
+        println!("  {:<19} http://{}   internal http://{}", unit.name, unit.public, unit.internal);
     }
     for unit in plan.identity.iter().chain(&plan.subscription) {
-        println!(
-            "  {:<19} gRPC {}   internal http://{}",
-            unit.name, unit.public, unit.internal
-        );
+        println!("  {:<19} gRPC {}   internal http://{}", unit.name, unit.public, unit.internal);
     }
-    let stand_in = if plan.stub.is_some() {
-        "   (a stand-in)"
-    } else {
-        ""
-    };
+    let stand_in = if plan.stub.is_some() { "   (a stand-in)" } else { "" };
     println!("  {:<19} {}{stand_in}", "core-manager", plan.core_manager);
-    let Account {
-        host, port, schema, ..
-    } = database;
+    let Account { host, port, schema, .. } = database;
     println!("  {:<19} {host}:{port}, schema {schema}", "database");
     println!("  {:<19} {ADMINISTRATOR}   password {password}", "administrator");
     if let Some(edge) = plan.edge.first() {
-        println!(
-            "\nThree things to try in another terminal:\n{}",
-            commands(edge, password)
-        );
+        println!("\nThree things to try in another terminal:\n{}", commands(edge, password));
     }
     println!("All of this stands in target/up.env as long as it is true. Ctrl-C stops everything.\n");
 }
@@ -68,24 +53,15 @@ pub fn facts_of(plan: &Plan, database: &Account, password: &str) -> String {
     let mut note = |name: &str, value: &str| facts += &format!("{name}={value}\n");
     for (number, edge) in (1..).zip(&plan.edge) {
         note(&numbered("EDGE", number), &format!("http://{}", edge.public));
-        note(
-            &numbered("EDGE_INTERNAL", number),
-            &format!("http://{}", edge.internal),
-        );
+        note(&numbered("EDGE_INTERNAL", number), &format!("http://{}", edge.internal));
     }
     for (number, unit) in (1..).zip(&plan.identity) {
         note(&numbered("IDENTITY_GRPC", number), &unit.public.to_string());
-        note(
-            &numbered("IDENTITY_INTERNAL", number),
-            &format!("http://{}", unit.internal),
-        );
+        note(&numbered("IDENTITY_INTERNAL", number), &format!("http://{}", unit.internal));
     }
     for (number, unit) in (1..).zip(&plan.subscription) {
         note(&numbered("SUBSCRIPTION_GRPC", number), &unit.public.to_string());
-        note(
-            &numbered("SUBSCRIPTION_INTERNAL", number),
-            &format!("http://{}", unit.internal),
-        );
+        note(&numbered("SUBSCRIPTION_INTERNAL", number), &format!("http://{}", unit.internal));
     }
     note("CORE_MANAGER_URL", &plan.core_manager);
     note("JWT_SECRET_KEY", &plan.jwt_secret);
@@ -102,9 +78,5 @@ pub fn facts_of(plan: &Plan, database: &Account, password: &str) -> String {
 
 /// EDGE, EDGE2, EDGE3 …
 fn numbered(name: &str, number: usize) -> String {
-    if number == 1 {
-        name.to_owned()
-    } else {
-        format!("{name}{number}")
-    }
+    if number == 1 { name.to_owned() } else { format!("{name}{number}") }
 }

@@ -38,11 +38,7 @@ pub async fn run(options: Options) -> Outcome {
 
 /// Does `work` on a platform of its own, which is stopped afterwards.
 pub async fn with_platform(work: impl AsyncFnOnce() -> Outcome) -> Outcome {
-    let options = Options {
-        fresh: false,
-        replicas: 1,
-        release: false,
-    };
+    let options = Options { fresh: false, replicas: 1, release: false };
     let mut platform = Platform::new(Logs::Kept)?;
     let outcome = unless_interrupted(async {
         platform.start(&options).await?;
@@ -59,9 +55,6 @@ pub fn facts() -> Outcome<Option<Vec<(String, String)>>> {
     let Some(text) = std::fs::read_to_string(target("up.env")).ok().filter(|_| running) else {
         return Ok(None);
     };
-    let pair = |line: &str| {
-        line.split_once('=')
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    };
+    let pair = |line: &str| line.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
     Ok(Some(text.lines().filter_map(pair).collect()))
 }

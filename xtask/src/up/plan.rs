@@ -35,11 +35,7 @@ pub struct Plan {
 
 /// Chooses addresses and settings.
 pub fn plan(replicas: u16, services: &Services) -> Outcome<Plan> {
-    let mut planner = Planner {
-        replicas,
-        taken: HashSet::new(),
-        common: Vec::new(),
-    };
+    let mut planner = Planner { replicas, taken: HashSet::new(), common: Vec::new() };
     let jwt_secret = planner.secret("JWT_SECRET_KEY")?;
     let internal_token = planner.secret("INTERNAL_GRPC_TOKEN")?;
     planner.default("LOG_FORMAT", || "text".to_owned())?;
@@ -58,15 +54,7 @@ pub fn plan(replicas: u16, services: &Services) -> Outcome<Plan> {
             .into_iter()
             .collect())
     })?;
-    Ok(Plan {
-        stub,
-        identity,
-        subscription,
-        edge,
-        core_manager,
-        jwt_secret,
-        internal_token,
-    })
+    Ok(Plan { stub, identity, subscription, edge, core_manager, jwt_secret, internal_token })
 }
 
 /// A process with its two listeners: the variables that name them, and the ports of the contract.
@@ -88,11 +76,8 @@ const SUBSCRIPTION: Kind = Kind {
     internal: ("SUBSCRIPTION_INTERNAL_LISTEN", 9052),
 };
 
-const EDGE: Kind = Kind {
-    program: "edge",
-    public: ("EDGE_LISTEN", 8081),
-    internal: ("EDGE_INTERNAL_LISTEN", 9081),
-};
+const EDGE: Kind =
+    Kind { program: "edge", public: ("EDGE_LISTEN", 8081), internal: ("EDGE_INTERNAL_LISTEN", 9081) };
 
 const STUB: (&str, u16) = ("CORE_MANAGER_LISTEN", 8082);
 
@@ -142,9 +127,7 @@ impl Planner {
 
     /// The replicas of one process; `more` gives each its own settings, knowing its public address.
     fn units(&mut self, kind: &Kind, more: impl Fn(SocketAddr) -> Outcome<Settings>) -> Outcome<Vec<Unit>> {
-        (1..=self.replicas)
-            .map(|replica| self.unit(kind, replica, &more))
-            .collect()
+        (1..=self.replicas).map(|replica| self.unit(kind, replica, &more)).collect()
     }
 
     fn unit(
@@ -199,10 +182,7 @@ fn reachable(mut listen: SocketAddr) -> SocketAddr {
 }
 
 fn urls(units: &[Unit]) -> String {
-    let urls: Vec<_> = units
-        .iter()
-        .map(|unit| format!("http://{}", unit.public))
-        .collect();
+    let urls: Vec<_> = units.iter().map(|unit| format!("http://{}", unit.public)).collect();
     urls.join(",")
 }
 

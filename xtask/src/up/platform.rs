@@ -57,12 +57,7 @@ impl Platform {
             "`cargo xtask up` is running already in this working copy: its addresses are in target/up.env, \
              and Ctrl-C in its terminal stops it",
         )?;
-        Ok(Platform {
-            logs,
-            database: None,
-            running: Vec::new(),
-            _lock: lock,
-        })
+        Ok(Platform { logs, database: None, running: Vec::new(), _lock: lock })
     }
 
     pub async fn start_and_watch(&mut self, options: &Options) -> Outcome {
@@ -84,13 +79,7 @@ impl Platform {
         let services = provision(&admin).await?;
         let plan = plan(options.replicas, &services)?;
         let profile = if options.release { "release" } else { "debug" };
-        for unit in plan
-            .stub
-            .iter()
-            .chain(&plan.identity)
-            .chain(&plan.subscription)
-            .chain(&plan.edge)
-        {
+        for unit in plan.stub.iter().chain(&plan.identity).chain(&plan.subscription).chain(&plan.edge) {
             self.bring_up(unit, profile).await?;
         }
         let password = kept_secret("administrator")?;
@@ -149,13 +138,7 @@ impl Platform {
     }
 }
 
-const COLOURS: [Colour; 5] = [
-    Colour::Cyan,
-    Colour::Green,
-    Colour::Yellow,
-    Colour::Blue,
-    Colour::Magenta,
-];
+const COLOURS: [Colour; 5] = [Colour::Cyan, Colour::Green, Colour::Yellow, Colour::Blue, Colour::Magenta];
 
 impl Running {
     async fn wait_until_ready(&mut self, url: &str) -> Outcome {
@@ -167,22 +150,14 @@ impl Running {
             let answer = tokio::time::timeout(Duration::from_secs(2), answer).await;
             let waited = started.elapsed();
             if matches!(answer, Ok(Ok(answer)) if answer.status == StatusCode::OK) {
-                say(&format!(
-                    "{} is ready after {}",
-                    self.process.name(),
-                    seconds(waited)
-                ));
+                say(&format!("{} is ready after {}", self.process.name(), seconds(waited)));
                 return Ok(());
             }
             if waited > READY {
                 return Err(self.failure(&format!("was not ready ({url}) within {READY:?}")));
             }
             if waited > next_word {
-                say(&format!(
-                    "{} is not ready yet ({})",
-                    self.process.name(),
-                    seconds(waited)
-                ));
+                say(&format!("{} is not ready yet ({})", self.process.name(), seconds(waited)));
                 next_word += Duration::from_secs(3);
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -217,9 +192,7 @@ fn command(unit: &Unit, profile: &str) -> Command {
     let mut command = bound_to_us(&programs(profile).join(unit.program));
     // In our environment these name the administrator of the database, which is none of the services' business.
     for name in ["HOST", "PORT", "USER", "PASSWORD", "NAME"] {
-        command
-            .env_remove(format!("AUTH_DB_{name}"))
-            .env_remove(format!("AUTH_DB_{name}_FILE"));
+        command.env_remove(format!("AUTH_DB_{name}")).env_remove(format!("AUTH_DB_{name}_FILE"));
     }
     command.envs(unit.settings.iter().map(|(name, value)| (name, value)));
     command
@@ -230,11 +203,7 @@ async fn create_administrator(plan: &Plan, profile: &str, password: &str) -> Out
     let identity = plan.identity.first().ok_or("no identity-svc is planned")?;
     let mut command = command(identity, profile);
     command.args(["admin", "create", "--email", ADMINISTRATOR, "--password-stdin"]);
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn()?;
     if let Some(mut input) = child.stdin.take() {
         input.write_all(password.as_bytes()).await?;
@@ -244,11 +213,7 @@ async fn create_administrator(plan: &Plan, profile: &str, password: &str) -> Out
         return Ok(());
     }
     let said = [output.stdout, output.stderr].concat();
-    Err(format!(
-        "the administrator could not be made: {}",
-        String::from_utf8_lossy(&said)
-    )
-    .into())
+    Err(format!("the administrator could not be made: {}", String::from_utf8_lossy(&said)).into())
 }
 
 fn say(what: &str) {
