@@ -103,7 +103,7 @@ impl Sandbox {
         let authority = parts.authority().expect("an authority").as_str().to_owned();
         let (credentials, place) = authority.rsplit_once('@').expect("credentials in TEST_DATABASE_URL");
         let (user, password) = credentials.split_once(':').expect("a password in TEST_DATABASE_URL");
-        let database = Gate::to(place.to_owned()).await;
+        let database = Gate::to(place.to_owned());
         let count = plan.replicas.max(1);
         let identity: Vec<String> = (0..count).map(|_| local()).collect();
         let subscription: Vec<String> = (0..count).map(|_| local()).collect();
