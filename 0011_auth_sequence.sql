@@ -1,6 +1,0 @@
-CREATE TABLE auth_sequence (
-  id    TINYINT NOT NULL,
-  epoch VARCHAR(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
-  last  BIGINT NOT NULL,
-  CONSTRAINT pk_auth_sequence PRIMARY KEY (id)
-) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin
