@@ -4,13 +4,15 @@ use chassis::mysql::{failed, transaction, violated_key};
 use chrono::{DateTime, Utc};
 use contract::identity::UserInfo;
 use contract::{ANY_PERMISSION, ErrorCode, Failure, Outcome, Role, Tier};
+use serde_json::json;
 use sqlx::MySqlConnection;
 use uuid::Uuid;
 
+use crate::audit::{self, Action, By};
 use crate::email::Email;
 use crate::events::{self, Change};
 use crate::identity::Identity;
-use crate::password;
+use crate::{administrators, claims};
 use chassis::clock::now;
 
 /// An account as everything but profile pages needs it.
@@ -186,170 +188,49 @@ pub async fn credentials(
     Ok(row.map(|row| (row.id, row.password_hash)))
 }
 
-/// Replaces the password hash, as long as it is still the one that was verified.
-pub async fn rehash(
-    connection: &mut MySqlConnection,
-    user_id: &str,
-    verified: &str,
-    hash: &str,
-) -> Outcome<bool> {
-    let done = sqlx::query!(
-        "UPDATE users SET password_hash = ?, updated_at = ? WHERE id = ? AND password_hash = ?",
-        hash,
-        now(),
-        user_id,
-        verified
+/// Whether the account is active and its password still the one that was verified. Locks the account for the rest of
+/// the transaction, so that what follows cannot slip past a change of password or a ban.
+pub async fn still_has(tx: &mut MySqlConnection, user_id: &str, verified_hash: &str) -> Outcome<bool> {
+    let hash = sqlx::query_scalar!(
+        "SELECT password_hash FROM users WHERE id = ? AND is_active = TRUE FOR UPDATE",
+        user_id
     )
-    .execute(connection)
+    .fetch_optional(tx)
     .await
     .map_err(failed)?;
-    Ok(done.rows_affected() == 1)
+    Ok(hash.is_some_and(|hash| hash == verified_hash))
 }
 
-/// Raises the version of an account's claims and gives the new one.
-async fn raise_version(connection: &mut MySqlConnection, user_id: &str) -> Outcome<i64> {
-    sqlx::query!("UPDATE account_versions SET version = version + 1 WHERE user_id = ?", user_id)
-        .execute(&mut *connection)
+/// Replaces the password hash of an account that the caller has locked.
+pub async fn set_password_hash(tx: &mut MySqlConnection, user_id: &str, hash: &str) -> Outcome<()> {
+    sqlx::query!("UPDATE users SET password_hash = ?, updated_at = ? WHERE id = ?", hash, now(), user_id)
+        .execute(tx)
         .await
         .map_err(failed)?;
-    sqlx::query_scalar!("SELECT version FROM account_versions WHERE user_id = ?", user_id)
-        .fetch_one(connection)
-        .await
-        .map_err(failed)
-}
-
-/// Has changed claims bind on tokens already issued. The last step of the transaction that changed them.
-async fn announce(connection: &mut MySqlConnection, identity: &Identity, user_id: &str) -> Outcome<()> {
-    raise_version(connection, user_id).await?;
-    let account = find(connection, user_id).await?;
-    let change = Change::AccountChanged {
-        version: account.version,
-        email: account.email,
-        role: account.role,
-        tier: account.tier,
-        permissions: account.permissions,
-    };
-    events::append(connection, user_id, &change, identity.tokens.lifetimes.access_token).await
+    Ok(())
 }
 
 /// Removes an account with all that is its own; its tokens die with it.
 ///
 /// # Errors
 /// USER001; USER004 for the last administrator, also when two go at once.
-pub async fn remove(identity: &Identity, user_id: &str) -> Outcome<()> {
-    transaction(&identity.pool, "delete_account", (identity, user_id), |tx, (identity, user_id)| {
+pub async fn remove(identity: &Identity, user_id: &str, by: By<'_>) -> Outcome<()> {
+    let given = (identity, user_id, by);
+    transaction(&identity.pool, "delete_account", given, |tx, (identity, user_id, by)| {
         Box::pin(async move {
-            let admins = sqlx::query_scalar!(
-                "SELECT id FROM users WHERE role = 'admin' AND is_active = TRUE ORDER BY id FOR UPDATE"
-            )
-            .fetch_all(&mut *tx)
-            .await
-            .map_err(failed)?;
-            let account = find(tx, user_id).await?;
-            if admins.len() == 1 && admins[0] == account.id {
-                return Err(Failure::new(ErrorCode::LastAdministrator));
-            }
-            let version = raise_version(tx, user_id).await?;
+            administrators::must_not_be_last(tx, user_id).await?;
+            let version = claims::raise_version(tx, user_id).await?;
             sqlx::query!("DELETE FROM users WHERE id = ?", user_id)
                 .execute(&mut *tx)
                 .await
                 .map_err(failed)?;
             let change = Change::AccountDisabled { version };
-            events::append(tx, user_id, &change, identity.tokens.lifetimes.access_token).await
+            let sequence =
+                events::append(tx, user_id, &change, identity.tokens.lifetimes.access_token).await?;
+            audit::record(tx, *by, Action::AccountDeleted, user_id, Some(sequence), json!({})).await
         })
     })
     .await?;
     identity.tail.hurry();
     Ok(())
-}
-
-/// Sets the tier that subscription-svc reports. A revision at or below the last one changes nothing.
-///
-/// # Errors
-/// USER001.
-pub async fn set_tier(identity: &Identity, user_id: &str, tier: Tier, revision: i64) -> Outcome<()> {
-    transaction(&identity.pool, "set_tier", (identity, user_id), move |tx, (identity, user_id)| {
-        Box::pin(async move {
-            find(tx, user_id).await?;
-            let newer = sqlx::query!(
-                "UPDATE account_versions SET tier_revision = ? WHERE user_id = ? AND tier_revision < ?",
-                revision,
-                user_id,
-                revision
-            )
-            .execute(&mut *tx)
-            .await
-            .map_err(failed)?;
-            if newer.rows_affected() == 0 {
-                return Ok(());
-            }
-            sqlx::query!(
-                "UPDATE users SET subscription_tier = ?, updated_at = ? WHERE id = ?",
-                tier.name(),
-                now(),
-                user_id
-            )
-            .execute(&mut *tx)
-            .await
-            .map_err(failed)?;
-            announce(tx, identity, user_id).await
-        })
-    })
-    .await?;
-    identity.tail.hurry();
-    Ok(())
-}
-
-/// Makes an administrator: a new account, or an existing one, whose password then stays as it is. Gives whether the
-/// account is new.
-///
-/// # Errors
-/// REQ001, USER003.
-pub async fn make_administrator(
-    identity: &Identity,
-    email: &str,
-    client_id: &str,
-    typed: &str,
-) -> Outcome<bool> {
-    let email = Email::parse(email).map_err(|fault| Failure::field("email", fault))?;
-    if promote(identity, &email).await? {
-        return Ok(false);
-    }
-    let password = password::check(typed, "password", identity.min_password_length, &email)?;
-    let password_hash = identity.hasher.hash(password).await?;
-    let account = NewAccount {
-        email,
-        password_hash,
-        client_id: client_id.to_owned(),
-        role: Role::Admin,
-        first_name: None,
-        last_name: None,
-        company: None,
-    };
-    transaction(&identity.pool, "create_administrator", &account, |tx, account| {
-        Box::pin(async move { insert(tx, account).await })
-    })
-    .await?;
-    Ok(true)
-}
-
-async fn promote(identity: &Identity, email: &Email) -> Outcome<bool> {
-    transaction(&identity.pool, "promote", (identity, email), |tx, (identity, email)| {
-        Box::pin(async move {
-            let user = sqlx::query!("SELECT id, role FROM users WHERE email = ? FOR UPDATE", email.as_str())
-                .fetch_optional(&mut *tx)
-                .await
-                .map_err(failed)?;
-            let Some(user) = user else { return Ok(false) };
-            if user.role != Role::Admin.name() {
-                sqlx::query!("UPDATE users SET role = 'admin', updated_at = ? WHERE id = ?", now(), user.id)
-                    .execute(&mut *tx)
-                    .await
-                    .map_err(failed)?;
-                announce(tx, identity, &user.id).await?;
-            }
-            Ok(true)
-        })
-    })
-    .await
 }

@@ -6,7 +6,7 @@ use std::io::Read;
 use chassis::mysql;
 use clap::Subcommand;
 
-use crate::accounts;
+use crate::administrators;
 use crate::settings::Settings;
 use crate::sign_in::is_client_id;
 
@@ -40,7 +40,7 @@ pub async fn run(settings: Settings, command: Command) -> Result<(), Box<dyn Err
     let pool = mysql::pool(&settings.database);
     crate::migrate(&pool).await?;
     let identity = crate::state(&settings, pool)?;
-    let made = accounts::make_administrator(&identity, &email, &client_id, password).await;
+    let made = administrators::make_administrator(&identity, &email, &client_id, password).await;
     let is_new = made.map_err(|failure| {
         let fields: Vec<String> =
             failure.fields().iter().map(|(name, fault)| format!("{name} {fault}")).collect();

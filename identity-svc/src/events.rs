@@ -8,7 +8,7 @@ use chassis::mysql::failed;
 use chrono::{DateTime, Utc};
 use contract::identity::auth_event::Change as Wire;
 use contract::identity::{AccountChanged, AccountDisabled, AuthEvent, Position, SessionEnded};
-use contract::{Outcome, Role, Tier, to_timestamp};
+use contract::{Failure, Outcome, Role, Tier, to_timestamp};
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
 use sqlx::{MySqlConnection, MySqlPool};
@@ -46,22 +46,26 @@ impl Change {
 
 /// Appends an event to the transaction on `connection`, as its last step: from here to the commit no other
 /// transaction can take a number, so that the order of numbers is the order of commits and a reader who has seen a
-/// number has seen all before it.
+/// number has seen all before it. Gives the number.
 pub async fn append(
     connection: &mut MySqlConnection,
     user_id: &str,
     change: &Change,
     access_token_life: Duration,
-) -> Outcome<()> {
-    sqlx::query!("UPDATE auth_sequence SET last_sequence = last_sequence + 1 WHERE id = 1")
-        .execute(&mut *connection)
-        .await
-        .map_err(failed)?;
+) -> Outcome<i64> {
+    let raised = sqlx::query!(
+        "UPDATE auth_sequence SET last_sequence = LAST_INSERT_ID(last_sequence + 1) WHERE id = 1"
+    )
+    .execute(&mut *connection)
+    .await
+    .map_err(failed)?;
+    let sequence = i64::try_from(raised.last_insert_id()).map_err(Failure::internal)?;
     let created_at = now();
     let forget_at = created_at + access_token_life + MARGIN;
     sqlx::query!(
         "INSERT INTO auth_events (sequence, kind, user_id, payload, created_at, forget_at)
-         SELECT last_sequence, ?, ?, ?, ?, ? FROM auth_sequence WHERE id = 1",
+         VALUES (?, ?, ?, ?, ?, ?)",
+        sequence,
         change.kind(),
         user_id,
         Json(change),
@@ -71,7 +75,7 @@ pub async fn append(
     .execute(connection)
     .await
     .map_err(failed)?;
-    Ok(())
+    Ok(sequence)
 }
 
 struct Row {

@@ -2,6 +2,9 @@
 
 mod accounts;
 mod admin;
+mod administrators;
+mod audit;
+mod claims;
 mod email;
 mod events;
 mod hasher;

@@ -9,11 +9,13 @@ use contract::token::{Claims, ISSUER};
 use contract::{ErrorCode, Failure, Outcome};
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
+use serde_json::json;
 use sqlx::MySqlConnection;
 use std::sync::LazyLock;
 use uuid::Uuid;
 
 use crate::accounts::{self, Account};
+use crate::audit::{self, Action, By};
 use crate::events::{self, Change};
 use crate::identity::{Identity, Tokens};
 use chassis::clock::now;
@@ -35,6 +37,14 @@ impl Because {
             Because::Logout => "logout",
             Because::PasswordChanged => "password_changed",
             Because::TokenReused => "token_reused",
+        }
+    }
+
+    fn action(self) -> Action {
+        match self {
+            Because::Logout => Action::LoggedOut,
+            Because::PasswordChanged => Action::PasswordChanged,
+            Because::TokenReused => Action::RefreshTokenReused,
         }
     }
 }
@@ -161,10 +171,11 @@ struct Presented {
 ///
 /// # Errors
 /// AUTH002 when the session has expired; AUTH003 when the token is unknown, spent or its session over.
-pub async fn refresh(identity: &Identity, token: &str) -> Outcome<TokenPair> {
+pub async fn refresh(identity: &Identity, token: &str, device: &Device) -> Outcome<TokenPair> {
     let hash = hash(token);
-    let outcome = transaction(&identity.pool, "refresh", (identity, &hash), |tx, (identity, hash)| {
-        Box::pin(async move { rotate(tx, identity, hash).await })
+    let given = (identity, &hash, device);
+    let outcome = transaction(&identity.pool, "refresh", given, |tx, (identity, hash, device)| {
+        Box::pin(async move { rotate(tx, identity, hash, device).await })
     })
     .await?;
     match outcome {
@@ -180,7 +191,12 @@ pub async fn refresh(identity: &Identity, token: &str) -> Outcome<TokenPair> {
     }
 }
 
-async fn rotate(tx: &mut MySqlConnection, identity: &Identity, hash: &[u8]) -> Outcome<Refreshed> {
+async fn rotate(
+    tx: &mut MySqlConnection,
+    identity: &Identity,
+    hash: &[u8],
+    device: &Device,
+) -> Outcome<Refreshed> {
     let invalid = |cause| Ok(Refreshed::Refused(Failure::new(ErrorCode::TokenInvalid), cause));
     let now = now();
     // The one conditional write that decides who rotates.
@@ -199,7 +215,8 @@ async fn rotate(tx: &mut MySqlConnection, identity: &Identity, hash: &[u8]) -> O
         return invalid("ended");
     }
     if presented.is_spent {
-        end(tx, identity, &presented.user_id, &presented.session_id, Because::TokenReused).await?;
+        let by = By { actor_id: None, device: Some(device) };
+        end(tx, identity, &presented.user_id, &presented.session_id, Because::TokenReused, by).await?;
         return invalid("reused");
     }
     if presented.expires_at <= now {
@@ -252,6 +269,7 @@ async fn end(
     user_id: &str,
     session_id: &str,
     because: Because,
+    by: By<'_>,
 ) -> Outcome<()> {
     let ended = sqlx::query!(
         "UPDATE sessions SET ended_at = ?, ended_because = ? WHERE id = ? AND user_id = ? AND ended_at IS NULL",
@@ -267,17 +285,19 @@ async fn end(
         return Ok(());
     }
     let change = Change::SessionEnded { session_id: session_id.to_owned() };
-    events::append(tx, user_id, &change, identity.tokens.lifetimes.access_token).await
+    let sequence = events::append(tx, user_id, &change, identity.tokens.lifetimes.access_token).await?;
+    audit::record(tx, by, because.action(), user_id, Some(sequence), json!({ "session_id": session_id }))
+        .await
 }
 
 /// Ends a session of the user. Ending it again is no fault.
 ///
 /// # Errors
 /// GW001 when the database is away.
-pub async fn log_out(identity: &Identity, user_id: &str, session_id: &str) -> Outcome<()> {
-    let given = (identity, user_id, session_id);
-    transaction(&identity.pool, "logout", given, |tx, (identity, user_id, session_id)| {
-        Box::pin(async move { end(tx, identity, user_id, session_id, Because::Logout).await })
+pub async fn log_out(identity: &Identity, user_id: &str, session_id: &str, by: By<'_>) -> Outcome<()> {
+    let given = (identity, user_id, session_id, by);
+    transaction(&identity.pool, "logout", given, |tx, (identity, user_id, session_id, by)| {
+        Box::pin(async move { end(tx, identity, user_id, session_id, Because::Logout, *by).await })
     })
     .await?;
     identity.tail.hurry();
@@ -290,6 +310,7 @@ pub async fn end_others(
     identity: &Identity,
     user_id: &str,
     but: &str,
+    by: By<'_>,
 ) -> Outcome<()> {
     let others = sqlx::query_scalar!(
         "SELECT id FROM sessions WHERE user_id = ? AND id <> ? AND ended_at IS NULL ORDER BY id FOR UPDATE",
@@ -300,7 +321,7 @@ pub async fn end_others(
     .await
     .map_err(failed)?;
     for session_id in others {
-        end(tx, identity, user_id, &session_id, Because::PasswordChanged).await?;
+        end(tx, identity, user_id, &session_id, Because::PasswordChanged, by).await?;
     }
     Ok(())
 }

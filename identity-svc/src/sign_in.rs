@@ -10,8 +10,10 @@ use contract::identity::{
 use contract::token::TokenFault;
 use contract::{ErrorCode, Failure, Outcome, Role};
 use prometheus::IntCounterVec;
+use serde_json::json;
 
 use crate::accounts::{self, NewAccount};
+use crate::audit::{self, Action, By};
 use crate::email::Email;
 use crate::hasher::Verdict;
 use crate::identity::Identity;
@@ -21,8 +23,11 @@ use crate::sessions;
 use chassis::clock::now;
 
 /// Longest address and user agent of a device that are kept, in bytes, as the columns hold them.
-const MAX_ADDRESS: usize = 45;
+pub const MAX_ADDRESS: usize = 45;
 const MAX_USER_AGENT: usize = 255;
+/// How often a password is verified again because the stored hash changed meanwhile: two sign-ins at once may both
+/// want to strengthen it.
+const ROUNDS: u32 = 3;
 
 /// Makes an account with its first session.
 ///
@@ -48,6 +53,8 @@ pub async fn register(identity: &Identity, request: RegisterRequest) -> Outcome<
         |tx, (identity, account, device)| {
             Box::pin(async move {
                 let user_id = accounts::insert(tx, account).await?;
+                let by = By::user(&user_id, Some(device));
+                audit::record(tx, by, Action::Registered, &user_id, None, json!({})).await?;
                 sessions::open(tx, &identity.tokens, &user_id, device).await
             })
         },
@@ -86,7 +93,7 @@ pub fn is_client_id(text: &str) -> bool {
     (1..=100).contains(&text.len()) && text.bytes().all(plain)
 }
 
-fn known_device(device: Option<Device>) -> Device {
+pub fn known_device(device: Option<Device>) -> Device {
     let mut device = device.unwrap_or_default();
     device.ip_address.retain(|c| c.is_ascii_graphic());
     device.ip_address.truncate(MAX_ADDRESS);
@@ -99,49 +106,66 @@ fn known_device(device: Option<Device>) -> Device {
 /// # Errors
 /// AUTH001; GW003.
 pub async fn log_in(identity: &Identity, request: LoginRequest) -> Outcome<TokenPair> {
-    let refused = || {
-        SIGN_INS.with_label_values(&["refused"]).inc();
-        Failure::new(ErrorCode::InvalidCredentials)
-    };
-    let known = match Email::parse(&request.email) {
-        Ok(email) => {
-            let mut connection = identity.pool.acquire().await.map_err(failed)?;
-            accounts::credentials(&mut connection, &email).await?
+    let email = Email::parse(&request.email).ok();
+    let device = known_device(request.device);
+    for _ in 0..ROUNDS {
+        let Some(right) = verified(identity, email.as_ref(), &request.password).await? else { break };
+        let given = (identity, &right, &device);
+        let pair = transaction(&identity.pool, "login", given, |tx, (identity, right, device)| {
+            Box::pin(async move {
+                if !accounts::still_has(tx, &right.user_id, &right.hash).await? {
+                    return Ok(None);
+                }
+                if let Some(stronger) = &right.stronger {
+                    accounts::set_password_hash(tx, &right.user_id, stronger).await?;
+                }
+                let pair = sessions::open(tx, &identity.tokens, &right.user_id, device).await?;
+                let by = By::user(&right.user_id, Some(device));
+                audit::record(tx, by, Action::LoggedIn, &right.user_id, None, json!({})).await?;
+                Ok(Some(pair))
+            })
+        })
+        .await?;
+        if let Some(pair) = pair {
+            SIGN_INS.with_label_values(&["signed_in"]).inc();
+            return Ok(pair);
         }
-        Err(_) => None,
+    }
+    SIGN_INS.with_label_values(&["refused"]).inc();
+    Err(Failure::new(ErrorCode::InvalidCredentials))
+}
+
+/// A password that was right for an account when it was verified.
+struct Verified {
+    user_id: String,
+    /// What it was verified against.
+    hash: String,
+    /// A hash at today's cost, when that one was made at a lower one.
+    stronger: Option<String>,
+}
+
+/// Verifies a password. An account that is unknown or disabled costs the same work as a wrong password.
+async fn verified(identity: &Identity, email: Option<&Email>, typed: &str) -> Outcome<Option<Verified>> {
+    let known = match email {
+        Some(email) => {
+            let mut connection = identity.pool.acquire().await.map_err(failed)?;
+            accounts::credentials(&mut connection, email).await?
+        }
+        None => None,
     };
     // A password that is too long for any account still costs its hash.
-    let too_long = password::normalise(&request.password);
-    let stored = known.as_ref().filter(|_| too_long.is_some()).map(|(_, hash)| hash.clone());
-    let password = too_long.unwrap_or_default();
+    let password = password::normalise(typed);
+    let stored = known.as_ref().filter(|_| password.is_some()).map(|(_, hash)| hash.clone());
+    let password = password.unwrap_or_default();
     let verdict = identity.hasher.verify(password.clone(), stored).await?;
     let Some((user_id, hash)) = known.filter(|_| verdict != Verdict::Wrong) else {
-        return Err(refused());
+        return Ok(None);
     };
-    let better = match verdict {
+    let stronger = match verdict {
         Verdict::RightButWeak => Some(identity.hasher.hash(password).await?),
         Verdict::Right | Verdict::Wrong => None,
     };
-    let device = known_device(request.device);
-    let given = (identity, &user_id, &hash, &better, &device);
-    let pair =
-        transaction(&identity.pool, "login", given, |tx, (identity, user_id, hash, better, device)| {
-            Box::pin(async move {
-                if let Some(better) = better {
-                    accounts::rehash(tx, user_id, hash, better).await?;
-                }
-                sessions::open(tx, &identity.tokens, user_id, device).await
-            })
-        })
-        .await
-        // Deleted between the look and the session: nobody is there any more.
-        .map_err(
-            |failure| {
-                if failure.code() == ErrorCode::UserNotFound { refused() } else { failure }
-            },
-        )?;
-    SIGN_INS.with_label_values(&["signed_in"]).inc();
-    Ok(pair)
+    Ok(Some(Verified { user_id, hash, stronger }))
 }
 
 /// Changes the password and ends the other sessions.
@@ -149,40 +173,38 @@ pub async fn log_in(identity: &Identity, request: LoginRequest) -> Outcome<Token
 /// # Errors
 /// AUTH001 when the current password is wrong; USER001; USER003; GW003.
 pub async fn change_password(identity: &Identity, request: ChangePasswordRequest) -> Outcome<()> {
-    let ChangePasswordRequest { user_id, session_id, current_password, new_password } = request;
-    let (email, stored) = {
+    let ChangePasswordRequest { user_id, session_id, current_password, new_password, device } = request;
+    let account = {
         let mut connection = identity.pool.acquire().await.map_err(failed)?;
-        let account = accounts::find(&mut connection, &user_id).await?;
-        let email = Email::parse(&account.email).map_err(Failure::internal)?;
-        (email.clone(), accounts::credentials(&mut connection, &email).await?.map(|(_, hash)| hash))
+        accounts::find(&mut connection, &user_id).await?
     };
+    let email = Email::parse(&account.email).map_err(Failure::internal)?;
     let new = password::check(&new_password, "new_password", identity.min_password_length, &email)?;
-    let current = password::normalise(&current_password).unwrap_or_default();
-    let wrong = || Failure::new(ErrorCode::InvalidCredentials).saying("The current password is wrong");
-    if identity.hasher.verify(current, stored.clone()).await? == Verdict::Wrong {
-        return Err(wrong());
-    }
-    let (verified, hash) = (stored.unwrap_or_default(), identity.hasher.hash(new).await?);
-    let given = (identity, &user_id, &session_id, &verified, &hash);
-    transaction(
-        &identity.pool,
-        "change_password",
-        given,
-        |tx, (identity, user_id, session_id, verified, hash)| {
-            Box::pin(async move {
-                if !accounts::rehash(tx, user_id, verified, hash).await? {
-                    // Somebody else has changed it since it was verified.
-                    return Err(
-                        Failure::new(ErrorCode::InvalidCredentials).saying("The current password is wrong")
-                    );
-                }
-                sessions::end_others(tx, identity, user_id, session_id).await
+    let (new, device) = (identity.hasher.hash(new).await?, known_device(device));
+    for _ in 0..ROUNDS {
+        let Some(right) = verified(identity, Some(&email), &current_password).await? else { break };
+        let given = (identity, &right, &session_id, &new, &device);
+        let work = "change_password";
+        let changed =
+            transaction(&identity.pool, work, given, |tx, (identity, right, session_id, new, device)| {
+                Box::pin(async move {
+                    if !accounts::still_has(tx, &right.user_id, &right.hash).await? {
+                        return Ok(false);
+                    }
+                    accounts::set_password_hash(tx, &right.user_id, new).await?;
+                    let by = By::user(&right.user_id, Some(device));
+                    audit::record(tx, by, Action::PasswordChanged, &right.user_id, None, json!({})).await?;
+                    sessions::end_others(tx, identity, &right.user_id, session_id, by).await?;
+                    Ok(true)
+                })
             })
-        },
-    )
-    .await?;
-    identity.tail.hurry();
-    Ok(())
+            .await?;
+        if changed {
+            identity.tail.hurry();
+            return Ok(());
+        }
+    }
+    Err(Failure::new(ErrorCode::InvalidCredentials).saying("The current password is wrong"))
 }
 
 /// What an access token is worth at this moment: the account as it is now.
@@ -198,7 +220,13 @@ pub async fn validate(identity: &Identity, token: &str) -> Outcome<ValidateToken
     if !sessions::is_open(&mut connection, &claims.sid, &claims.user_id).await? {
         return Err(Failure::new(ErrorCode::TokenInvalid).saying("The session has ended"));
     }
-    let user: UserInfo = accounts::find(&mut connection, &claims.user_id).await?.info();
+    let account = accounts::find(&mut connection, &claims.user_id).await;
+    // Deleted since the look above: to the caller that is a token that is no longer good.
+    let account = account.map_err(|failure| match failure.code() {
+        ErrorCode::UserNotFound => Failure::new(ErrorCode::TokenInvalid),
+        _ => failure,
+    })?;
+    let user: UserInfo = account.info();
     let expires_at = DateTime::from_timestamp(claims.exp, 0).map(contract::to_timestamp);
     Ok(ValidateTokenResponse { user: Some(user), session_id: claims.sid, expires_at })
 }

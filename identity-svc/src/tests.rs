@@ -14,7 +14,7 @@ use crate::events::{self, Change, Tail};
 use crate::hasher::{Cost, Hasher};
 use crate::identity::{Identity, Tokens};
 use crate::settings::Lifetimes;
-use crate::{accounts, sign_in};
+use crate::{accounts, administrators, claims, sign_in};
 
 fn identity(pool: MySqlPool) -> Identity {
     let secret = "0123456789abcdef0123456789abcdef".to_owned().into();
@@ -99,10 +99,10 @@ async fn a_tail_misses_no_event_whatever_the_order_of_commits(pool: MySqlPool) {
 async fn a_stream_resumes_where_it_was_and_starts_over_when_it_cannot(pool: MySqlPool) {
     let identity = identity(pool.clone());
     let user = register(&identity, "a@example.com").await;
-    accounts::set_tier(&identity, &user, Tier::Basic, 1).await.expect("set");
+    claims::set_tier(&identity, &user, Tier::Basic, 1).await.expect("set");
     let (position, known) = events::snapshot(&pool).await.expect("a snapshot");
     assert_eq!(known.len(), 1);
-    accounts::set_tier(&identity, &user, Tier::Premium, 2).await.expect("set");
+    claims::set_tier(&identity, &user, Tier::Premium, 2).await.expect("set");
     let missed = events::resume(&pool, &position).await.expect("read").expect("resumed");
     assert_eq!(missed.len(), 1);
     let mut other = position.clone();
@@ -121,7 +121,7 @@ async fn a_tier_of_an_older_revision_changes_nothing(pool: MySqlPool) {
     let identity = identity(pool.clone());
     let user = register(&identity, "a@example.com").await;
     for (tier, revision) in [(Tier::Premium, 5), (Tier::Basic, 4), (Tier::Enterprise, 5)] {
-        accounts::set_tier(&identity, &user, tier, revision).await.expect("accepted");
+        claims::set_tier(&identity, &user, tier, revision).await.expect("accepted");
     }
     let mut connection = pool.acquire().await.expect("a connection");
     let account = accounts::find(&mut connection, &user).await.expect("there");
@@ -133,7 +133,7 @@ async fn the_first_administrator_is_made_or_promoted(pool: MySqlPool) {
     let identity = identity(pool.clone());
     let user = register(&identity, "a@example.com").await;
     let make = async |email: &str, password: &str| {
-        accounts::make_administrator(&identity, email, "admin", password).await
+        administrators::make_administrator(&identity, email, "admin", password).await
     };
     assert!(!make("A@example.com", "").await.expect("promoted"));
     assert!(make("b@example.com", "correct horse battery").await.expect("made"));

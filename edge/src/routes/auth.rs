@@ -4,16 +4,14 @@ use axum::extract::State;
 use axum::routing::post;
 use axum::{Extension, Router};
 use contract::identity::{
-    Device, LoginRequest, LogoutRequest, RefreshRequest, RegisterRequest, TokenPair, UserInfo,
-    ValidateTokenRequest,
+    LoginRequest, LogoutRequest, RefreshRequest, RegisterRequest, TokenPair, UserInfo, ValidateTokenRequest,
 };
 use contract::subscription::GetSubscriptionRequest;
-use http::header::USER_AGENT;
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::Edge;
+use super::{Edge, device};
 use crate::answer::Answer;
 use crate::claims::{Caller, bearer};
 use crate::front::RequestContext;
@@ -62,16 +60,6 @@ fn token_response(tokens: Option<TokenPair>) -> Answer<axum::Json<TokenResponse>
     Ok(axum::Json(TokenResponse { access_token, refresh_token, token_type: "Bearer", expires_in, user }))
 }
 
-/// The longest `User-Agent` that is kept, in bytes.
-const MAX_USER_AGENT: usize = 255;
-
-fn device(context: &RequestContext, headers: &HeaderMap) -> Option<Device> {
-    let user_agent = headers.get(USER_AGENT).map(|value| String::from_utf8_lossy(value.as_bytes()));
-    let mut user_agent = user_agent.unwrap_or_default().into_owned();
-    user_agent.truncate(user_agent.floor_char_boundary(MAX_USER_AGENT));
-    Some(Device { ip_address: context.client().to_string(), user_agent })
-}
-
 #[derive(Deserialize)]
 struct Register {
     email: String,
@@ -89,7 +77,7 @@ async fn register(
     Json(body): Json<Register>,
 ) -> Answer<(StatusCode, axum::Json<TokenResponse>)> {
     let Register { email, password, client_id, first_name, last_name, company } = body;
-    let device = device(&context, &headers);
+    let device = Some(device(&context, &headers));
     let request = RegisterRequest { email, password, client_id, first_name, last_name, company, device };
     let answer = from_identity(services.auth().register(context.call(request)).await)?;
     if let Some(user) = answer.tokens.as_ref().and_then(|tokens| tokens.user.as_ref()) {
@@ -121,7 +109,7 @@ async fn login(
     headers: HeaderMap,
     Json(Login { email, password }): Json<Login>,
 ) -> Answer<axum::Json<TokenResponse>> {
-    let request = LoginRequest { email, password, device: device(&context, &headers) };
+    let request = LoginRequest { email, password, device: Some(device(&context, &headers)) };
     token_response(from_identity(services.auth().login(context.call(request)).await)?.tokens)
 }
 
@@ -136,7 +124,7 @@ async fn refresh(
     headers: HeaderMap,
     Json(Refresh { refresh_token }): Json<Refresh>,
 ) -> Answer<axum::Json<TokenResponse>> {
-    let request = RefreshRequest { refresh_token, device: device(&context, &headers) };
+    let request = RefreshRequest { refresh_token, device: Some(device(&context, &headers)) };
     token_response(from_identity(services.auth().refresh(context.call(request)).await)?.tokens)
 }
 
@@ -155,8 +143,10 @@ async fn logout(
     caller: Caller,
     State(services): State<Services>,
     Extension(context): Extension<RequestContext>,
+    headers: HeaderMap,
 ) -> Answer<axum::Json<Value>> {
     let (user_id, session_id) = (caller.user_id().to_owned(), caller.session_id().to_owned());
-    from_identity(services.auth().logout(context.call(LogoutRequest { user_id, session_id })).await)?;
+    let request = LogoutRequest { user_id, session_id, device: Some(device(&context, &headers)) };
+    from_identity(services.auth().logout(context.call(request)).await)?;
     Ok(axum::Json(json!({ "message": "Signed out" })))
 }

@@ -13,15 +13,16 @@ use axum::response::Response;
 use axum::routing::get;
 use axum::{Json, Router, middleware};
 use chrono::{DateTime, SecondsFormat, Utc};
+use contract::identity::Device;
 use contract::{ErrorCode, Failure};
-use http::header::CACHE_CONTROL;
-use http::{HeaderValue, StatusCode};
+use http::header::{CACHE_CONTROL, USER_AGENT};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use prost_types::Timestamp;
 use serde_json::{Value, json};
 
 use crate::answer::Refusal;
 use crate::claims::Authenticator;
-use crate::front::{self, Front};
+use crate::front::{self, Front, RequestContext};
 use crate::gateway::{self, Gateway};
 use crate::json::JsonLimit;
 use crate::services::Services;
@@ -82,4 +83,15 @@ async fn private(request: Request, next: middleware::Next) -> Response {
 fn time(timestamp: Option<Timestamp>) -> Option<String> {
     let time: DateTime<Utc> = timestamp.and_then(contract::from_timestamp)?;
     Some(time.to_rfc3339_opts(SecondsFormat::Micros, true))
+}
+
+/// The longest `User-Agent` that is passed on, in bytes.
+const MAX_USER_AGENT: usize = 255;
+
+/// Where a request comes from, for sessions and the audit log.
+fn device(context: &RequestContext, headers: &HeaderMap) -> Device {
+    let user_agent = headers.get(USER_AGENT).map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let mut user_agent = user_agent.unwrap_or_default().into_owned();
+    user_agent.truncate(user_agent.floor_char_boundary(MAX_USER_AGENT));
+    Device { ip_address: context.client().to_string(), user_agent, request_id: context.id().to_owned() }
 }

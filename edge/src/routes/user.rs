@@ -7,11 +7,12 @@ use contract::identity::{
     ChangePasswordRequest, DeleteUserRequest, GetUserRequest, Profile, UpdateProfileRequest, User,
 };
 use contract::{Failure, Outcome};
+use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::{Edge, time};
+use super::{Edge, device, time};
 use crate::answer::Answer;
 use crate::claims::Caller;
 use crate::front::RequestContext;
@@ -118,10 +119,12 @@ async fn change_password(
     caller: Caller,
     State(services): State<Services>,
     Extension(context): Extension<RequestContext>,
+    headers: HeaderMap,
     Json(ChangePassword { current_password, new_password }): Json<ChangePassword>,
 ) -> Answer<axum::Json<Value>> {
     let (user_id, session_id) = (caller.user_id().to_owned(), caller.session_id().to_owned());
-    let request = ChangePasswordRequest { user_id, session_id, current_password, new_password };
+    let device = Some(device(&context, &headers));
+    let request = ChangePasswordRequest { user_id, session_id, current_password, new_password, device };
     from_identity(services.users().change_password(context.call(request)).await)?;
     Ok(axum::Json(json!({ "message": "Password changed; other sessions have ended" })))
 }
@@ -130,8 +133,11 @@ async fn remove(
     caller: Caller,
     State(services): State<Services>,
     Extension(context): Extension<RequestContext>,
+    headers: HeaderMap,
 ) -> Answer<axum::Json<Value>> {
-    let request = DeleteUserRequest { user_id: caller.user_id().to_owned() };
+    let user_id = caller.user_id().to_owned();
+    let device = Some(device(&context, &headers));
+    let request = DeleteUserRequest { actor_id: user_id.clone(), user_id, device };
     from_identity(services.users().delete_user(context.call(request)).await)?;
     Ok(axum::Json(json!({ "message": "Account deleted" })))
 }

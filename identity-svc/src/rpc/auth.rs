@@ -6,7 +6,9 @@ use contract::identity::{
 };
 use tonic::{Request, Response, Status};
 
+use crate::audit::By;
 use crate::identity::{Identity, id};
+use crate::sign_in::known_device;
 use crate::{sessions, sign_in};
 
 pub struct Auth(pub Identity);
@@ -27,7 +29,8 @@ impl AuthService for Auth {
     }
 
     async fn refresh(&self, request: Request<RefreshRequest>) -> Result<Response<RefreshResponse>, Status> {
-        let pair = sessions::refresh(&self.0, &request.into_inner().refresh_token).await;
+        let RefreshRequest { refresh_token, device } = request.into_inner();
+        let pair = sessions::refresh(&self.0, &refresh_token, &known_device(device)).await;
         answer(pair.map(|tokens| RefreshResponse { tokens: Some(tokens) }))
     }
 
@@ -39,11 +42,12 @@ impl AuthService for Auth {
     }
 
     async fn logout(&self, request: Request<LogoutRequest>) -> Result<Response<LogoutResponse>, Status> {
-        let LogoutRequest { user_id, session_id } = request.into_inner();
+        let LogoutRequest { user_id, session_id, device } = request.into_inner();
         let ended = async {
             id("user_id", &user_id)?;
             id("session_id", &session_id)?;
-            sessions::log_out(&self.0, &user_id, &session_id).await
+            let by = By::user(&user_id, device.as_ref());
+            sessions::log_out(&self.0, &user_id, &session_id, by).await
         };
         answer(ended.await.map(|()| LogoutResponse {}))
     }

@@ -8,8 +8,9 @@ use contract::identity::{
 use contract::{Failure, Tier};
 use tonic::{Request, Response, Status};
 
+use crate::audit::By;
 use crate::identity::{Identity, id};
-use crate::{accounts, profiles, sign_in};
+use crate::{accounts, claims, profiles, sign_in};
 
 pub struct Users(pub Identity);
 
@@ -55,10 +56,11 @@ impl UserService for Users {
         &self,
         request: Request<DeleteUserRequest>,
     ) -> Result<Response<DeleteUserResponse>, Status> {
-        let user_id = request.into_inner().user_id;
+        let DeleteUserRequest { user_id, actor_id, device } = request.into_inner();
         let removed = async {
             id("user_id", &user_id)?;
-            accounts::remove(&self.0, &user_id).await
+            id("actor_id", &actor_id)?;
+            accounts::remove(&self.0, &user_id, By::user(&actor_id, device.as_ref())).await
         };
         answer(removed.await.map(|()| DeleteUserResponse {}))
     }
@@ -68,7 +70,7 @@ impl UserService for Users {
         let set = async {
             id("user_id", &user_id)?;
             let tier: Tier = tier.parse().map_err(|fault| Failure::field("tier", fault))?;
-            accounts::set_tier(&self.0, &user_id, tier, revision).await
+            claims::set_tier(&self.0, &user_id, tier, revision).await
         };
         answer(set.await.map(|()| SetTierResponse {}))
     }

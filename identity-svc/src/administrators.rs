@@ -1,0 +1,100 @@
+//! Administrators: how the first one is made, and why the last one stays.
+
+use chassis::clock::now;
+use chassis::mysql::{failed, transaction};
+use contract::{ErrorCode, Failure, Outcome, Role};
+use serde_json::json;
+use sqlx::MySqlConnection;
+
+use crate::accounts::{self, NewAccount};
+use crate::audit::{self, Action, By};
+use crate::claims::announce;
+use crate::email::Email;
+use crate::identity::Identity;
+use crate::password;
+
+/// Sees to it that somebody can still administer when this account no longer does, also when two leave at once.
+/// Locks the account, and the other administrators if it is one.
+///
+/// # Errors
+/// USER001; USER004 for the last active administrator.
+pub async fn must_not_be_last(tx: &mut MySqlConnection, user_id: &str) -> Outcome<()> {
+    let role = sqlx::query_scalar!("SELECT role FROM users WHERE id = ? FOR UPDATE", user_id)
+        .fetch_optional(&mut *tx)
+        .await
+        .map_err(failed)?;
+    let role = role.ok_or_else(|| Failure::new(ErrorCode::UserNotFound))?;
+    if role != Role::Admin.name() {
+        return Ok(());
+    }
+    let admins = sqlx::query_scalar!(
+        "SELECT id FROM users WHERE role = 'admin' AND is_active = TRUE ORDER BY id FOR UPDATE"
+    )
+    .fetch_all(tx)
+    .await
+    .map_err(failed)?;
+    if admins.iter().any(|id| id != user_id) {
+        Ok(())
+    } else {
+        Err(Failure::new(ErrorCode::LastAdministrator))
+    }
+}
+
+/// Makes an administrator: a new account, or an existing one, whose password then stays as it is. Gives whether the
+/// account is new.
+///
+/// # Errors
+/// REQ001, USER003.
+pub async fn make_administrator(
+    identity: &Identity,
+    email: &str,
+    client_id: &str,
+    typed: &str,
+) -> Outcome<bool> {
+    let email = Email::parse(email).map_err(|fault| Failure::field("email", fault))?;
+    if promote(identity, &email).await? {
+        return Ok(false);
+    }
+    let password = password::check(typed, "password", identity.min_password_length, &email)?;
+    let password_hash = identity.hasher.hash(password).await?;
+    let account = NewAccount {
+        email,
+        password_hash,
+        client_id: client_id.to_owned(),
+        role: Role::Admin,
+        first_name: None,
+        last_name: None,
+        company: None,
+    };
+    transaction(&identity.pool, "create_administrator", &account, |tx, account| {
+        Box::pin(async move {
+            let user_id = accounts::insert(tx, account).await?;
+            audit::record(tx, By::SYSTEM, Action::AdministratorMade, &user_id, None, json!({})).await
+        })
+    })
+    .await?;
+    Ok(true)
+}
+
+async fn promote(identity: &Identity, email: &Email) -> Outcome<bool> {
+    transaction(&identity.pool, "promote", (identity, email), |tx, (identity, email)| {
+        Box::pin(async move {
+            let user = sqlx::query!("SELECT id, role FROM users WHERE email = ? FOR UPDATE", email.as_str())
+                .fetch_optional(&mut *tx)
+                .await
+                .map_err(failed)?;
+            let Some(user) = user else { return Ok(false) };
+            if user.role != Role::Admin.name() {
+                sqlx::query!("UPDATE users SET role = 'admin', updated_at = ? WHERE id = ?", now(), user.id)
+                    .execute(&mut *tx)
+                    .await
+                    .map_err(failed)?;
+                let sequence = announce(tx, identity, &user.id).await?;
+                let made = Action::AdministratorMade;
+                audit::record(tx, By::SYSTEM, made, &user.id, Some(sequence), json!({})).await?;
+            }
+            Ok(true)
+        })
+    })
+    .await
+}

@@ -1,0 +1,96 @@
+//! The audit log: who did what to whom, from where and when, written in the transaction of the act.
+
+use chassis::clock::now;
+use chassis::mysql::failed;
+use contract::Outcome;
+use contract::identity::Device;
+use serde_json::Value;
+use sqlx::MySqlConnection;
+use sqlx::types::Json;
+use uuid::Uuid;
+
+/// Longest request id that is kept, in bytes.
+const MAX_REQUEST_ID: usize = 64;
+
+/// Who acts, and from where.
+#[derive(Clone, Copy)]
+pub struct By<'a> {
+    /// `None` when nobody was signed in.
+    pub actor_id: Option<&'a str>,
+    pub device: Option<&'a Device>,
+}
+
+impl<'a> By<'a> {
+    /// The account `actor_id` at a device.
+    pub fn user(actor_id: &'a str, device: Option<&'a Device>) -> Self {
+        By { actor_id: Some(actor_id), device }
+    }
+
+    /// The platform itself, or whoever has a shell on the machine.
+    pub const SYSTEM: By<'static> = By { actor_id: None, device: None };
+}
+
+/// What was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    Registered,
+    LoggedIn,
+    LoggedOut,
+    PasswordChanged,
+    RefreshTokenReused,
+    AccountDeleted,
+    AdministratorMade,
+    TierChanged,
+}
+
+impl Action {
+    /// The name under which the table and clients know it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Action::Registered => "registered",
+            Action::LoggedIn => "logged_in",
+            Action::LoggedOut => "logged_out",
+            Action::PasswordChanged => "password_changed",
+            Action::RefreshTokenReused => "refresh_token_reused",
+            Action::AccountDeleted => "account_deleted",
+            Action::AdministratorMade => "administrator_made",
+            Action::TierChanged => "tier_changed",
+        }
+    }
+}
+
+/// Keeps an act on the account `target_id`. With an auth event in the same transaction it comes after it, so that the
+/// entry can say when the act was enforced.
+pub async fn record(
+    tx: &mut MySqlConnection,
+    by: By<'_>,
+    action: Action,
+    target_id: &str,
+    sequence: Option<i64>,
+    details: Value,
+) -> Outcome<()> {
+    let (address, request_id) =
+        by.device.map_or(("", ""), |device| (device.ip_address.as_str(), device.request_id.as_str()));
+    sqlx::query!(
+        "INSERT INTO audit_log (id, at, actor_id, action, target_id, ip_address, request_id, sequence, details)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        Uuid::now_v7().to_string(),
+        now(),
+        by.actor_id,
+        action.name(),
+        target_id,
+        plain(address, crate::sign_in::MAX_ADDRESS),
+        plain(request_id, MAX_REQUEST_ID),
+        sequence,
+        Json(details)
+    )
+    .execute(tx)
+    .await
+    .map_err(failed)?;
+    Ok(())
+}
+
+/// Visible ASCII alone, and no more than a column holds: what callers send must not make the act fail.
+fn plain(text: &str, most: usize) -> String {
+    text.chars().filter(char::is_ascii_graphic).take(most).collect()
+}
