@@ -119,6 +119,18 @@ async fn complete(connection: &mut MySqlConnection, row: Row) -> Outcome<Account
     })
 }
 
+/// Locks an account for the rest of the transaction. Whoever changes an account or its sessions does this first.
+///
+/// # Errors
+/// USER001.
+pub async fn lock(tx: &mut MySqlConnection, user_id: &str) -> Outcome<()> {
+    let found = sqlx::query_scalar!("SELECT id FROM users WHERE id = ? FOR UPDATE", user_id)
+        .fetch_optional(tx)
+        .await
+        .map_err(failed)?;
+    found.map(drop).ok_or_else(|| Failure::new(ErrorCode::UserNotFound))
+}
+
 /// What a new account starts with.
 pub struct NewAccount {
     pub email: Email,

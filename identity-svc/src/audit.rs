@@ -35,9 +35,8 @@ impl<'a> By<'a> {
 pub enum Action {
     Registered,
     LoggedIn,
-    LoggedOut,
+    SessionEnded,
     PasswordChanged,
-    RefreshTokenReused,
     AccountDeleted,
     AdministratorMade,
     TierChanged,
@@ -49,9 +48,8 @@ impl Action {
         match self {
             Action::Registered => "registered",
             Action::LoggedIn => "logged_in",
-            Action::LoggedOut => "logged_out",
+            Action::SessionEnded => "session_ended",
             Action::PasswordChanged => "password_changed",
-            Action::RefreshTokenReused => "refresh_token_reused",
             Action::AccountDeleted => "account_deleted",
             Action::AdministratorMade => "administrator_made",
             Action::TierChanged => "tier_changed",

@@ -8,7 +8,7 @@ use chassis::mysql::failed;
 use chrono::{DateTime, Utc};
 use contract::identity::auth_event::Change as Wire;
 use contract::identity::{AccountChanged, AccountDisabled, AuthEvent, Position, SessionEnded};
-use contract::{Failure, Outcome, Role, Tier, to_timestamp};
+use contract::{ErrorCode, Failure, Outcome, Role, Tier, to_timestamp};
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
 use sqlx::{MySqlConnection, MySqlPool};
@@ -18,6 +18,8 @@ use chassis::clock::now;
 
 /// How often the table is read when nothing calls for it earlier.
 const POLL: Duration = Duration::from_millis(100);
+/// How long one reading may take before its connection is given up.
+const READ_LIMIT: Duration = Duration::from_secs(2);
 /// How many events a subscriber may be behind before it is cut off.
 const BEHIND: usize = 4096;
 /// How many events are read at once.
@@ -181,7 +183,8 @@ impl Tail {
         let mut reported = false;
         loop {
             let known = self.position.borrow().clone();
-            match self.read(&pool, known).await {
+            let reading = tokio::time::timeout(READ_LIMIT, self.read(&pool, known)).await;
+            match reading.unwrap_or_else(|_| Err(Failure::new(ErrorCode::Timeout))) {
                 Ok(more) => {
                     reported = false;
                     if more {

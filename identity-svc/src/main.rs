@@ -133,6 +133,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     }
     tokio::spawn(identity.tail.clone().follow(identity.pool.clone()));
     tokio::spawn(events::sweep(identity.pool.clone()));
+    tokio::spawn(sessions::sweep(identity.pool.clone()));
     health.now_ready();
     let services = rpc::services(&identity);
     grpc::serve(public, services, settings.internal_token, settings.reflection, health, drain)

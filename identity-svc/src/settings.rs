@@ -32,6 +32,8 @@ pub struct Lifetimes {
     pub session_idle: Duration,
     /// A session is never older than this.
     pub session: Duration,
+    /// How long a spent refresh token may be presented again when its answer was lost.
+    pub refresh_retry: Duration,
 }
 
 pub struct PasswordSettings {
@@ -78,10 +80,18 @@ impl Lifetimes {
             1..=315_360_000,
             "Seconds after which a session has expired however often it was refreshed",
         );
+        let retry = env.number(
+            "REFRESH_RETRY_SECONDS",
+            "60",
+            0..=600,
+            "Seconds in which a spent refresh token may be presented again, as long as nothing shows that the answer \
+             has arrived",
+        );
         Lifetimes {
             access_token: Duration::from_secs(access),
             session_idle: Duration::from_secs(idle),
             session: Duration::from_secs(session),
+            refresh_retry: Duration::from_secs(retry),
         }
     }
 }

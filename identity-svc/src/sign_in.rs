@@ -12,14 +12,14 @@ use contract::{ErrorCode, Failure, Outcome, Role};
 use prometheus::IntCounterVec;
 use serde_json::json;
 
-use crate::accounts::{self, NewAccount};
+use crate::accounts::{self, Account, NewAccount};
 use crate::audit::{self, Action, By};
 use crate::email::Email;
 use crate::hasher::Verdict;
 use crate::identity::Identity;
 use crate::password;
 use crate::profiles::{COMPANY, FIRST_NAME, LAST_NAME};
-use crate::sessions;
+use crate::sessions::{self, Because};
 use chassis::clock::now;
 
 /// Longest address and user agent of a device that are kept, in bytes, as the columns hold them.
@@ -194,7 +194,8 @@ pub async fn change_password(identity: &Identity, request: ChangePasswordRequest
                     accounts::set_password_hash(tx, &right.user_id, new).await?;
                     let by = By::user(&right.user_id, Some(device));
                     audit::record(tx, by, Action::PasswordChanged, &right.user_id, None, json!({})).await?;
-                    sessions::end_others(tx, identity, &right.user_id, session_id, by).await?;
+                    let because = Because::PasswordChanged;
+                    sessions::end_others(tx, identity, &right.user_id, Some(session_id), because, by).await?;
                     Ok(true)
                 })
             })
@@ -216,19 +217,25 @@ pub async fn validate(identity: &Identity, token: &str) -> Outcome<ValidateToken
         TokenFault::Expired => Failure::new(ErrorCode::TokenExpired),
         TokenFault::Invalid => Failure::new(ErrorCode::TokenInvalid),
     })?;
-    let mut connection = identity.pool.acquire().await.map_err(failed)?;
-    if !sessions::is_open(&mut connection, &claims.sid, &claims.user_id).await? {
-        return Err(Failure::new(ErrorCode::TokenInvalid).saying("The session has ended"));
-    }
-    let account = accounts::find(&mut connection, &claims.user_id).await;
-    // Deleted since the look above: to the caller that is a token that is no longer good.
-    let account = account.map_err(|failure| match failure.code() {
-        ErrorCode::UserNotFound => Failure::new(ErrorCode::TokenInvalid),
-        _ => failure,
-    })?;
-    let user: UserInfo = account.info();
+    let user: UserInfo = holder(identity, &claims.user_id, &claims.sid).await?.info();
     let expires_at = DateTime::from_timestamp(claims.exp, 0).map(contract::to_timestamp);
     Ok(ValidateTokenResponse { user: Some(user), session_id: claims.sid, expires_at })
+}
+
+/// The account that holds an open session.
+///
+/// # Errors
+/// AUTH003 when the session is over, or the account disabled or gone.
+pub async fn holder(identity: &Identity, user_id: &str, session_id: &str) -> Outcome<Account> {
+    let mut connection = identity.pool.acquire().await.map_err(failed)?;
+    if !sessions::is_open(&mut connection, session_id, user_id).await? {
+        return Err(Failure::new(ErrorCode::TokenInvalid).saying("The session has ended"));
+    }
+    accounts::find(&mut connection, user_id).await.map_err(|failure| match failure.code() {
+        // Deleted since the look above: to the caller that is a token that is no longer good.
+        ErrorCode::UserNotFound => Failure::new(ErrorCode::TokenInvalid),
+        _ => failure,
+    })
 }
 
 static SIGN_INS: LazyLock<IntCounterVec> = LazyLock::new(|| {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chassis::mysql::{failed, transaction};
-use contract::identity::RegisterRequest;
 use contract::identity::auth_event::Change as Wire;
+use contract::identity::{ChangePasswordRequest, LoginRequest, RegisterRequest};
 use contract::token::{Signer, Verifier};
 use contract::{ErrorCode, Tier};
 use sqlx::MySqlPool;
@@ -22,6 +22,7 @@ fn identity(pool: MySqlPool) -> Identity {
         access_token: Duration::from_secs(900),
         session_idle: Duration::from_secs(3600),
         session: Duration::from_secs(7200),
+        refresh_retry: Duration::from_secs(60),
     };
     Identity {
         pool,
@@ -142,4 +143,44 @@ async fn the_first_administrator_is_made_or_promoted(pool: MySqlPool) {
     let mut connection = pool.acquire().await.expect("a connection");
     let account = accounts::find(&mut connection, &user).await.expect("there");
     assert_eq!((account.role.name(), account.permissions.as_slice()), ("admin", &["*".to_owned()][..]));
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn no_session_opened_with_the_old_password_survives_its_change(pool: MySqlPool) {
+    const OLD: &str = "correct horse battery";
+    let identity = identity(pool.clone());
+    for round in 0..20 {
+        let email = format!("u{round}@example.com");
+        let user_id = register(&identity, &email).await;
+        let session_id: String = sqlx::query_scalar("SELECT id FROM sessions WHERE user_id = ?")
+            .bind(&user_id)
+            .fetch_one(&pool)
+            .await
+            .expect("a session");
+        let sign_ins = (0..6).map(|_| {
+            let (identity, email) = (identity.clone(), email.clone());
+            let request = LoginRequest { email, password: OLD.to_owned(), device: None };
+            tokio::spawn(async move { sign_in::log_in(&identity, request).await.map(drop) })
+        });
+        let sign_ins: Vec<_> = sign_ins.collect();
+        let change = ChangePasswordRequest {
+            user_id: user_id.clone(),
+            session_id,
+            current_password: OLD.to_owned(),
+            new_password: "another horse battery".to_owned(),
+            device: None,
+        };
+        sign_in::change_password(&identity, change).await.expect("changed");
+        for sign_in in sign_ins {
+            // It may have come before or after; both are fine.
+            let _ = sign_in.await.expect("ran");
+        }
+        let open: i64 =
+            sqlx::query_scalar("SELECT COUNT(*) FROM sessions WHERE user_id = ? AND ended_at IS NULL")
+                .bind(&user_id)
+                .fetch_one(&pool)
+                .await
+                .expect("counted");
+        assert_eq!(open, 1, "round {round}");
+    }
 }

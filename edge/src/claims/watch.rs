@@ -11,7 +11,7 @@ use contract::identity::watch_auth_events_response::Message;
 use prometheus::Gauge;
 use tonic::Status;
 
-use super::{LiveClaims, now};
+use super::{Authenticator, LiveClaims, now};
 
 /// Heartbeats come each second; a stream that is silent for this long is dead.
 const SILENCE: Duration = Duration::from_secs(3);
@@ -20,7 +20,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Watches for as long as the process lives. The edge is ready with the first snapshot.
 pub async fn watch(channel: InternalChannel, live: Arc<LiveClaims>, health: Health) {
-    tokio::spawn(housekeeping(live.clone()));
     let mut pause = FIRST_PAUSE;
     loop {
         let heard_before = live.staleness();
@@ -65,12 +64,13 @@ async fn follow(channel: InternalChannel, live: &LiveClaims, health: &Health) ->
     }
 }
 
-async fn housekeeping(live: Arc<LiveClaims>) {
+/// Keeps the gauge of staleness true and forgets what has expired, for as long as the process lives.
+pub async fn housekeeping(authenticator: Authenticator) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     loop {
         ticks.tick().await;
-        STALENESS.set(live.staleness().map_or(f64::INFINITY, |age| age.as_secs_f64()));
-        live.forget(now());
+        STALENESS.set(authenticator.live().staleness().map_or(f64::INFINITY, |age| age.as_secs_f64()));
+        authenticator.forget(now());
     }
 }
 

@@ -7,7 +7,8 @@ use contract::Outcome;
 use contract::identity::live_claims_service_server::LiveClaimsService;
 use contract::identity::watch_auth_events_response::Message;
 use contract::identity::{
-    AuthEvent, Heartbeat, Position, Snapshot, WatchAuthEventsRequest, WatchAuthEventsResponse,
+    AccountChanged, AuthEvent, CheckSessionRequest, CheckSessionResponse, Heartbeat, Position, Snapshot,
+    WatchAuthEventsRequest, WatchAuthEventsResponse,
 };
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc, watch};
@@ -15,8 +16,8 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use crate::events;
-use crate::identity::Identity;
+use crate::identity::{Identity, id};
+use crate::{events, sign_in};
 
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Messages on their way to one subscriber.
@@ -43,6 +44,28 @@ impl LiveClaimsService for LiveClaims {
         let (sender, receiver) = mpsc::channel(BUFFER);
         tokio::spawn(feed(Subscriber(sender), start, events, readings));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn check_session(
+        &self,
+        request: Request<CheckSessionRequest>,
+    ) -> Result<Response<CheckSessionResponse>, Status> {
+        let CheckSessionRequest { user_id, session_id } = request.into_inner();
+        let account = async {
+            id("user_id", &user_id)?;
+            id("session_id", &session_id)?;
+            sign_in::holder(&self.0, &user_id, &session_id).await
+        };
+        answer(account.await.map(|account| CheckSessionResponse {
+            account: Some(AccountChanged {
+                user_id: account.id,
+                version: account.version,
+                email: account.email,
+                role: account.role.name().to_owned(),
+                tier: account.tier.name().to_owned(),
+                permissions: account.permissions,
+            }),
+        }))
     }
 }
 
@@ -84,6 +107,7 @@ async fn feed(
             return;
         }
     }
+    let mut epoch: Option<String> = None;
     let mut beat = tokio::time::interval(HEARTBEAT);
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -101,6 +125,11 @@ async fn feed(
                     continue;
                 }
                 let position = readings.borrow_and_update().clone();
+                if let Some(position) = &position
+                    && epoch.get_or_insert_with(|| position.epoch.clone()) != &position.epoch
+                {
+                    return subscriber.cut_off("the event table is another one; start over").await;
+                }
                 // An event that was published between the look above and this reading goes first.
                 if events.is_empty() && !subscriber.send(Message::Heartbeat(Heartbeat { position })).await {
                     return;

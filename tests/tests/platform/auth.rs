@@ -87,42 +87,6 @@ async fn unknown_wrong_and_disabled_get_the_same_answer() {
 }
 
 #[tokio::test]
-async fn a_refresh_token_is_good_once_and_its_reuse_ends_the_session() {
-    let sandbox = Sandbox::start().await;
-    let user = sandbox.register().await;
-    let refresh = |token: &str| {
-        let body = json!({ "refresh_token": token });
-        async { sandbox.edge().open_post("/api/v1/auth/refresh", body).await }
-    };
-    let tokens = refresh(&user.refresh_token).await.must_be(200);
-    let (access, next) =
-        (tokens["access_token"].as_str().expect("a token"), tokens["refresh_token"].as_str().expect("one"));
-    assert_ne!(next, user.refresh_token);
-    sandbox.edge().get("/api/v1/user/profile", access).await.must_be(200);
-    refresh(&user.refresh_token).await.must_fail(401, "AUTH003");
-    refresh(next).await.must_fail(401, "AUTH003");
-    until("the access token dies with its session", async || {
-        sandbox.edge().get("/api/v1/user/profile", access).await.code() == "AUTH003"
-    })
-    .await;
-    refresh("not-a-token").await.must_fail(401, "AUTH003");
-}
-
-#[tokio::test]
-async fn parallel_refreshes_of_one_token_never_leave_two_live_branches() {
-    let sandbox = Sandbox::start().await;
-    for _ in 0..5 {
-        let user = sandbox.register().await;
-        let body = json!({ "refresh_token": user.refresh_token });
-        let tries = (0..10).map(|_| sandbox.edge().open_post("/api/v1/auth/refresh", body.clone()));
-        let replies = futures_util::future::join_all(tries).await;
-        let winners: Vec<_> = replies.iter().filter(|reply| reply.status == 200).collect();
-        assert_eq!(winners.len(), 1);
-        assert!(replies.iter().all(|reply| reply.status == 200 || reply.code() == "AUTH003"), "{replies:?}");
-    }
-}
-
-#[tokio::test]
 async fn a_logout_binds_on_the_token_that_is_already_issued() {
     let sandbox = Sandbox::start().await;
     let user = sandbox.register().await;

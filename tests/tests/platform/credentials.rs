@@ -18,12 +18,15 @@ enum Who {
 use Who::{Admin, Anybody, User};
 
 /// Every route of the public listener.
-const ROUTES: [(&str, &str, Who); 32] = [
+const ROUTES: [(&str, &str, Who); 35] = [
     ("POST", "/api/v1/auth/register", Anybody),
     ("POST", "/api/v1/auth/login", Anybody),
     ("POST", "/api/v1/auth/refresh", Anybody),
     ("POST", "/api/v1/auth/validate", User),
     ("POST", "/api/v1/auth/logout", User),
+    ("GET", "/api/v1/auth/sessions", User),
+    ("DELETE", "/api/v1/auth/sessions", User),
+    ("DELETE", "/api/v1/auth/sessions/{id}", User),
     ("GET", "/api/v1/user/profile", User),
     ("PUT", "/api/v1/user/profile", User),
     ("POST", "/api/v1/user/password", User),

@@ -10,6 +10,7 @@ mod internal;
 mod outages;
 mod projects;
 mod replicas;
+mod sessions;
 mod subscription;
 mod user;
 mod ws;
