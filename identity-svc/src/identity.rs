@@ -10,6 +10,7 @@ use contract::{Failure, NOT_AN_ID, Outcome, is_canonical_id};
 use crate::events::Tail;
 use crate::hasher::Hasher;
 use crate::settings::Lifetimes;
+use crate::throttle::Limits;
 
 /// The state of the process. Cheap to clone.
 #[derive(Clone)]
@@ -19,6 +20,7 @@ pub struct Identity {
     pub tokens: Arc<Tokens>,
     pub tail: Tail,
     pub min_password_length: usize,
+    pub limits: Limits,
 }
 
 /// What access tokens are made of and checked with.

@@ -18,6 +18,7 @@ mod settings;
 mod sign_in;
 #[cfg(test)]
 mod tests;
+mod throttle;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -110,6 +111,7 @@ fn state(settings: &Settings, pool: MySqlPool) -> Result<Identity, hasher::BadCo
         }),
         tail: Tail::new(),
         min_password_length: settings.passwords.min_length,
+        limits: settings.limits,
     })
 }
 
@@ -134,6 +136,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     tokio::spawn(identity.tail.clone().follow(identity.pool.clone()));
     tokio::spawn(events::sweep(identity.pool.clone()));
     tokio::spawn(sessions::sweep(identity.pool.clone()));
+    tokio::spawn(throttle::sweep(identity.pool.clone()));
     health.now_ready();
     let services = rpc::services(&identity);
     grpc::serve(public, services, settings.internal_token, settings.reflection, health, drain)

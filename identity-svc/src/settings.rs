@@ -9,6 +9,7 @@ use chassis::{drain, logs, mysql};
 use secrecy::SecretString;
 
 use crate::hasher::Cost;
+use crate::throttle::Limits;
 
 pub struct Settings {
     pub listen: SocketAddr,
@@ -22,6 +23,7 @@ pub struct Settings {
     pub jwt_audience: String,
     pub lifetimes: Lifetimes,
     pub passwords: PasswordSettings,
+    pub limits: Limits,
 }
 
 /// How long things are good for.
@@ -60,7 +62,29 @@ impl Settings {
             jwt_audience: env.value("JWT_AUDIENCE", "persona-platform", "`aud` of access tokens"),
             lifetimes: Lifetimes::read(env),
             passwords: PasswordSettings::read(env),
+            limits: limits(env),
         }
+    }
+}
+
+fn limits(env: &mut Env) -> Limits {
+    let mut free = |name, default, meaning| env.number(name, default, 0..=1_000_000, meaning) as u32;
+    Limits {
+        account: free(
+            "LOGIN_FAILURES_PER_ACCOUNT",
+            "5",
+            "Wrong passwords for one account from one address before each makes the next wait longer; 0: any number",
+        ),
+        address: free(
+            "LOGIN_FAILURES_PER_ADDRESS",
+            "100",
+            "Wrong passwords from one address before each makes the next wait longer; 0: any number",
+        ),
+        registrations: free(
+            "REGISTRATIONS_PER_ADDRESS",
+            "100",
+            "Registrations from one address before each makes the next wait longer; 0: any number",
+        ),
     }
 }
 

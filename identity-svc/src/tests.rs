@@ -14,6 +14,7 @@ use crate::events::{self, Change, Tail};
 use crate::hasher::{Cost, Hasher};
 use crate::identity::{Identity, Tokens};
 use crate::settings::Lifetimes;
+use crate::throttle::Limits;
 use crate::{accounts, administrators, claims, sign_in};
 
 fn identity(pool: MySqlPool) -> Identity {
@@ -36,6 +37,7 @@ fn identity(pool: MySqlPool) -> Identity {
         }),
         tail: Tail::new(),
         min_password_length: 8,
+        limits: Limits { account: 5, address: 100, registrations: 0 },
     }
 }
 

@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use crate::accounts;
 use crate::audit::{self, Action, By};
+use crate::email::Email;
 use crate::events::{self, Change};
 use crate::identity::{Identity, Tokens};
 
@@ -239,4 +240,25 @@ pub async fn is_open(connection: &mut MySqlConnection, session_id: &str, user_id
     .await
     .map_err(failed)?;
     Ok(open == 1)
+}
+
+/// Whether sessions of an account were opened or refreshed from an address.
+///
+/// # Errors
+/// GW001 when the database is away.
+pub async fn were_opened_from(
+    connection: &mut MySqlConnection,
+    email: &Email,
+    ip_address: &str,
+) -> Outcome<bool> {
+    let some = sqlx::query_scalar!(
+        "SELECT COUNT(*) FROM sessions JOIN users ON users.id = sessions.user_id
+         WHERE users.email = ? AND sessions.ip_address = ?",
+        email.as_str(),
+        ip_address
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(failed)?;
+    Ok(some > 0)
 }

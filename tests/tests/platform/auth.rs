@@ -1,6 +1,6 @@
 use std::collections::HashSet;
 
-use e2e::{Sandbox, until};
+use e2e::{Plan, Sandbox, until};
 use http::Method;
 use serde_json::json;
 
@@ -121,4 +121,33 @@ async fn a_body_that_is_not_plain_json_is_refused() {
     let reply = sandbox.edge().send(Method::GET, "/api/v1/auth/login", None, &[], None).await;
     reply.must_fail(405, "REQ002");
     assert_eq!(reply.headers["allow"], "POST");
+}
+
+#[tokio::test]
+async fn guessing_must_wait_on_every_replica_and_the_owner_elsewhere_need_not() {
+    let settings =
+        vec![("TRUSTED_PROXY_HOPS", "1".to_owned()), ("LOGIN_FAILURES_PER_ACCOUNT", "3".to_owned())];
+    let sandbox = Sandbox::planned(Plan { replicas: 2, settings }).await;
+    let user = sandbox.register().await;
+    let sign_in = async |edge: usize, email: &str, password: &str, from: &str| {
+        let body = json!({ "email": email, "password": password });
+        let headers = [("x-forwarded-for", from)];
+        sandbox.edges[edge].send(Method::POST, "/api/v1/auth/login", None, &headers, Some(&body)).await
+    };
+    let (attacker, home) = ("198.51.100.1", "203.0.113.9");
+    for email in [user.email.as_str(), "nobody@example.com"] {
+        for guess in 0..4 {
+            sign_in(guess % 2, email, "a wrong password", attacker).await.must_fail(401, "AUTH001");
+        }
+        for edge in 0..2 {
+            let reply = sign_in(edge, email, user.password, attacker).await;
+            reply.must_fail(429, "AUTH005");
+            assert!(
+                reply.headers["retry-after"].to_str().expect("text").parse::<u64>().expect("seconds") >= 1
+            );
+        }
+    }
+    sign_in(0, &user.email, user.password, home).await.must_be(200);
+    until("the wait is over", async || sign_in(0, &user.email, user.password, attacker).await.status == 200)
+        .await;
 }
