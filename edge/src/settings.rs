@@ -7,9 +7,8 @@ use chassis::grpc::InternalToken;
 use chassis::settings::Env;
 use chassis::{drain, logs};
 use http::Uri;
-use secrecy::SecretString;
 
-use crate::claims::Staleness;
+use crate::claims::{KeySettings, Staleness};
 use crate::front::Origins;
 use crate::gateway::{Route, UpstreamUrl};
 
@@ -21,8 +20,9 @@ pub struct Settings {
     pub internal_token: InternalToken,
     pub identity: Vec<Uri>,
     pub subscription: Vec<Uri>,
-    pub jwt_secret: SecretString,
-    pub jwt_audience: String,
+    pub keys: KeySettings,
+    /// What the edge is called in the audit log.
+    pub name: String,
     pub staleness: Staleness,
     pub origins: Origins,
     pub gateway: GatewaySettings,
@@ -82,8 +82,13 @@ impl Settings {
                 "http://127.0.0.1:50052",
                 "subscription-svc, one URL for each replica",
             ),
-            jwt_secret: env.secret("JWT_SECRET_KEY", "The key that access tokens are signed with (HS256)"),
-            jwt_audience: env.value("JWT_AUDIENCE", "persona-platform", "`aud` of access tokens"),
+            keys: KeySettings {
+                secrets: chassis::settings::token_secrets(env),
+                audience: env.value("JWT_AUDIENCE", "persona-platform", "`aud` of access tokens"),
+            },
+            name: env
+                .optional("EDGE_NAME", "What this edge is called in the audit log; made up by default")
+                .unwrap_or_else(|| format!("edge {}", uuid::Uuid::now_v7())),
             staleness: Staleness {
                 limit: Duration::from_secs(env.number(
                     "LIVE_CLAIMS_STALE_SECONDS",

@@ -239,7 +239,7 @@ pub async fn remove(identity: &Identity, user_id: &str, by: By<'_>) -> Outcome<(
             let change = Change::AccountDisabled { version };
             let sequence =
                 events::append(tx, user_id, &change, identity.tokens.lifetimes.access_token).await?;
-            audit::record(tx, *by, Action::AccountDeleted, user_id, Some(sequence), json!({})).await
+            audit::record(tx, *by, Action::AccountDeleted, Some(user_id), Some(sequence), json!({})).await
         })
     })
     .await?;

@@ -40,6 +40,7 @@ pub enum Action {
     AccountDeleted,
     AdministratorMade,
     TierChanged,
+    KeyRotated,
 }
 
 impl Action {
@@ -53,17 +54,18 @@ impl Action {
             Action::AccountDeleted => "account_deleted",
             Action::AdministratorMade => "administrator_made",
             Action::TierChanged => "tier_changed",
+            Action::KeyRotated => "key_rotated",
         }
     }
 }
 
-/// Keeps an act on the account `target_id`. With an auth event in the same transaction it comes after it, so that the
+/// Keeps an act on the account `target_id`, if it is on one. With an auth event in the same transaction it comes after it, so that the
 /// entry can say when the act was enforced.
 pub async fn record(
     tx: &mut MySqlConnection,
     by: By<'_>,
     action: Action,
-    target_id: &str,
+    target_id: Option<&str>,
     sequence: Option<i64>,
     details: Value,
 ) -> Outcome<()> {

@@ -70,7 +70,7 @@ pub async fn set_tier(identity: &Identity, user_id: &str, tier: Tier, revision: 
             .map_err(failed)?;
             let sequence = announce(tx, identity, user_id).await?;
             let details = json!({ "from": before, "to": tier });
-            audit::record(tx, By::SYSTEM, Action::TierChanged, user_id, Some(sequence), details).await
+            audit::record(tx, By::SYSTEM, Action::TierChanged, Some(user_id), Some(sequence), details).await
         })
     })
     .await?;

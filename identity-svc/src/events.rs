@@ -84,6 +84,7 @@ struct Row {
     sequence: i64,
     user_id: String,
     payload: Json<Change>,
+    created_at: DateTime<Utc>,
     forget_at: DateTime<Utc>,
 }
 
@@ -91,7 +92,8 @@ struct Row {
 async fn after(connection: &mut MySqlConnection, sequence: i64) -> Outcome<Vec<Row>> {
     sqlx::query_as!(
         Row,
-        r#"SELECT sequence, user_id, payload AS "payload: Json<Change>", forget_at AS "forget_at: DateTime<Utc>"
+        r#"SELECT sequence, user_id, payload AS "payload: Json<Change>", created_at AS "created_at: DateTime<Utc>",
+                  forget_at AS "forget_at: DateTime<Utc>"
            FROM auth_events WHERE sequence > ? ORDER BY sequence LIMIT ?"#,
         sequence,
         BATCH
@@ -124,6 +126,7 @@ fn to_wire(row: Row, epoch: &str) -> AuthEvent {
         position: Some(Position { epoch: epoch.to_owned(), sequence: row.sequence }),
         forget_at: Some(to_timestamp(row.forget_at)),
         change: Some(change),
+        at: Some(to_timestamp(row.created_at)),
     }
 }
 
@@ -137,7 +140,8 @@ pub async fn snapshot(pool: &MySqlPool) -> Outcome<(Position, Vec<AuthEvent>)> {
     let position = end(&mut connection).await?;
     let rows = sqlx::query_as!(
         Row,
-        r#"SELECT sequence, user_id, payload AS "payload: Json<Change>", forget_at AS "forget_at: DateTime<Utc>"
+        r#"SELECT sequence, user_id, payload AS "payload: Json<Change>", created_at AS "created_at: DateTime<Utc>",
+                  forget_at AS "forget_at: DateTime<Utc>"
            FROM auth_events WHERE forget_at > ? ORDER BY sequence"#,
         now()
     )

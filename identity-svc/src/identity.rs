@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use contract::token::{Signer, Verifier};
 use sqlx::MySqlPool;
 
 use contract::{Failure, NOT_AN_ID, Outcome, is_canonical_id};
 
 use crate::events::Tail;
 use crate::hasher::Hasher;
+use crate::keys::KeyRing;
 use crate::settings::Lifetimes;
 use crate::throttle::Limits;
 
@@ -25,9 +25,7 @@ pub struct Identity {
 
 /// What access tokens are made of and checked with.
 pub struct Tokens {
-    pub signer: Signer,
-    pub verifier: Verifier,
-    pub audience: String,
+    pub keys: KeyRing,
     pub lifetimes: Lifetimes,
 }
 

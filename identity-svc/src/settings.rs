@@ -3,13 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::hasher::Cost;
+use crate::keys;
+use crate::throttle::Limits;
 use chassis::grpc::InternalToken;
 use chassis::settings::Env;
 use chassis::{drain, logs, mysql};
-use secrecy::SecretString;
-
-use crate::hasher::Cost;
-use crate::throttle::Limits;
 
 pub struct Settings {
     pub listen: SocketAddr,
@@ -19,8 +18,7 @@ pub struct Settings {
     pub database: mysql::Settings,
     pub internal_token: InternalToken,
     pub reflection: bool,
-    pub jwt_secret: SecretString,
-    pub jwt_audience: String,
+    pub keys: keys::Settings,
     pub lifetimes: Lifetimes,
     pub passwords: PasswordSettings,
     pub limits: Limits,
@@ -46,6 +44,7 @@ pub struct PasswordSettings {
 
 impl Settings {
     pub fn read(env: &mut Env) -> Self {
+        let lifetimes = Lifetimes::read(env);
         Settings {
             listen: env.value("IDENTITY_LISTEN", "0.0.0.0:50051", "Address of the gRPC listener"),
             internal_listen: env.value(
@@ -58,12 +57,25 @@ impl Settings {
             database: mysql::Settings::read(env, "identity_svc"),
             internal_token: InternalToken::read(env),
             reflection: env.value("GRPC_REFLECTION", "true", "Whether gRPC reflection is served"),
-            jwt_secret: env.secret("JWT_SECRET_KEY", "The key that access tokens are signed with (HS256)"),
-            jwt_audience: env.value("JWT_AUDIENCE", "persona-platform", "`aud` of access tokens"),
-            lifetimes: Lifetimes::read(env),
+            keys: keys(env, lifetimes),
+            lifetimes,
             passwords: PasswordSettings::read(env),
             limits: limits(env),
         }
+    }
+}
+
+fn keys(env: &mut Env, lifetimes: Lifetimes) -> keys::Settings {
+    keys::Settings {
+        algorithm: env.value(
+            "JWT_ALGORITHM",
+            "HS256",
+            "How new signing keys sign: `HS256`, or `EdDSA` or `ES256` with public keys at `/.well-known/jwks.json`. \
+             `identity-svc keys rotate` moves from one to another",
+        ),
+        secrets: chassis::settings::token_secrets(env),
+        audience: env.value("JWT_AUDIENCE", "persona-platform", "`aud` of access tokens"),
+        lifetime: lifetimes.access_token,
     }
 }
 

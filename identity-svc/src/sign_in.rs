@@ -60,7 +60,7 @@ pub async fn register(identity: &Identity, request: RegisterRequest) -> Outcome<
             Box::pin(async move {
                 let user_id = accounts::insert(tx, account).await?;
                 let by = By::user(&user_id, Some(device));
-                audit::record(tx, by, Action::Registered, &user_id, None, json!({})).await?;
+                audit::record(tx, by, Action::Registered, Some(&user_id), None, json!({})).await?;
                 sessions::open(tx, &identity.tokens, &user_id, device).await
             })
         },
@@ -130,7 +130,7 @@ pub async fn log_in(identity: &Identity, request: LoginRequest) -> Outcome<Token
                 }
                 let pair = sessions::open(tx, &identity.tokens, &right.user_id, device).await?;
                 let by = By::user(&right.user_id, Some(device));
-                audit::record(tx, by, Action::LoggedIn, &right.user_id, None, json!({})).await?;
+                audit::record(tx, by, Action::LoggedIn, Some(&right.user_id), None, json!({})).await?;
                 Ok(Some(pair))
             })
         })
@@ -262,7 +262,8 @@ pub async fn change_password(identity: &Identity, request: ChangePasswordRequest
                     }
                     accounts::set_password_hash(tx, &right.user_id, new).await?;
                     let by = By::user(&right.user_id, Some(device));
-                    audit::record(tx, by, Action::PasswordChanged, &right.user_id, None, json!({})).await?;
+                    audit::record(tx, by, Action::PasswordChanged, Some(&right.user_id), None, json!({}))
+                        .await?;
                     let because = Because::PasswordChanged;
                     sessions::end_others(tx, identity, &right.user_id, Some(session_id), because, by).await?;
                     Ok(true)
@@ -284,10 +285,13 @@ pub async fn change_password(identity: &Identity, request: ChangePasswordRequest
 /// # Errors
 /// AUTH002, AUTH003.
 pub async fn validate(identity: &Identity, token: &str) -> Outcome<ValidateTokenResponse> {
-    let claims = identity.tokens.verifier.verify(token, now().timestamp()).map_err(|fault| match fault {
-        TokenFault::Expired => Failure::new(ErrorCode::TokenExpired),
-        TokenFault::Invalid => Failure::new(ErrorCode::TokenInvalid),
-    })?;
+    let claims =
+        identity.tokens.keys.keys().verifier.verify(token, now().timestamp()).map_err(
+            |fault| match fault {
+                TokenFault::Expired => Failure::new(ErrorCode::TokenExpired),
+                TokenFault::Invalid => Failure::new(ErrorCode::TokenInvalid),
+            },
+        )?;
     let user: UserInfo = holder(identity, &claims.user_id, &claims.sid).await?.info();
     let expires_at = DateTime::from_timestamp(claims.exp, 0).map(contract::to_timestamp);
     Ok(ValidateTokenResponse { user: Some(user), session_id: claims.sid, expires_at })

@@ -2,6 +2,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
 use axum::extract::{FromRef, FromRequestParts};
 use chassis::grpc::InternalChannel;
 use contract::identity::live_claims_service_client::LiveClaimsServiceClient;
@@ -48,7 +49,7 @@ impl Intent {
 pub struct Authenticator(Arc<Known>);
 
 struct Known {
-    verifier: Verifier,
+    verifier: ArcSwap<Verifier>,
     live: Arc<LiveClaims>,
     sights: Sights,
     identity: LiveClaimsServiceClient<InternalChannel>,
@@ -57,7 +58,9 @@ struct Known {
 }
 
 impl Authenticator {
-    pub fn new(verifier: Verifier, live: Arc<LiveClaims>, sights: Sights, identity: InternalChannel) -> Self {
+    /// Nothing is verified before keys are known; see [`Authenticator::accept`].
+    pub fn new(live: Arc<LiveClaims>, sights: Sights, identity: InternalChannel) -> Self {
+        let verifier = ArcSwap::from_pointee(Verifier::new(Vec::new(), ""));
         let identity = LiveClaimsServiceClient::new(identity);
         Authenticator(Arc::new(Known { verifier, live, sights, identity, spared_until: AtomicI64::new(0) }))
     }
@@ -65,6 +68,16 @@ impl Authenticator {
     /// The table of live claims.
     pub fn live(&self) -> &LiveClaims {
         &self.0.live
+    }
+
+    /// From now on tokens are verified with these keys.
+    pub fn accept(&self, verifier: Verifier) {
+        self.0.verifier.store(Arc::new(verifier));
+    }
+
+    /// The public keys of tokens, as a JSON Web Key Set.
+    pub fn public_keys(&self) -> serde_json::Value {
+        self.0.verifier.load().public_keys()
     }
 
     /// Drops what no token can need any more.
@@ -76,9 +89,13 @@ impl Authenticator {
     /// The caller that a token stands for, as far as this edge knows.
     ///
     /// # Errors
-    /// AUTH002, AUTH003.
+    /// AUTH002, AUTH003; GW001 while no key is known.
     pub fn verify(&self, token: &str) -> Outcome<Caller> {
-        let claims = self.0.verifier.verify(token, now()).map_err(|fault| match fault {
+        let verifier = self.0.verifier.load();
+        if verifier.is_empty() {
+            return Err(identity_away());
+        }
+        let claims = verifier.verify(token, now()).map_err(|fault| match fault {
             TokenFault::Expired => Failure::new(ErrorCode::TokenExpired),
             TokenFault::Invalid => Failure::new(ErrorCode::TokenInvalid),
         })?;
@@ -122,13 +139,8 @@ impl Authenticator {
     }
 
     async fn ask(&self, caller: &Caller) -> Outcome<CheckSessionResponse> {
-        let away = || {
-            Failure::new(ErrorCode::Unavailable)
-                .with_http(StatusCode::SERVICE_UNAVAILABLE)
-                .with_fact("service", IDENTITY)
-        };
         if now() < self.0.spared_until.load(Ordering::Relaxed) {
-            return Err(away());
+            return Err(identity_away());
         }
         let mut request = tonic::Request::new(CheckSessionRequest {
             user_id: caller.user_id().to_owned(),
@@ -142,9 +154,15 @@ impl Authenticator {
                 return failure;
             }
             self.0.spared_until.store(now() + SPARED_SECONDS, Ordering::Relaxed);
-            away().because(failure)
+            identity_away().because(failure)
         })
     }
+}
+
+fn identity_away() -> Failure {
+    Failure::new(ErrorCode::Unavailable)
+        .with_http(StatusCode::SERVICE_UNAVAILABLE)
+        .with_fact("service", IDENTITY)
 }
 
 /// The bearer token of the one `Authorization` header (RFC 6750 section 2.1). Two headers could be read in two

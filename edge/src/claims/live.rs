@@ -103,25 +103,24 @@ impl LiveClaims {
 
     /// Takes a snapshot in. What was known stays: entries only ever get newer, and leave by their own time. Only a
     /// new epoch (a restored database) starts over.
-    pub fn apply_snapshot(&self, snapshot: Snapshot) {
-        let Some(position) = snapshot.position else { return };
+    pub fn apply_snapshot(&self, snapshot: &Snapshot) {
+        let Some(position) = snapshot.position.clone() else { return };
         if self.position().is_some_and(|known| known.epoch != position.epoch) {
             self.ended.pin().clear();
             self.accounts.pin().clear();
         }
-        snapshot.events.into_iter().for_each(|event| self.remember(event));
+        snapshot.events.iter().for_each(|event| self.remember(event));
         self.heard_at(position);
         lock(&self.watched).values().for_each(|changes| changes.send_replace(()));
     }
 
     /// Takes one event in.
-    pub fn apply(&self, event: AuthEvent) {
-        let (position, user_id) = (event.position.clone(), user_of(&event).map(str::to_owned));
+    pub fn apply(&self, event: &AuthEvent) {
         self.remember(event);
-        if let Some(position) = position {
+        if let Some(position) = event.position.clone() {
             self.heard_at(position);
         }
-        if let Some(changes) = user_id.and_then(|user_id| lock(&self.watched).get(&user_id).cloned()) {
+        if let Some(changes) = user_of(event).and_then(|user_id| lock(&self.watched).get(user_id).cloned()) {
             changes.send_replace(());
         }
     }
@@ -167,11 +166,11 @@ impl LiveClaims {
         ENTRIES.set((self.ended.len() + self.accounts.len()) as i64);
     }
 
-    fn remember(&self, event: AuthEvent) {
+    fn remember(&self, event: &AuthEvent) {
         let forget_at = event.forget_at.map_or(i64::MAX, |time| time.seconds);
-        match event.change {
+        match &event.change {
             Some(Change::SessionEnded(ended)) => {
-                self.ended.pin().insert(ended.session_id, forget_at);
+                self.ended.pin().insert(ended.session_id.clone(), forget_at);
             }
             Some(Change::AccountChanged(changed)) => {
                 let known = changed.role.parse::<Role>().ok().zip(changed.tier.parse::<Tier>().ok());
@@ -181,29 +180,29 @@ impl LiveClaims {
                     );
                 }
                 let claims = known.map(|(role, tier)| CurrentClaims {
-                    email: changed.email,
+                    email: changed.email.clone(),
                     role,
                     tier,
-                    permissions: changed.permissions,
+                    permissions: changed.permissions.clone(),
                 });
                 self.remember_account(
-                    changed.user_id,
+                    &changed.user_id,
                     Account { version: changed.version, forget_at, claims },
                 );
             }
             Some(Change::AccountDisabled(disabled)) => {
                 let account = Account { version: disabled.version, forget_at, claims: None };
-                self.remember_account(disabled.user_id, account);
+                self.remember_account(&disabled.user_id, account);
             }
             None => tracing::error!("an event of a kind that this edge does not know"),
         }
     }
 
     /// A resumed stream may repeat what is known: the higher version wins.
-    fn remember_account(&self, user_id: String, account: Account) {
+    fn remember_account(&self, user_id: &str, account: Account) {
         let accounts = self.accounts.pin();
         accounts.update_or_insert(
-            user_id,
+            user_id.to_owned(),
             |known| {
                 if known.version > account.version { known.clone() } else { account.clone() }
             },
@@ -276,10 +275,10 @@ mod tests {
     fn only_the_user_that_an_event_concerns_is_woken() {
         let live = live();
         let (mut one, mut other) = (live.changes_of("u"), live.changes_of("other"));
-        live.apply(event(1, upgraded(2, "basic")));
+        live.apply(&event(1, upgraded(2, "basic")));
         assert!(one.has_changed().expect("watched") && !other.has_changed().expect("watched"));
         one.mark_unchanged();
-        live.apply_snapshot(Snapshot { position: Some(Position::default()), events: vec![] });
+        live.apply_snapshot(&Snapshot { position: Some(Position::default()), events: vec![] });
         assert!(one.has_changed().expect("watched") && other.has_changed().expect("watched"));
         other.mark_unchanged();
         drop(one);
@@ -291,6 +290,7 @@ mod tests {
         AuthEvent {
             position: Some(Position { epoch: "e".to_owned(), sequence }),
             forget_at: Some(Timestamp { seconds: 100, nanos: 0 }),
+            at: None,
             change: Some(change),
         }
     }
@@ -309,7 +309,7 @@ mod tests {
     #[test]
     fn an_older_token_is_served_with_the_current_claims_and_a_newer_one_with_its_own() {
         let live = live();
-        live.apply(event(1, upgraded(3, "premium")));
+        live.apply(&event(1, upgraded(3, "premium")));
         assert_eq!(live.overrule(claims(2)).expect("claims").tier, Tier::Premium);
         assert_eq!(live.overrule(claims(3)).expect("claims").tier, Tier::Free);
     }
@@ -317,8 +317,8 @@ mod tests {
     #[test]
     fn a_repeated_older_event_changes_nothing() {
         let live = live();
-        live.apply(event(2, upgraded(3, "premium")));
-        live.apply(event(1, upgraded(2, "basic")));
+        live.apply(&event(2, upgraded(3, "premium")));
+        live.apply(&event(1, upgraded(2, "basic")));
         assert_eq!(live.overrule(claims(1)).expect("claims").tier, Tier::Premium);
     }
 
@@ -326,12 +326,12 @@ mod tests {
     fn an_ended_session_and_a_disabled_account_are_refused_until_forgotten() {
         let live = live();
         let ended = SessionEnded { session_id: "s".to_owned(), user_id: "u".to_owned() };
-        live.apply(event(1, Change::SessionEnded(ended)));
+        live.apply(&event(1, Change::SessionEnded(ended)));
         assert!(live.overrule(claims(9)).is_err());
         live.forget(100);
         assert!(live.overrule(claims(9)).is_ok());
         let disabled = AccountDisabled { user_id: "u".to_owned(), version: 5 };
-        live.apply(event(2, Change::AccountDisabled(disabled)));
+        live.apply(&event(2, Change::AccountDisabled(disabled)));
         assert!(live.overrule(claims(4)).is_err());
     }
 }

@@ -241,7 +241,8 @@ mod tests {
         let live = LiveClaims::new(Staleness { limit: Duration::from_secs(10), grace: Duration::ZERO });
         live.heard_at(Position::default());
         let identity = channel(&[], &InternalToken::new(secret()));
-        let authenticator = Authenticator::new(verifier, Arc::new(live), Sights::new().0, identity);
+        let authenticator = Authenticator::new(Arc::new(live), Sights::new().0, identity);
+        authenticator.accept(verifier);
         let settings = SocketSettings {
             heartbeat: Duration::from_secs(25),
             pong_timeout: Duration::from_secs(8),
@@ -354,7 +355,7 @@ mod tests {
             permissions: vec!["personas.create".to_owned()],
         };
         let change = Some(Change::AccountChanged(changed));
-        session.authenticator.live().apply(AuthEvent { position: None, forget_at: None, change });
+        session.authenticator.live().apply(&AuthEvent { change, ..AuthEvent::default() });
         let Ok(Standing::Changed(text)) = session.look() else { panic!("not told") };
         let told: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         assert_eq!((&told["type"], &told["data"]["tier"]), (&json!("auth.changed"), &json!("premium")));
@@ -368,7 +369,8 @@ mod tests {
         let live = LiveClaims::new(Staleness { limit: Duration::ZERO, grace: Duration::ZERO });
         let identity = channel(&[], &InternalToken::new(secret()));
         let verifier = Verifier::hs256(&secret(), "persona-platform");
-        session.authenticator = Authenticator::new(verifier, Arc::new(live), Sights::new().0, identity);
+        session.authenticator = Authenticator::new(Arc::new(live), Sights::new().0, identity);
+        session.authenticator.accept(verifier);
         let action = session.on_text(r#"{"type":"anything","id":"7"}"#, Instant::now());
         assert!(matches!(action, Action::Check(Passing { project_id: None, .. })), "{action:?}");
     }
@@ -377,8 +379,8 @@ mod tests {
     fn an_ended_session_closes_the_socket_at_the_next_message() {
         let mut session = session();
         let ended = SessionEnded { session_id: "s-u".to_owned(), user_id: "u".to_owned() };
-        let event = AuthEvent { position: None, forget_at: None, change: Some(Change::SessionEnded(ended)) };
-        session.authenticator.live().apply(event);
+        let change = Some(Change::SessionEnded(ended));
+        session.authenticator.live().apply(&AuthEvent { change, ..AuthEvent::default() });
         let closed = session.on_text(r#"{"type":"ping","id":"7"}"#, Instant::now());
         assert!(matches!(closed, Action::Close(close::SESSION_ENDED, _)));
     }

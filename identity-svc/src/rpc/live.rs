@@ -7,8 +7,9 @@ use contract::Outcome;
 use contract::identity::live_claims_service_server::LiveClaimsService;
 use contract::identity::watch_auth_events_response::Message;
 use contract::identity::{
-    AccountChanged, AuthEvent, CheckSessionRequest, CheckSessionResponse, Heartbeat, Position, Snapshot,
-    WatchAuthEventsRequest, WatchAuthEventsResponse,
+    AccountChanged, AuthEvent, CheckSessionRequest, CheckSessionResponse, Heartbeat, Position,
+    ReportEnforcementRequest, ReportEnforcementResponse, Snapshot, WatchAuthEventsRequest,
+    WatchAuthEventsResponse,
 };
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc, watch};
@@ -17,7 +18,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::identity::{Identity, id};
-use crate::{events, sign_in};
+use crate::keys::Keys;
+use crate::{enforcement, events, sign_in};
 
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Messages on their way to one subscriber.
@@ -42,8 +44,17 @@ impl LiveClaimsService for LiveClaims {
         let (events, readings) = (self.0.tail.subscribe(), self.0.tail.readings());
         let start = answer(beginning(&self.0, since).await)?.into_inner();
         let (sender, receiver) = mpsc::channel(BUFFER);
-        tokio::spawn(feed(Subscriber(sender), start, events, readings));
+        let keys = self.0.tokens.keys.changes();
+        tokio::spawn(feed(Subscriber(sender), start, events, readings, keys));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn report_enforcement(
+        &self,
+        request: Request<ReportEnforcementRequest>,
+    ) -> Result<Response<ReportEnforcementResponse>, Status> {
+        let noted = enforcement::note(&self.0.pool, request.get_ref()).await;
+        answer(noted.map(|()| ReportEnforcementResponse {}))
     }
 
     async fn check_session(
@@ -101,8 +112,11 @@ async fn feed(
     start: Vec<Message>,
     mut events: broadcast::Receiver<Arc<AuthEvent>>,
     mut readings: watch::Receiver<Option<Position>>,
+    mut keys: watch::Receiver<Arc<Keys>>,
 ) {
-    for message in start {
+    // Keys first: who knows what has ended but not what is genuine cannot serve yet.
+    let set = keys.borrow_and_update().set.clone();
+    for message in std::iter::once(Message::KeySet(set)).chain(start) {
         if !subscriber.send(message).await {
             return;
         }
@@ -120,6 +134,12 @@ async fn feed(
                 Err(RecvError::Closed) => return,
             },
             () = subscriber.0.closed() => return,
+            Ok(()) = keys.changed() => {
+                let set = keys.borrow_and_update().set.clone();
+                if !subscriber.send(Message::KeySet(set)).await {
+                    return;
+                }
+            }
             _ = beat.tick() => {
                 if !readings.has_changed().unwrap_or(false) {
                     continue;

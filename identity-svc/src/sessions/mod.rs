@@ -138,7 +138,7 @@ async fn end(
     let change = Change::SessionEnded { session_id: session_id.to_owned() };
     let sequence = events::append(tx, user_id, &change, identity.tokens.lifetimes.access_token).await?;
     let details = json!({ "session_id": session_id, "because": because.name() });
-    audit::record(tx, by, Action::SessionEnded, user_id, Some(sequence), details).await
+    audit::record(tx, by, Action::SessionEnded, Some(user_id), Some(sequence), details).await
 }
 
 /// Ends a session of the user. Ending it again is no fault.

@@ -73,7 +73,7 @@ pub async fn issue(
     let expires = of.absolute_end.min(now + tokens.lifetimes.access_token);
     let claims = Claims {
         iss: ISSUER.to_owned(),
-        aud: tokens.audience.clone(),
+        aud: tokens.keys.settings().audience.clone(),
         sub: account.id.clone(),
         jti,
         iat: now.timestamp(),
@@ -88,7 +88,7 @@ pub async fn issue(
         tier: account.tier,
         permissions: account.permissions.clone(),
     };
-    let access_token = tokens.signer.sign(&claims).map_err(Failure::internal)?;
+    let access_token = tokens.keys.keys().signer.sign(&claims).map_err(Failure::internal)?;
     Ok(TokenPair {
         access_token,
         refresh_token: refresh.text,
