@@ -119,3 +119,12 @@ async fn two_authorization_headers_are_none() {
     let reply = sandbox.edge().send(Method::GET, "/api/v1/user/profile", None, &headers, None).await;
     reply.must_fail(401, "AUTH003");
 }
+
+/// The claims of a token, signed again with another secret.
+pub fn resigned(token: &str, secret: &str) -> String {
+    use base64::Engine;
+    let part = token.split('.').nth(1).expect("claims");
+    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(part).expect("base64url");
+    let claims: Claims = serde_json::from_slice(&bytes).expect("claims");
+    Signer::hs256(&secret.to_owned().into()).sign(&claims).expect("signed")
+}

@@ -7,6 +7,8 @@ mod errors;
 mod gateway;
 mod grpc;
 mod internal;
+mod keys;
+mod live;
 mod outages;
 mod projects;
 mod replicas;
