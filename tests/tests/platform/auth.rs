@@ -151,3 +151,54 @@ async fn guessing_must_wait_on_every_replica_and_the_owner_elsewhere_need_not() 
     until("the wait is over", async || sign_in(0, &user.email, user.password, attacker).await.status == 200)
         .await;
 }
+
+/// The probability that a random value of `a` is above one of `b`: a half when they cannot be told apart.
+fn area_under_curve(a: &[u128], b: &[u128]) -> f64 {
+    let wins: f64 = a
+        .iter()
+        .map(|a| b.iter().map(|b| if a > b { 1.0 } else { f64::from(u8::from(a == b)) / 2.0 }).sum::<f64>())
+        .sum();
+    wins / (a.len() * b.len()) as f64
+}
+
+#[tokio::test]
+async fn the_time_of_a_refused_login_does_not_tell_why() {
+    const ROUNDS: usize = 700;
+    let settings =
+        ["LOGIN_FAILURES_PER_ACCOUNT", "LOGIN_FAILURES_PER_ADDRESS"].map(|name| (name, "0".to_owned()));
+    let sandbox = Sandbox::planned(Plan { settings: settings.to_vec(), ..Plan::default() }).await;
+    let (user, disabled) = (sandbox.register().await, sandbox.register().await);
+    let mut connection = sandbox.connection().await;
+    sqlx::query("UPDATE users SET is_active = FALSE WHERE id = ?")
+        .bind(&disabled.id)
+        .execute(&mut connection)
+        .await
+        .expect("disabled");
+    let tries = [
+        ("unknown", "nobody@example.com", user.password),
+        ("wrong", user.email.as_str(), "a wrong password"),
+        ("disabled", disabled.email.as_str(), disabled.password),
+    ];
+    let mut times = [const { Vec::new() }; 3];
+    for round in 0..ROUNDS {
+        for place in 0..3 {
+            // In every order, so that nothing periodic falls on one of them.
+            let place = (place + round) % 3;
+            let (_, email, password) = tries[place];
+            let body = json!({ "email": email, "password": password });
+            let started = std::time::Instant::now();
+            sandbox.edge().open_post("/api/v1/auth/login", body).await.must_fail(401, "AUTH001");
+            times[place].push(started.elapsed().as_nanos());
+        }
+    }
+    for (one, other) in [(0, 1), (0, 2), (1, 2)] {
+        let area = area_under_curve(&times[one], &times[other]);
+        println!("{} against {}: AUC {area:.3}", tries[one].0, tries[other].0);
+        assert!(
+            (area - 0.5).abs() <= 0.05,
+            "{} and {} can be told apart: {area}",
+            tries[one].0,
+            tries[other].0
+        );
+    }
+}
