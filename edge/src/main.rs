@@ -4,6 +4,7 @@ mod answer;
 mod claims;
 mod front;
 mod gateway;
+mod idempotency;
 mod json;
 mod routes;
 mod services;

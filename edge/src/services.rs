@@ -6,6 +6,7 @@ use chassis::grpc::{InternalChannel, InternalToken, REQUEST_ID, channel};
 use contract::identity::auth_service_client::AuthServiceClient;
 use contract::identity::project_service_client::ProjectServiceClient;
 use contract::identity::user_service_client::UserServiceClient;
+use contract::subscription::idempotency_service_client::IdempotencyServiceClient;
 use contract::subscription::subscription_service_client::SubscriptionServiceClient;
 use contract::subscription::usage_service_client::UsageServiceClient;
 use contract::{Failure, Outcome};
@@ -56,6 +57,10 @@ impl Services {
 
     pub fn subscriptions(&self) -> SubscriptionServiceClient<InternalChannel> {
         SubscriptionServiceClient::new(self.subscription.clone())
+    }
+
+    pub fn idempotency(&self) -> IdempotencyServiceClient<InternalChannel> {
+        IdempotencyServiceClient::new(self.subscription.clone())
     }
 
     pub fn usage(&self) -> UsageServiceClient<InternalChannel> {

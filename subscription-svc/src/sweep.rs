@@ -6,7 +6,7 @@ use chassis::mysql::{failed, transaction};
 use contract::Outcome;
 
 use crate::service::Service;
-use crate::{administration, subscriptions};
+use crate::{administration, idempotency, subscriptions, usage};
 use chassis::clock::now;
 
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -31,6 +31,8 @@ pub async fn once(service: &Service) -> Outcome<()> {
     for user_id in subscriptions::lapsed_users(&service.pool, now()).await? {
         administration::lapse(service, &user_id).await?;
     }
+    usage::sweep(&service.pool).await?;
+    idempotency::sweep(&service.pool).await?;
     let old = now() - chrono::Duration::days(KEYS_KEPT_DAYS);
     transaction(&service.pool, "forget_usage_keys", old, |tx, old| {
         Box::pin(async move {

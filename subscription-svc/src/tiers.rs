@@ -53,22 +53,32 @@ pub async fn list(connection: &mut MySqlConnection) -> Outcome<Vec<contract::sub
     Ok(rows.into_iter().map(Into::into).collect())
 }
 
-/// How much of a resource a tier admits; -1 for unlimited.
+/// How much of a resource a tier admits.
+pub struct Limit {
+    /// -1 for unlimited.
+    pub most: i64,
+    /// Whether content counts anew each month.
+    pub content_is_monthly: bool,
+}
+
+/// How much of a resource a tier admits.
 ///
 /// # Errors
 /// SRV001 when the tier has no row.
-pub async fn limit(connection: &mut MySqlConnection, tier: Tier, resource: Resource) -> Outcome<i64> {
+pub async fn limit(connection: &mut MySqlConnection, tier: Tier, resource: Resource) -> Outcome<Limit> {
     let row = sqlx::query!(
-        "SELECT max_personas, max_projects, max_content_items FROM tiers WHERE id = ?",
+        r#"SELECT max_personas, max_projects, max_content_items, content_is_monthly AS "content_is_monthly: bool"
+           FROM tiers WHERE id = ?"#,
         tier.name()
     )
     .fetch_optional(connection)
     .await
     .map_err(failed)?
     .ok_or_else(|| Failure::internal(format!("the tier {tier} has no row")))?;
-    Ok(match resource {
+    let most = match resource {
         Resource::Personas => row.max_personas,
         Resource::Projects => row.max_projects,
         Resource::Content => row.max_content_items,
-    })
+    };
+    Ok(Limit { most, content_is_monthly: row.content_is_monthly })
 }

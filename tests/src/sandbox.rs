@@ -211,6 +211,16 @@ impl Sandbox {
         self.ready().await;
     }
 
+    /// Stops a replica of subscription-svc where it stands.
+    pub fn freeze_subscription(&self, place: usize) {
+        self.subscription_processes[place].freeze();
+    }
+
+    /// Lets a frozen replica of subscription-svc go on.
+    pub fn thaw_subscription(&self, place: usize) {
+        self.subscription_processes[place].thaw();
+    }
+
     /// Starts the stand-in for core-manager again, at its old place.
     pub fn restart_stub(&mut self) {
         self.stub_process.kill();

@@ -6,12 +6,14 @@ mod table;
 mod upstream;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use contract::{ErrorCode, Failure, Outcome};
 use http::Method;
+use hyper::body::Incoming;
 
 use crate::answer::{self, Refusal};
 use crate::claims::{Authenticator, Caller, Intent};
@@ -23,7 +25,9 @@ pub use headers::identity_headers;
 pub use table::{Route, RouteLabel};
 pub use upstream::{CORE_MANAGER, Upstream, UpstreamUrl, away as upstream_away};
 
+use quota::Counted;
 use table::{Match, RouteTable, Who};
+use upstream::SendFault;
 
 /// The gateway to core-manager.
 pub struct Gateway {
@@ -32,6 +36,7 @@ pub struct Gateway {
     authenticator: Authenticator,
     services: Services,
     pass_authorization: bool,
+    reservation_life: Duration,
 }
 
 impl Gateway {
@@ -42,6 +47,7 @@ impl Gateway {
             authenticator,
             services,
             pass_authorization: settings.pass_authorization,
+            reservation_life: settings.reservation_life,
         }
     }
 
@@ -51,24 +57,47 @@ impl Gateway {
     }
 
     async fn forward(
-        &self,
+        self: &Arc<Self>,
         route: &Route,
         mut request: Request,
         context: &RequestContext,
     ) -> Outcome<Response> {
         let caller = self.authenticator.caller(request.headers(), intent(route, request.method())).await?;
         authorise(route, &caller)?;
-        let counted = quota::check(route, request.method(), &caller, &self.services, context).await?;
+        let life = self.reservation_life;
+        let counted = quota::check(route, request.method(), &caller, &self.services, context, life).await?;
         headers::to_upstream(request.headers_mut(), &caller, context, self.pass_authorization)?;
-        let mut response = self.upstream.send(request).await?;
+        let mut response = match counted {
+            None => self.upstream.send(request).await?,
+            Some(counted) => {
+                // On its own, so that what becomes of it is known also when the client goes away.
+                let sending = tokio::spawn(count(self.clone(), request, counted));
+                sending.await.map_err(Failure::internal)??
+            }
+        };
         headers::from_upstream(response.headers_mut());
-        if response.status().is_success()
-            && let Some(counted) = counted
-        {
-            counted.record(&caller, &self.services, context);
-        }
         Ok(response.map(Body::new))
     }
+}
+
+/// Sends a request that changes a count, and counts what core-manager answered.
+async fn count(
+    gateway: Arc<Gateway>,
+    request: Request,
+    counted: Counted,
+) -> Result<http::Response<Incoming>, SendFault> {
+    let answer = gateway.upstream.send(request).await;
+    match (counted, &answer) {
+        (Counted::Makes(reservation), Ok(response)) if response.status().is_success() => {
+            reservation.commit().await;
+        }
+        // core-manager may have made it before it broke off: the reservation expires, and what exists is reported.
+        (Counted::Makes(_), Err(fault)) if fault.may_have_arrived => {}
+        (Counted::Makes(reservation), _) => reservation.release().await,
+        (Counted::Removes(removal), Ok(response)) if response.status().is_success() => removal.record().await,
+        (Counted::Removes(_), _) => {}
+    }
+    answer
 }
 
 /// What administrators do counts as acting, also when they only look.

@@ -1,10 +1,12 @@
-//! The gateway's part of the quota: asked before something is created, told after it was created or deleted.
+//! The gateway's part of the quota: a place is reserved before something is made, and committed or released when the
+//! outcome is known. A place whose outcome nobody knows expires.
 
 use std::time::Duration;
 
-use contract::subscription::{CheckQuotaRequest, RecordUsageRequest};
-use contract::{ErrorCode, Failure, Outcome, Resource};
+use contract::subscription::{CommitRequest, RecordUsageRequest, ReleaseRequest, ReserveRequest};
+use contract::{Failure, Outcome, Resource};
 use http::Method;
+use tonic::Status;
 use uuid::Uuid;
 
 use super::{Route, creates};
@@ -12,18 +14,40 @@ use crate::claims::Caller;
 use crate::front::RequestContext;
 use crate::services::{Services, from_subscription};
 
-/// How often a count is sent before it is given up; the pause doubles from [`FIRST_PAUSE`].
-const ATTEMPTS: u32 = 6;
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// How often an outcome is told before it is given up; the pause doubles from [`FIRST_PAUSE`].
+const ATTEMPTS: u32 = 8;
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// A request that changes a count when core-manager accepts it.
-pub struct Counted {
-    resource: Resource,
-    delta: i32,
+/// What a request does to a count.
+pub enum Counted {
+    Makes(Reservation),
+    Removes(Removal),
 }
 
-/// Whether the caller may create one more, if the request creates something. While subscription-svc is away nothing
-/// counted is created; deleting goes on.
+/// A place that is taken and not yet used.
+pub struct Reservation {
+    user_id: String,
+    key: String,
+    services: Services,
+    context: RequestContext,
+}
+
+/// One less of a resource, once core-manager has agreed.
+pub struct Removal {
+    request: RecordUsageRequest,
+    services: Services,
+    context: RequestContext,
+}
+
+/// What came of reserving.
+pub enum Reserved {
+    New(Reservation),
+    /// The key was used before: what it stands for exists or is being made.
+    Before,
+}
+
+/// What the request does to the caller's counts. While subscription-svc is away nothing counted is made; removing goes
+/// on.
 ///
 /// # Errors
 /// SUB002 with resource, limit and used; GW001.
@@ -33,75 +57,113 @@ pub async fn check(
     caller: &Caller,
     services: &Services,
     context: &RequestContext,
+    life: Duration,
 ) -> Outcome<Option<Counted>> {
     let Some(resource) = route.counts() else {
         return Ok(None);
     };
     if method == Method::DELETE {
-        return Ok(Some(Counted { resource, delta: -1 }));
+        let request = RecordUsageRequest {
+            user_id: caller.user_id().to_owned(),
+            resource: resource.name().to_owned(),
+            delta: -1,
+            idempotency_key: Uuid::now_v7().to_string(),
+        };
+        let (services, context) = (services.clone(), context.clone());
+        return Ok(Some(Counted::Removes(Removal { request, services, context })));
     }
     if !creates(method) {
         return Ok(None);
     }
-    admit(resource, caller, services, context).await?;
-    Ok(Some(Counted { resource, delta: 1 }))
+    let key = Uuid::now_v7().to_string();
+    match reserve(resource, key, caller, services, context, life).await? {
+        Reserved::New(reservation) => Ok(Some(Counted::Makes(reservation))),
+        Reserved::Before => Err(Failure::internal("a new key was used before")),
+    }
 }
 
-/// Refuses a caller who has no more of `resource` left.
+/// Takes a place of `resource` for as long as `life`, once for each key.
 ///
 /// # Errors
 /// SUB002 with resource, limit and used; GW001.
-pub async fn admit(
+pub async fn reserve(
     resource: Resource,
+    key: String,
     caller: &Caller,
     services: &Services,
     context: &RequestContext,
-) -> Outcome<()> {
-    let request =
-        CheckQuotaRequest { user_id: caller.user_id().to_owned(), resource: resource.name().to_owned() };
-    let answer = services.usage().check_quota(context.call(request)).await;
-    let quota = from_subscription(answer)?;
-    if quota.has_quota {
-        return Ok(());
-    }
-    Err(Failure::new(ErrorCode::QuotaExceeded)
-        .with_fact("resource", resource)
-        .with_fact("limit", quota.limit)
-        .with_fact("used", quota.used))
-}
-
-impl Counted {
-    /// Counts what has happened, without holding the answer back. The key makes a repeated call count once.
-    pub fn record(self, caller: &Caller, services: &Services, context: &RequestContext) {
-        record(self.resource, self.delta, caller, services, context);
-    }
-}
-
-/// Counts one more or one less of `resource` in the background, again until it is counted.
-pub fn record(
-    resource: Resource,
-    delta: i32,
-    caller: &Caller,
-    services: &Services,
-    context: &RequestContext,
-) {
-    let request = RecordUsageRequest {
-        user_id: caller.user_id().to_owned(),
+    life: Duration,
+) -> Outcome<Reserved> {
+    let user_id = caller.user_id().to_owned();
+    let request = ReserveRequest {
+        user_id: user_id.clone(),
         resource: resource.name().to_owned(),
-        delta,
-        idempotency_key: Uuid::now_v7().to_string(),
+        idempotency_key: key.clone(),
+        ttl_seconds: i32::try_from(life.as_secs()).unwrap_or(i32::MAX),
     };
-    let (services, context) = (services.clone(), context.clone());
+    let answer = from_subscription(services.usage().reserve(context.call(request)).await)?;
+    if !answer.repeated.is_empty() {
+        return Ok(Reserved::Before);
+    }
+    Ok(Reserved::New(Reservation { user_id, key, services: services.clone(), context: context.clone() }))
+}
+
+impl Reservation {
+    /// The thing exists. Told before the client hears of it, so that usage is true to the last write; again in the
+    /// background when that fails.
+    pub async fn commit(self) {
+        let Reservation { user_id, key, services, context } = self;
+        insist(context, "commit", move |context| {
+            let request = CommitRequest { user_id: user_id.clone(), idempotency_key: key.clone() };
+            let mut usage = services.usage();
+            async move { usage.commit(context.call(request)).await.map(drop) }
+        })
+        .await;
+    }
+
+    /// Nothing was made.
+    pub async fn release(self) {
+        let Reservation { user_id, key, services, context } = self;
+        insist(context, "release", move |context| {
+            let request = ReleaseRequest { user_id: user_id.clone(), idempotency_key: key.clone() };
+            let mut usage = services.usage();
+            async move { usage.release(context.call(request)).await.map(drop) }
+        })
+        .await;
+    }
+}
+
+impl Removal {
+    /// The thing is gone.
+    pub async fn record(self) {
+        let Removal { request, services, context } = self;
+        insist(context, "removal", move |context| {
+            let (mut usage, request) = (services.usage(), request.clone());
+            async move { usage.record_usage(context.call(request)).await.map(drop) }
+        })
+        .await;
+    }
+}
+
+/// Tells an outcome once, and goes on in the background when that fails.
+async fn insist<F>(
+    context: RequestContext,
+    what: &'static str,
+    tell: impl Fn(RequestContext) -> F + Send + 'static,
+) where
+    F: Future<Output = Result<(), Status>> + Send,
+{
+    let Err(status) = tell(context.clone()).await else { return };
+    tracing::warn!(request_id = context.id(), what, %status, "an outcome could not be told yet");
     tokio::spawn(async move {
         let mut pause = FIRST_PAUSE;
         for _ in 0..ATTEMPTS {
-            match services.usage().record_usage(context.call(request.clone())).await {
-                Ok(_) => return,
-                Err(status) => tracing::warn!(request_id = context.id(), %status, "usage not counted yet"),
-            }
             tokio::time::sleep(pause).await;
             pause *= 2;
+            if tell(context.clone()).await.is_ok() {
+                return;
+            }
         }
-        tracing::error!(request_id = context.id(), %resource, delta, "usage was not counted");
+        tracing::error!(request_id = context.id(), what, "an outcome was not told; the reservation expires");
     });
 }

@@ -86,6 +86,26 @@ pub struct Upstream {
     breaker: Breaker,
 }
 
+/// Why there is no answer of core-manager.
+#[derive(Debug)]
+pub struct SendFault {
+    pub failure: Failure,
+    /// Whether the request may have had an effect all the same.
+    pub may_have_arrived: bool,
+}
+
+impl SendFault {
+    fn unsent(failure: Failure) -> Self {
+        SendFault { failure, may_have_arrived: false }
+    }
+}
+
+impl From<SendFault> for Failure {
+    fn from(fault: SendFault) -> Self {
+        fault.failure
+    }
+}
+
 impl Upstream {
     pub fn new(url: UpstreamUrl, timeout: Duration, concurrency: usize) -> Self {
         let mut connector = HttpConnector::new();
@@ -117,16 +137,17 @@ impl Upstream {
     ///
     /// # Errors
     /// GW001 when core-manager is away, GW002 when it does not answer in time, GW003 when too many already wait.
-    pub async fn send(&self, request: Request<Body>) -> Outcome<Response<Incoming>> {
+    pub async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, SendFault> {
         let Ok(_place) = self.places.try_acquire() else {
             RESULTS.with_label_values(&["overloaded"]).inc();
-            return Err(Failure::new(ErrorCode::Overloaded).retry_after(Duration::from_secs(1)));
+            let failure = Failure::new(ErrorCode::Overloaded).retry_after(Duration::from_secs(1));
+            return Err(SendFault::unsent(failure));
         };
         if !self.breaker.admits() {
             RESULTS.with_label_values(&["circuit_open"]).inc();
-            return Err(away().with_fact("circuit", "open"));
+            return Err(SendFault::unsent(away().with_fact("circuit", "open")));
         }
-        let request = self.aim(request)?;
+        let request = self.aim(request).map_err(SendFault::unsent)?;
         let answer = tokio::time::timeout(self.timeout, self.client.request(request)).await;
         self.judge(answer.map_err(|_| ()))
     }
@@ -144,7 +165,7 @@ impl Upstream {
     fn judge(
         &self,
         answer: Result<Result<Response<Incoming>, hyper_util::client::legacy::Error>, ()>,
-    ) -> Outcome<Response<Incoming>> {
+    ) -> Result<Response<Incoming>, SendFault> {
         match answer {
             Ok(Ok(response)) => {
                 self.breaker.succeeded();
@@ -153,17 +174,20 @@ impl Upstream {
             }
             Ok(Err(error)) if is_callers_fault(&error) => {
                 RESULTS.with_label_values(&["client_gone"]).inc();
-                Err(Failure::field("body", "ended before it was complete").because(error))
+                let failure = Failure::field("body", "ended before it was complete").because(error);
+                Err(SendFault { failure, may_have_arrived: true })
             }
             Ok(Err(error)) => {
                 self.breaker.failed();
                 RESULTS.with_label_values(&["away"]).inc();
-                Err(away().because(error))
+                let may_have_arrived = !error.is_connect();
+                Err(SendFault { failure: away().because(error), may_have_arrived })
             }
             Err(()) => {
                 self.breaker.failed();
                 RESULTS.with_label_values(&["timeout"]).inc();
-                Err(Failure::new(ErrorCode::Timeout).with_fact("service", CORE_MANAGER))
+                let failure = Failure::new(ErrorCode::Timeout).with_fact("service", CORE_MANAGER);
+                Err(SendFault { failure, may_have_arrived: true })
             }
         }
     }

@@ -24,6 +24,7 @@ use crate::answer::Refusal;
 use crate::claims::Authenticator;
 use crate::front::{self, Front, RequestContext};
 use crate::gateway::{self, Gateway};
+use crate::idempotency;
 use crate::json::JsonLimit;
 use crate::services::Services;
 use crate::ws::{self, Sockets};
@@ -53,6 +54,7 @@ pub fn public(edge: Edge, front: Front) -> Router {
         .method_not_allowed_fallback(other_method)
         .route_layer(middleware::from_fn(front::label_route))
         .fallback(gateway::serve)
+        .layer(middleware::from_fn_with_state(edge.clone(), idempotency::once))
         .layer(middleware::from_fn_with_state(Arc::new(front), front::pass))
         .with_state(edge)
 }

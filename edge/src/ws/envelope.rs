@@ -82,6 +82,12 @@ pub fn message(kind: &str, correlation_id: Option<&str>, data: Option<Value>) ->
     write(Reply { kind, id: Uuid::now_v7(), correlation_id, data, error: None })
 }
 
+/// The answer to a start that was sent again.
+pub fn repeated(correlation_id: &str) -> String {
+    let data = json!({ "status": "in_progress", "step": "already started", "repeated": true });
+    message("workflow_status", Some(correlation_id), Some(data))
+}
+
 /// The refusal of a message.
 pub fn error(correlation_id: Option<&str>, failure: &Failure) -> String {
     let mut error = json!({ "code": failure.code().name(), "message": failure.message() });

@@ -250,6 +250,7 @@ mod tests {
             messages_per_second: 2,
             per_user: 2,
             expiry_grace: Duration::from_secs(5),
+            reservation_life: Duration::from_secs(30),
         };
         Session::new(authenticator, Caller(claims("u")), &settings)
     }

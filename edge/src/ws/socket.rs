@@ -19,7 +19,7 @@ use super::upstream::Leg;
 use super::{Place, Sockets, envelope::message};
 use crate::claims::{Caller, Freshness, Intent, now};
 use crate::front::RequestContext;
-use crate::gateway::quota;
+use crate::gateway::quota::{self, Reservation, Reserved};
 use crate::services::from_identity;
 
 /// A client that takes longer than this to accept a message does not read.
@@ -30,7 +30,16 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Most legs that were opened with former claims. Who is changed more often than that is told to reconnect.
 const MOST_FORMER: usize = 8;
 
-type Check = Pin<Box<dyn Future<Output = (Passing, Outcome<()>)> + Send>>;
+type Check = Pin<Box<dyn Future<Output = (Passing, Outcome<Admission>)> + Send>>;
+
+/// What the services said of a message that is to pass.
+enum Admission {
+    Free,
+    /// It starts something that counts.
+    Counted(Reservation),
+    /// It repeats a start that has passed already.
+    Repeated,
+}
 
 /// Why the loop ends: we close with a code, or the client has gone.
 enum End {
@@ -193,16 +202,33 @@ impl Connection {
     }
 
     /// What a message came to. A start that is on its way counts.
-    async fn on_verdict(&mut self, passing: Passing, verdict: Outcome<()>) -> Result<(), End> {
+    async fn on_verdict(&mut self, passing: Passing, verdict: Outcome<Admission>) -> Result<(), End> {
         self.check = None;
-        let admitted = verdict.is_ok() && passing.project_id.is_some();
-        let action = self.session.checked(passing, verdict);
-        self.act(action).await?;
-        if admitted && self.leg.is_some() {
-            let caller = self.obeying()?;
-            quota::record(Resource::Content, 1, &caller, &self.sockets.services, &self.context);
+        let reservation = match verdict {
+            Ok(Admission::Counted(reservation)) => Some(reservation),
+            Ok(Admission::Free) => None,
+            Ok(Admission::Repeated) => return self.send(envelope::repeated(&passing.id)).await,
+            Err(failure) => {
+                let action = self.session.checked(passing, Err(failure));
+                return self.act(action).await;
+            }
+        };
+        let (id, action) = (passing.id.clone(), self.session.checked(passing, Ok(())));
+        let (Some(reservation), Action::Forward { text, .. }) = (reservation, &action) else {
+            return self.act(action).await;
+        };
+        // Settled on its own, so that the socket does not wait for it.
+        match self.forward(text.clone()).await {
+            Ok(()) => {
+                tokio::spawn(reservation.commit());
+                Ok(())
+            }
+            Err(failure) => {
+                tokio::spawn(reservation.release());
+                tracing::warn!(request_id = self.context.id(), cause = ?failure.cause(), "{failure}");
+                self.send(envelope::error(Some(&id), &failure)).await
+            }
         }
-        Ok(())
     }
 
     async fn forward(&mut self, text: String) -> Outcome<()> {
@@ -253,13 +279,18 @@ async fn check(
     caller: Caller,
     context: RequestContext,
     passing: Passing,
-) -> (Passing, Outcome<()>) {
+) -> (Passing, Outcome<Admission>) {
     let verdict = async {
         let caller = sockets.authenticator.confirm(caller, Intent::Act).await?;
-        let Some(project_id) = passing.project_id.clone() else { return Ok(()) };
+        let Some(project_id) = passing.project_id.clone() else { return Ok(Admission::Free) };
         let request = GetProjectRequest { actor_id: caller.user_id().to_owned(), project_id };
         from_identity(sockets.services.projects().get_project(context.call(request)).await)?;
-        quota::admit(Resource::Content, &caller, &sockets.services, &context).await
+        // The message's id is its idempotency key: sent again after a broken connection, it starts nothing new.
+        let (key, life) = (format!("ws {}", passing.id), sockets.settings.reservation_life);
+        match quota::reserve(Resource::Content, key, &caller, &sockets.services, &context, life).await? {
+            Reserved::New(reservation) => Ok(Admission::Counted(reservation)),
+            Reserved::Before => Ok(Admission::Repeated),
+        }
     };
     let verdict = verdict.await;
     (passing, verdict)
@@ -274,7 +305,7 @@ async fn next(leg: &mut Option<Leg>, former: &mut [Leg]) -> Option<String> {
     }
 }
 
-async fn verdict(check: &mut Option<Check>) -> (Passing, Outcome<()>) {
+async fn verdict(check: &mut Option<Check>) -> (Passing, Outcome<Admission>) {
     match check {
         Some(check) => check.await,
         None => std::future::pending().await,

@@ -5,7 +5,8 @@ use tonic::metadata::MetadataValue;
 use tonic::{Code, Request};
 use tonic_types::StatusExt;
 
-fn call<T>(message: T, token: &str) -> Request<T> {
+/// A call that carries a token.
+pub fn call<T>(message: T, token: &str) -> Request<T> {
     let mut request = Request::new(message);
     let value = MetadataValue::try_from(format!("Bearer {token}")).expect("a value");
     request.metadata_mut().insert("authorization", value);

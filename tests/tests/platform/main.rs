@@ -11,6 +11,7 @@ mod keys;
 mod live;
 mod outages;
 mod projects;
+mod quota;
 mod replicas;
 mod sessions;
 mod subscription;

@@ -1,35 +1,23 @@
-//! The gRPC services: parse → call → encode.
-
 use chassis::grpc::answer;
 use chassis::mysql::failed;
-use contract::subscription::subscription_service_server::{SubscriptionService, SubscriptionServiceServer};
-use contract::subscription::usage_service_server::{UsageService, UsageServiceServer};
+use contract::subscription::subscription_service_server::SubscriptionService;
 use contract::subscription::{
-    CancelSubscriptionRequest, CancelSubscriptionResponse, CheckQuotaRequest, CheckQuotaResponse,
-    CreateSubscriptionRequest, CreateSubscriptionResponse, GetSubscriptionRequest, GetSubscriptionResponse,
-    GetUsageRequest, GetUsageResponse, ListSubscriptionsRequest, ListSubscriptionsResponse, ListTiersRequest,
-    ListTiersResponse, RecordUsageRequest, RecordUsageResponse, UpdateSubscriptionRequest,
+    CancelSubscriptionRequest, CancelSubscriptionResponse, CreateSubscriptionRequest,
+    CreateSubscriptionResponse, GetSubscriptionRequest, GetSubscriptionResponse, ListSubscriptionsRequest,
+    ListSubscriptionsResponse, ListTiersRequest, ListTiersResponse, UpdateSubscriptionRequest,
     UpdateSubscriptionResponse,
 };
 use contract::{Failure, Outcome};
-use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
 use crate::service::{Service, user_id};
 use crate::subscriptions::Subscription;
-use crate::{administration, subscriptions, tiers, usage};
+use crate::{administration, subscriptions, tiers};
 
 const DEFAULT_PAGE_SIZE: i32 = 20;
 const MAX_PAGE_SIZE: i32 = 100;
 
-/// All services of the process.
-pub fn services(service: &Service) -> Routes {
-    Routes::new(SubscriptionServiceServer::new(Subscriptions(service.clone())))
-        .add_service(UsageServiceServer::new(Usage(service.clone())))
-}
-
 pub struct Subscriptions(pub Service);
-pub struct Usage(pub Service);
 
 #[tonic::async_trait]
 impl SubscriptionService for Subscriptions {
@@ -116,43 +104,4 @@ async fn list(service: &Service, request: ListSubscriptionsRequest) -> Outcome<L
     let (found, total_count) = subscriptions::list(&mut connection, tier, status, page, page_size).await?;
     let subscriptions = found.into_iter().map(|s: Subscription| s.into()).collect();
     Ok(ListSubscriptionsResponse { subscriptions, total_count, page, page_size })
-}
-
-#[tonic::async_trait]
-impl UsageService for Usage {
-    async fn get_usage(
-        &self,
-        request: Request<GetUsageRequest>,
-    ) -> Result<Response<GetUsageResponse>, Status> {
-        let user = request.into_inner().user_id;
-        let numbers = async {
-            user_id(&user)?;
-            usage::of(&self.0, &user).await
-        };
-        answer(numbers.await)
-    }
-
-    async fn check_quota(
-        &self,
-        request: Request<CheckQuotaRequest>,
-    ) -> Result<Response<CheckQuotaResponse>, Status> {
-        let CheckQuotaRequest { user_id: user, resource } = request.into_inner();
-        let quota = async {
-            user_id(&user)?;
-            usage::check(&self.0, &user, &resource).await
-        };
-        answer(quota.await)
-    }
-
-    async fn record_usage(
-        &self,
-        request: Request<RecordUsageRequest>,
-    ) -> Result<Response<RecordUsageResponse>, Status> {
-        let request = request.into_inner();
-        let recorded = async {
-            user_id(&request.user_id)?;
-            usage::record(&self.0, request).await
-        };
-        answer(recorded.await.map(|()| RecordUsageResponse {}))
-    }
 }

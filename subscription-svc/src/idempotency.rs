@@ -1,0 +1,168 @@
+//! Requests with an `Idempotency-Key`: one of them runs, and all get its answer.
+
+use chassis::clock::now;
+use chassis::mysql::{failed, misses_parent, transaction, violated_key};
+use chrono::{DateTime, TimeDelta, Utc};
+use contract::subscription::begin_response::Answer;
+use contract::subscription::{BeginRequest, Finished, Proceed, Running};
+use contract::{ErrorCode, Failure, Outcome};
+use sqlx::{MySqlConnection, MySqlPool};
+use uuid::Uuid;
+
+/// The longest key, in bytes, as the column holds it.
+const MAX_KEY: usize = 255;
+/// The largest answer that is kept, in bytes.
+const MAX_BODY: usize = 1024 * 1024;
+const MAX_CONTENT_TYPE: usize = 100;
+/// The longest time that one run may be given, in seconds.
+const MAX_LEASE: i32 = 3600;
+/// How long an answer is kept.
+const KEPT: TimeDelta = TimeDelta::hours(24);
+
+/// Begins a request, or says where the one with the same key stands. A run whose runner has gone (its time is over) is
+/// taken over.
+///
+/// # Errors
+/// REQ001, also for the key of another request; USER001.
+pub async fn begin(pool: &MySqlPool, request: &BeginRequest) -> Outcome<Answer> {
+    if !(1..=MAX_KEY).contains(&request.idempotency_key.len()) {
+        return Err(Failure::field("idempotency_key", format!("must have 1 to {MAX_KEY} bytes")));
+    }
+    if request.fingerprint.len() != 32 {
+        return Err(Failure::field("fingerprint", "must be a SHA-256"));
+    }
+    if !(1..=MAX_LEASE).contains(&request.lease_seconds) {
+        return Err(Failure::field("lease_seconds", format!("must be 1 to {MAX_LEASE}")));
+    }
+    let (now, runner) = (now(), Uuid::now_v7().to_string());
+    let runs_until = now + TimeDelta::seconds(request.lease_seconds.into());
+    let key = request.idempotency_key.as_bytes();
+    // Statements on their own, as those who wait in transactions for one row end in deadlocks.
+    let known = sqlx::query!(
+        r#"SELECT fingerprint, runner, runs_until AS "runs_until: DateTime<Utc>", status, content_type, body
+           FROM idempotent_requests WHERE user_id = ? AND idempotency_key = ?"#,
+        request.user_id,
+        key
+    )
+    .fetch_optional(pool)
+    .await
+    .map_err(failed)?;
+    let Some(known) = known else {
+        return transaction(pool, "begin_idempotent", &(request, &runner, runs_until, now), |tx, given| {
+            Box::pin(insert(tx, given))
+        })
+        .await;
+    };
+    if known.fingerprint != request.fingerprint {
+        return Err(Failure::field("Idempotency-Key", "was used for another request"));
+    }
+    if let Some(status) = known.status {
+        let (content_type, body) = (known.content_type.unwrap_or_default(), known.body.unwrap_or_default());
+        return Ok(Answer::Finished(Finished { status: status.into(), content_type, body }));
+    }
+    if known.runs_until.is_some_and(|until| until > now) {
+        return Ok(Answer::Running(Running {}));
+    }
+    let taken_over = sqlx::query!(
+        "UPDATE idempotent_requests SET runner = ?, runs_until = ?
+         WHERE user_id = ? AND idempotency_key = ? AND runner = ? AND status IS NULL",
+        runner,
+        runs_until,
+        request.user_id,
+        key,
+        known.runner
+    )
+    .execute(pool)
+    .await
+    .map_err(failed)?;
+    Ok(if taken_over.rows_affected() == 1 {
+        Answer::Proceed(Proceed { runner })
+    } else {
+        Answer::Running(Running {})
+    })
+}
+
+async fn insert(
+    tx: &mut MySqlConnection,
+    (request, runner, runs_until, now): &(&BeginRequest, &String, DateTime<Utc>, DateTime<Utc>),
+) -> Outcome<Answer> {
+    let inserted = sqlx::query!(
+        "INSERT INTO idempotent_requests (user_id, idempotency_key, fingerprint, runner, runs_until, created_at)
+         VALUES (?, ?, ?, ?, ?, ?)",
+        request.user_id,
+        request.idempotency_key.as_bytes(),
+        request.fingerprint,
+        runner,
+        runs_until,
+        now
+    )
+    .execute(tx)
+    .await;
+    match inserted {
+        Ok(_) => Ok(Answer::Proceed(Proceed { runner: (*runner).clone() })),
+        // Another one was quicker; whoever asks again sees where it stands.
+        Err(error) if violated_key(&error).is_some() => Ok(Answer::Running(Running {})),
+        Err(error) if misses_parent(&error) => Err(Failure::new(ErrorCode::UserNotFound)),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Keeps the answer of a run.
+///
+/// # Errors
+/// REQ001 when it is too large.
+pub async fn finish(
+    pool: &MySqlPool,
+    user_id: &str,
+    key: &str,
+    runner: &str,
+    answer: &Finished,
+) -> Outcome<()> {
+    if answer.body.len() > MAX_BODY || answer.content_type.len() > MAX_CONTENT_TYPE {
+        return Err(Failure::field("answer", format!("must have at most {MAX_BODY} bytes")));
+    }
+    sqlx::query!(
+        "UPDATE idempotent_requests SET runs_until = NULL, status = ?, content_type = ?, body = ?
+         WHERE user_id = ? AND idempotency_key = ? AND runner = ? AND status IS NULL",
+        u16::try_from(answer.status).map_err(|_| Failure::field("status", "must be a status"))?,
+        answer.content_type,
+        answer.body,
+        user_id,
+        key.as_bytes(),
+        runner
+    )
+    .execute(pool)
+    .await
+    .map_err(failed)?;
+    Ok(())
+}
+
+/// Forgets a run that had no effect, so that the next one with the key may.
+///
+/// # Errors
+/// GW001 when the database is away.
+pub async fn abandon(pool: &MySqlPool, user_id: &str, key: &str, runner: &str) -> Outcome<()> {
+    sqlx::query!(
+        "DELETE FROM idempotent_requests
+         WHERE user_id = ? AND idempotency_key = ? AND runner = ? AND status IS NULL",
+        user_id,
+        key.as_bytes(),
+        runner
+    )
+    .execute(pool)
+    .await
+    .map_err(failed)?;
+    Ok(())
+}
+
+/// Forgets old answers. Any number of replicas may do so.
+///
+/// # Errors
+/// GW001 when the database is away.
+pub async fn sweep(pool: &MySqlPool) -> Outcome<()> {
+    sqlx::query!("DELETE FROM idempotent_requests WHERE created_at < ? LIMIT 1000", now() - KEPT)
+        .execute(pool)
+        .await
+        .map_err(failed)?;
+    Ok(())
+}

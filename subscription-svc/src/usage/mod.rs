@@ -1,0 +1,270 @@
+//! What users have used: projects as identity-svc counts them, personas and content as they went through the gateway.
+
+mod reservations;
+
+use chassis::mysql::{failed, misses_parent, transaction, violated_key};
+use chrono::{DateTime, Datelike, Months, Utc};
+use contract::identity::CountProjectsRequest;
+use contract::identity::project_service_client::ProjectServiceClient;
+use contract::subscription::{CheckQuotaResponse, GetUsageResponse, RecordUsageRequest, ReportUsageRequest};
+use contract::{ErrorCode, Failure, Outcome, Resource, to_timestamp};
+use prometheus::IntCounterVec;
+use sqlx::MySqlConnection;
+use std::sync::LazyLock;
+
+pub use reservations::{commit, release, reserve, sweep};
+
+use crate::service::{IDENTITY, Service};
+use crate::{subscriptions, tiers};
+use chassis::clock::now;
+
+/// The longest idempotency key, in bytes, as the column holds it.
+const MAX_KEY: usize = 64;
+
+async fn count_projects(service: &Service, user_id: &str) -> Outcome<i64> {
+    let request = CountProjectsRequest { user_id: user_id.to_owned() };
+    let answer = ProjectServiceClient::new(service.identity.clone()).count_projects(request).await;
+    answer.map(|answer| answer.into_inner().count).map_err(|status| Failure::from_status(status, IDENTITY))
+}
+
+/// How much of a resource a user may have at this moment.
+pub struct Allowance {
+    pub resource: Resource,
+    /// Below nought: any number.
+    pub limit: i64,
+    /// When the period began that counts; long ago for what is not counted anew.
+    pub period_start: DateTime<Utc>,
+}
+
+impl Allowance {
+    /// What the tier admits.
+    ///
+    /// # Errors
+    /// USER001.
+    pub async fn of(service: &Service, user_id: &str, resource: Resource) -> Outcome<Self> {
+        let subscription = subscriptions::find(&service.pool, user_id).await?;
+        let mut connection = service.pool.acquire().await.map_err(failed)?;
+        let now = now();
+        let tier = subscription.effective_tier(now);
+        let limit = tiers::limit(&mut connection, tier, resource).await?;
+        let monthly = resource == Resource::Content && limit.content_is_monthly;
+        let period_start =
+            if monthly { month_of(subscription.start_date, now) } else { DateTime::UNIX_EPOCH };
+        Ok(Allowance { resource, limit: limit.most, period_start })
+    }
+}
+
+/// The start of the calendar month, counted from `start`, that `now` lies in. A month that lacks the day begins on its
+/// last.
+fn month_of(start: DateTime<Utc>, now: DateTime<Utc>) -> DateTime<Utc> {
+    let passed = (now.year() - start.year()) * 12 + now.month() as i32 - start.month() as i32;
+    let passed = u32::try_from(passed).unwrap_or(0);
+    let begins = |months| start.checked_add_months(Months::new(months)).unwrap_or(start);
+    if begins(passed) <= now { begins(passed) } else { begins(passed.saturating_sub(1)) }
+}
+
+/// A counter, which is nought until something was counted.
+#[derive(Default)]
+struct Counter {
+    used: i64,
+    reserved: i64,
+    updated_at: Option<DateTime<Utc>>,
+}
+
+async fn counter(connection: &mut MySqlConnection, user_id: &str, allowance: &Allowance) -> Outcome<Counter> {
+    let row = sqlx::query!(
+        r#"SELECT used, reserved, updated_at AS "updated_at: DateTime<Utc>",
+                  period_start AS "period_start: DateTime<Utc>"
+           FROM usage_counters WHERE user_id = ? AND resource = ?"#,
+        user_id,
+        allowance.resource.name()
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(failed)?;
+    Ok(row.map_or_else(Counter::default, |row| Counter {
+        used: if row.period_start < allowance.period_start { 0 } else { row.used },
+        reserved: row.reserved,
+        updated_at: Some(row.updated_at),
+    }))
+}
+
+/// All numbers of a user.
+///
+/// # Errors
+/// USER001; GW001 when identity-svc is away.
+pub async fn of(service: &Service, user_id: &str) -> Outcome<GetUsageResponse> {
+    let created_at = subscriptions::find(&service.pool, user_id).await?.created_at;
+    let personas = Allowance::of(service, user_id, Resource::Personas).await?;
+    let content = Allowance::of(service, user_id, Resource::Content).await?;
+    let mut connection = service.pool.acquire().await.map_err(failed)?;
+    let personas = counter(&mut connection, user_id, &personas).await?;
+    let content = counter(&mut connection, user_id, &content).await?;
+    drop(connection);
+    let projects_count = count_projects(service, user_id).await?;
+    let last = personas.updated_at.max(content.updated_at).unwrap_or(created_at);
+    Ok(GetUsageResponse {
+        user_id: user_id.to_owned(),
+        personas_count: personas.used,
+        projects_count,
+        content_count: content.used,
+        last_updated: Some(to_timestamp(last)),
+    })
+}
+
+/// Whether a user may have one more of a resource.
+///
+/// # Errors
+/// REQ001, USER001; GW001 when identity-svc is away and asked for projects.
+pub async fn check(service: &Service, user_id: &str, resource: &str) -> Outcome<CheckQuotaResponse> {
+    let resource: Resource = resource.parse().map_err(|fault| Failure::field("resource", fault))?;
+    let allowance = Allowance::of(service, user_id, resource).await?;
+    let limit = allowance.limit;
+    let (used, reserved) = match resource {
+        Resource::Projects => (count_projects(service, user_id).await?, 0),
+        Resource::Personas | Resource::Content => {
+            let mut connection = service.pool.acquire().await.map_err(failed)?;
+            let counter = counter(&mut connection, user_id, &allowance).await?;
+            (counter.used, counter.reserved)
+        }
+    };
+    let unlimited = limit < 0;
+    let has_quota = unlimited || used + reserved < limit;
+    CHECKS.with_label_values(&[resource.name(), if has_quota { "admitted" } else { "refused" }]).inc();
+    let remaining = if unlimited { -1 } else { (limit - used - reserved).max(0) };
+    Ok(CheckQuotaResponse { has_quota, resource: resource.name().to_owned(), limit, used, remaining })
+}
+
+/// Sets a counter to what an internal service says that exists.
+///
+/// # Errors
+/// REQ001, USER001.
+pub async fn report(service: &Service, request: &ReportUsageRequest) -> Outcome<()> {
+    let resource = match request.resource.parse() {
+        Ok(resource @ (Resource::Personas | Resource::Content)) => resource,
+        _ => return Err(Failure::field("resource", "must be personas or content")),
+    };
+    if request.used < 0 {
+        return Err(Failure::field("used", "must not be below nought"));
+    }
+    let allowance = Allowance::of(service, &request.user_id, resource).await?;
+    sqlx::query!(
+        "INSERT INTO usage_counters (user_id, resource, used, reserved, period_start, updated_at)
+         VALUES (?, ?, ?, 0, ?, ?)
+         ON DUPLICATE KEY UPDATE used = VALUES(used), period_start = VALUES(period_start),
+                                 updated_at = VALUES(updated_at)",
+        request.user_id,
+        resource.name(),
+        request.used,
+        allowance.period_start,
+        now()
+    )
+    .execute(&service.pool)
+    .await
+    .map_err(failed)?;
+    Ok(())
+}
+
+/// Counts one more or one less, once for each key, never below nought.
+///
+/// # Errors
+/// REQ001, USER001.
+pub async fn record(service: &Service, request: RecordUsageRequest) -> Outcome<()> {
+    let RecordUsageRequest { user_id, resource, delta, idempotency_key } = request;
+    let resource = match resource.parse() {
+        Ok(resource @ (Resource::Personas | Resource::Content)) => resource,
+        _ => {
+            return Err(Failure::field(
+                "resource",
+                "must be personas or content; projects are counted from what exists",
+            ));
+        }
+    };
+    if delta != 1 && delta != -1 {
+        return Err(Failure::field("delta", "must be 1 or -1"));
+    }
+    if !(1..=MAX_KEY).contains(&idempotency_key.len())
+        || !idempotency_key.bytes().all(|byte| byte.is_ascii_graphic())
+    {
+        return Err(Failure::field(
+            "idempotency_key",
+            format!("must have 1 to {MAX_KEY} visible ASCII characters"),
+        ));
+    }
+    let given = (user_id, idempotency_key);
+    transaction(&service.pool, "record_usage", given, move |tx, (user_id, key)| {
+        Box::pin(async move {
+            if is_first(tx, user_id, key).await? {
+                count(tx, user_id, resource, i64::from(delta)).await?;
+            }
+            Ok(())
+        })
+    })
+    .await
+}
+
+async fn is_first(tx: &mut MySqlConnection, user_id: &str, key: &str) -> Outcome<bool> {
+    let inserted = sqlx::query!(
+        "INSERT INTO usage_records (user_id, idempotency_key, recorded_at) VALUES (?, ?, ?)",
+        user_id,
+        key,
+        now()
+    )
+    .execute(tx)
+    .await;
+    match inserted {
+        Ok(_) => Ok(true),
+        Err(error) if violated_key(&error).is_some() => Ok(false),
+        Err(error) if misses_parent(&error) => Err(Failure::new(ErrorCode::UserNotFound)),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+async fn count(tx: &mut MySqlConnection, user_id: &str, resource: Resource, delta: i64) -> Outcome<()> {
+    sqlx::query!(
+        "INSERT INTO usage_counters (user_id, resource, used, updated_at) VALUES (?, ?, GREATEST(?, 0), ?)
+         ON DUPLICATE KEY UPDATE used = GREATEST(used + ?, 0), updated_at = VALUES(updated_at)",
+        user_id,
+        resource.name(),
+        delta,
+        now(),
+        delta
+    )
+    .execute(tx)
+    .await
+    .map_err(failed)?;
+    Ok(())
+}
+
+static CHECKS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    prometheus::register_int_counter_vec!(
+        "subscription_quota_checks_total",
+        "Quota checks by resource and outcome",
+        &["resource", "outcome"]
+    )
+    .unwrap_or_else(|e| unreachable!("registered once: {e}"))
+});
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> DateTime<Utc> {
+        text.parse().expect("a time")
+    }
+
+    #[test]
+    fn a_month_begins_on_the_day_of_the_subscription_or_the_months_last() {
+        let start = at("2026-01-31T12:00:00Z");
+        for (now, begins) in [
+            ("2026-02-10T00:00:00Z", "2026-01-31T12:00:00Z"),
+            ("2026-02-28T11:59:59Z", "2026-01-31T12:00:00Z"),
+            ("2026-02-28T12:00:00Z", "2026-02-28T12:00:00Z"),
+            ("2026-03-31T12:00:00Z", "2026-03-31T12:00:00Z"),
+            ("2027-01-01T00:00:00Z", "2026-12-31T12:00:00Z"),
+            ("2026-01-01T00:00:00Z", "2026-01-31T12:00:00Z"),
+        ] {
+            assert_eq!(month_of(start, at(now)), at(begins), "{now}");
+        }
+    }
+}
