@@ -1,0 +1,264 @@
+//! Lists of accounts, and what is known of one.
+
+use std::fmt::Display;
+use std::str::FromStr;
+
+use chassis::clock::now;
+use chassis::mysql::failed;
+use chrono::{DateTime, Utc};
+use contract::identity::{
+    GetUserDetailsResponse, ListUsersRequest, ListUsersResponse, Profile, User, UserFilter,
+};
+use contract::{ErrorCode, Failure, Outcome, Role, Tier, UserSort, to_timestamp};
+use serde_json::Value;
+use sqlx::types::Json;
+use sqlx::{FromRow, MySql, MySqlConnection, QueryBuilder};
+use unicode_normalization::UnicodeNormalization;
+
+use super::{Actor, sessions};
+use crate::accounts::with_those_of_the_role;
+use crate::identity::Identity;
+use crate::sign_in::is_client_id;
+use crate::{profiles, projects};
+
+const DEFAULT_PAGE_SIZE: i32 = 20;
+const MAX_PAGE_SIZE: i32 = 100;
+/// The last page that can be asked for: the server walks past all rows before it.
+const MAX_PAGE: i32 = 1_000_000;
+/// The longest part of an address that is looked for, in bytes.
+const MAX_EMAIL: usize = 255;
+
+/// Which accounts.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    email: Option<String>,
+    client_id: Option<String>,
+    role: Option<Role>,
+    tier: Option<Tier>,
+    is_active: Option<bool>,
+}
+
+impl Filter {
+    /// Reads a filter; what is wrong with it is added to `failure`.
+    pub fn parse(given: UserFilter, failure: &mut Failure) -> Filter {
+        // As addresses are stored: see `Email`.
+        let email =
+            given.email.map(|part| part.trim().nfc().collect::<String>().to_lowercase().nfc().collect());
+        let filter = Filter {
+            email,
+            client_id: given.client_id,
+            role: named("role", given.role.as_deref(), failure),
+            tier: named("tier", given.tier.as_deref(), failure),
+            is_active: given.is_active,
+        };
+        if filter.email.as_ref().is_some_and(|part| part.is_empty() || part.len() > MAX_EMAIL) {
+            failure.add_field("email", format!("must have 1 to {MAX_EMAIL} bytes"));
+        }
+        if filter.client_id.as_deref().is_some_and(|client_id| !is_client_id(client_id)) {
+            failure
+                .add_field("client_id", "must have 1 to 100 letters, digits, dots, hyphens or underscores");
+        }
+        filter
+    }
+
+    /// Adds the conditions to a statement that has a `WHERE` already.
+    pub fn restrict(&self, statement: &mut QueryBuilder<MySql>) {
+        if let Some(part) = &self.email {
+            // Not the backslash: whether it escapes depends on the server's mode.
+            let escaped = part.replace('!', "!!").replace('%', "!%").replace('_', "!_");
+            statement.push(" AND users.email LIKE ").push_bind(format!("%{escaped}%")).push(" ESCAPE '!'");
+        }
+        if let Some(client_id) = &self.client_id {
+            statement.push(" AND users.client_id = ").push_bind(client_id.clone());
+        }
+        if let Some(role) = self.role {
+            statement.push(" AND users.role = ").push_bind(role.name());
+        }
+        if let Some(tier) = self.tier {
+            statement.push(" AND users.subscription_tier = ").push_bind(tier.name());
+        }
+        if let Some(is_active) = self.is_active {
+            statement.push(" AND users.is_active = ").push_bind(is_active);
+        }
+    }
+}
+
+fn named<T: FromStr<Err: Display>>(
+    field: &'static str,
+    text: Option<&str>,
+    failure: &mut Failure,
+) -> Option<T> {
+    let parsed = text?.parse();
+    parsed.inspect_err(|fault| failure.add_field(field, fault)).ok()
+}
+
+/// The columns of [`Row`]; `users` and `user_profiles` must be in the statement.
+pub const COLUMNS: &str = "users.id, users.email, users.role, users.client_id, users.subscription_tier, \
+     users.is_active, users.email_verified, users.created_at, users.updated_at, users.last_login_at, \
+     user_profiles.first_name, user_profiles.last_name, user_profiles.company, user_profiles.phone, \
+     user_profiles.avatar_url, user_profiles.updated_at AS profile_updated_at, \
+     (SELECT GROUP_CONCAT(permission ORDER BY permission) FROM user_permissions \
+      WHERE user_permissions.user_id = users.id) AS permissions";
+
+/// An account with its profile as a list has it.
+#[derive(FromRow)]
+pub struct Row {
+    pub id: String,
+    email: String,
+    role: String,
+    client_id: String,
+    subscription_tier: String,
+    is_active: bool,
+    email_verified: bool,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+    last_login_at: Option<DateTime<Utc>>,
+    first_name: Option<String>,
+    last_name: Option<String>,
+    company: Option<String>,
+    phone: Option<String>,
+    avatar_url: Option<String>,
+    profile_updated_at: DateTime<Utc>,
+    permissions: Option<String>,
+    #[sqlx(default)]
+    preferences: Option<Json<Value>>,
+}
+
+impl TryFrom<Row> for User {
+    type Error = Failure;
+
+    fn try_from(row: Row) -> Outcome<User> {
+        let role: Role = row.role.parse().map_err(Failure::internal)?;
+        let granted = row.permissions.as_deref().unwrap_or_default();
+        let granted = granted.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+        let profile = Profile {
+            first_name: row.first_name,
+            last_name: row.last_name,
+            company: row.company,
+            phone: row.phone,
+            avatar_url: row.avatar_url,
+            preferences_json: row.preferences.map_or_else(|| "{}".to_owned(), |json| json.0.to_string()),
+        };
+        Ok(User {
+            id: row.id,
+            email: row.email,
+            role: row.role,
+            client_id: row.client_id,
+            subscription_tier: row.subscription_tier,
+            is_active: row.is_active,
+            email_verified: row.email_verified,
+            created_at: Some(to_timestamp(row.created_at)),
+            updated_at: Some(to_timestamp(row.updated_at.max(row.profile_updated_at))),
+            last_login_at: row.last_login_at.map(to_timestamp),
+            profile: Some(profile),
+            permissions: with_those_of_the_role(role, granted),
+        })
+    }
+}
+
+fn column(sort: UserSort) -> &'static str {
+    match sort {
+        UserSort::CreatedAt => "users.created_at",
+        UserSort::UpdatedAt => "users.updated_at",
+        UserSort::LastLoginAt => "users.last_login_at",
+        UserSort::Email => "users.email",
+        UserSort::Role => "users.role",
+        UserSort::Tier => "users.subscription_tier",
+        UserSort::ClientId => "users.client_id",
+    }
+}
+
+/// Which part of the list, in which order.
+struct Page {
+    page: i32,
+    page_size: i32,
+    sort: UserSort,
+    direction: &'static str,
+}
+
+impl Page {
+    fn parse(request: &ListUsersRequest, failure: &mut Failure) -> Page {
+        let page = if request.page == 0 { 1 } else { request.page };
+        let page_size = if request.page_size == 0 { DEFAULT_PAGE_SIZE } else { request.page_size };
+        if !(1..=MAX_PAGE).contains(&page) {
+            failure.add_field("page", format!("must be 1 to {MAX_PAGE}"));
+        }
+        if !(1..=MAX_PAGE_SIZE).contains(&page_size) {
+            failure.add_field("page_size", format!("must be 1 to {MAX_PAGE_SIZE}"));
+        }
+        let sort = Some(request.sort_by.as_str()).filter(|name| !name.is_empty());
+        Page {
+            page,
+            page_size,
+            sort: named("sort_by", sort, failure).unwrap_or(UserSort::CreatedAt),
+            direction: if request.ascending { " ASC" } else { " DESC" },
+        }
+    }
+
+    fn order(&self, statement: &mut QueryBuilder<MySql>) {
+        // The id makes the order whole: without it a row could be on two pages, or on none.
+        statement.push(" ORDER BY ").push(column(self.sort)).push(self.direction);
+        statement.push(", users.id").push(self.direction);
+    }
+}
+
+/// A page of accounts.
+///
+/// # Errors
+/// AUTH004; REQ001 with every field that is wrong.
+pub async fn list(
+    identity: &Identity,
+    actor: &Actor,
+    mut request: ListUsersRequest,
+) -> Outcome<ListUsersResponse> {
+    let mut failure = Failure::new(ErrorCode::InvalidRequest);
+    let filter = Filter::parse(request.filter.take().unwrap_or_default(), &mut failure);
+    let page = Page::parse(&request, &mut failure);
+    if !failure.fields().is_empty() {
+        return Err(failure);
+    }
+    let mut connection = identity.pool.acquire().await.map_err(failed)?;
+    actor.must_administer(&mut connection).await?;
+    Ok(ListUsersResponse {
+        total_count: count(&mut connection, &filter).await?,
+        users: read(&mut connection, &filter, &page).await?,
+        page: page.page,
+        page_size: page.page_size,
+    })
+}
+
+async fn count(connection: &mut MySqlConnection, filter: &Filter) -> Outcome<i64> {
+    let mut statement = QueryBuilder::new("SELECT COUNT(*) FROM users WHERE TRUE");
+    filter.restrict(&mut statement);
+    statement.build_query_scalar().fetch_one(connection).await.map_err(failed)
+}
+
+/// The ids of the page come from an index alone; only its own rows are read whole.
+async fn read(connection: &mut MySqlConnection, filter: &Filter, page: &Page) -> Outcome<Vec<User>> {
+    let mut statement = QueryBuilder::new("SELECT ");
+    statement.push(COLUMNS).push(", user_profiles.preferences FROM (SELECT users.id FROM users WHERE TRUE");
+    filter.restrict(&mut statement);
+    page.order(&mut statement);
+    let offset = (i64::from(page.page) - 1) * i64::from(page.page_size);
+    statement.push(" LIMIT ").push_bind(page.page_size).push(" OFFSET ").push_bind(offset);
+    statement.push(
+        ") AS page JOIN users ON users.id = page.id JOIN user_profiles ON user_profiles.user_id = users.id",
+    );
+    page.order(&mut statement);
+    let rows: Vec<Row> = statement.build_query_as().fetch_all(connection).await.map_err(failed)?;
+    rows.into_iter().map(User::try_from).collect()
+}
+
+/// An account with what an administrator asks first.
+///
+/// # Errors
+/// AUTH004, USER001.
+pub async fn details(identity: &Identity, actor: &Actor, user_id: &str) -> Outcome<GetUserDetailsResponse> {
+    let mut connection = identity.pool.acquire().await.map_err(failed)?;
+    actor.must_administer(&mut connection).await?;
+    Ok(GetUserDetailsResponse {
+        user: Some(profiles::user(&mut connection, user_id).await?),
+        projects_count: projects::count(&mut connection, user_id).await?,
+        active_sessions: sessions::count(&mut connection, user_id, now()).await?,
+    })
+}
