@@ -240,6 +240,22 @@ fn secret_fault(secret: &str) -> Option<String> {
     (placeholder || repeated).then(|| "is a placeholder; make one with `openssl rand -hex 32`".to_owned())
 }
 
+/// The secrets of HS256 access tokens: the one that signs, and those whose tokens are still accepted.
+pub fn token_secrets(env: &mut Env) -> Vec<SecretString> {
+    let signing = env.secret("JWT_SECRET_KEY", "The secret that access tokens are signed with (HS256)");
+    let previous: Vec<String> = env.list(
+        "JWT_PREVIOUS_SECRET_KEYS",
+        "",
+        "Former secrets, comma-separated, whose tokens are accepted until they expire",
+    );
+    for secret in &previous {
+        if let Some(fault) = secret_fault(secret) {
+            env.fault(format!("JWT_PREVIOUS_SECRET_KEYS {fault}"));
+        }
+    }
+    std::iter::once(signing).chain(previous.into_iter().map(SecretString::from)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;

@@ -17,10 +17,9 @@ use std::sync::Arc;
 use chassis::drain::Drain;
 use chassis::health::{Health, Need};
 use chassis::{internal, logs};
-use contract::token::Verifier;
 use tokio::net::TcpListener;
 
-use claims::{Authenticator, LiveClaims};
+use claims::{Authenticator, LiveClaims, Sights, Watch};
 use front::Front;
 use gateway::{CORE_MANAGER, Gateway};
 use json::JsonLimit;
@@ -72,13 +71,24 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     tracing::info!(public = %public.local_addr()?, internal = %private.local_addr()?, "the edge listens");
 
     let services = Services::connect(&settings.identity, &settings.subscription, &settings.internal_token);
-    let live = Arc::new(LiveClaims::default());
-    let verifier = Verifier::hs256(&settings.jwt_secret, &settings.jwt_audience);
-    let authenticator = Authenticator::new(verifier, live.clone());
+    let live = Arc::new(LiveClaims::new(settings.staleness));
+    let (sights, reports) = Sights::new();
+    let authenticator = Authenticator::new(live, sights, services.identity_channel());
     let core_manager = settings.gateway.core_manager.clone();
     let gateway = Arc::new(Gateway::new(settings.gateway, authenticator.clone(), services.clone()));
     watch_dependencies(&health, &services, &gateway);
-    tokio::spawn(claims::watch(services.identity_channel(), live, health.clone()));
+    let (enforcement, reporter) = claims::enforcement(settings.name);
+    let watch = Watch {
+        channel: services.identity_channel(),
+        authenticator: authenticator.clone(),
+        keys: settings.keys,
+        enforcement,
+        health: health.clone(),
+    };
+    tokio::spawn(watch.run());
+    tokio::spawn(reporter.run(services.identity_channel()));
+    tokio::spawn(claims::housekeeping(authenticator.clone()));
+    tokio::spawn(claims::tell(reports, services.identity_channel()));
 
     let sockets = Arc::new(Sockets::new(
         settings.sockets,

@@ -7,8 +7,8 @@ use chassis::grpc::InternalToken;
 use chassis::settings::Env;
 use chassis::{drain, logs};
 use http::Uri;
-use secrecy::SecretString;
 
+use crate::claims::{KeySettings, Staleness};
 use crate::front::Origins;
 use crate::gateway::{Route, UpstreamUrl};
 
@@ -20,8 +20,10 @@ pub struct Settings {
     pub internal_token: InternalToken,
     pub identity: Vec<Uri>,
     pub subscription: Vec<Uri>,
-    pub jwt_secret: SecretString,
-    pub jwt_audience: String,
+    pub keys: KeySettings,
+    /// What the edge is called in the audit log.
+    pub name: String,
+    pub staleness: Staleness,
     pub origins: Origins,
     pub gateway: GatewaySettings,
     pub sockets: SocketSettings,
@@ -55,6 +57,8 @@ pub struct SocketSettings {
     pub max_message_bytes: usize,
     pub messages_per_second: u32,
     pub per_user: usize,
+    /// How long a socket outlives its token, for `auth.refresh` to come.
+    pub expiry_grace: Duration,
 }
 
 impl Settings {
@@ -79,8 +83,27 @@ impl Settings {
                 "http://127.0.0.1:50052",
                 "subscription-svc, one URL for each replica",
             ),
-            jwt_secret: env.secret("JWT_SECRET_KEY", "The key that access tokens are signed with (HS256)"),
-            jwt_audience: env.value("JWT_AUDIENCE", "persona-platform", "`aud` of access tokens"),
+            keys: KeySettings {
+                secrets: chassis::settings::token_secrets(env),
+                audience: env.value("JWT_AUDIENCE", "persona-platform", "`aud` of access tokens"),
+            },
+            name: env
+                .optional("EDGE_NAME", "What this edge is called in the audit log; made up by default")
+                .unwrap_or_else(|| format!("edge {}", uuid::Uuid::now_v7())),
+            staleness: Staleness {
+                limit: Duration::from_secs(env.number(
+                    "LIVE_CLAIMS_STALE_SECONDS",
+                    "10",
+                    2..=3600,
+                    "Seconds without a word from identity-svc after which it is asked for each request",
+                )),
+                grace: Duration::from_secs(env.number(
+                    "LIVE_CLAIMS_GRACE_SECONDS",
+                    "60",
+                    0..=3600,
+                    "Seconds after that in which reads go on when it does not answer either",
+                )),
+            },
             origins: Origins::new(env.list(
                 "ALLOWED_ORIGINS",
                 "",
@@ -199,6 +222,12 @@ impl SocketSettings {
                 1..=10_000,
                 "Most sockets of one user at this edge",
             ) as usize,
+            expiry_grace: Duration::from_secs(env.number(
+                "WS_EXPIRY_GRACE_SECONDS",
+                "5",
+                0..=60,
+                "Seconds that a socket outlives its token, in which nothing but `auth.refresh` is served",
+            )),
         }
     }
 }

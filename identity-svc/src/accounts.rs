@@ -125,6 +125,18 @@ pub fn with_those_of_the_role(role: Role, mut granted: Vec<String>) -> Vec<Strin
     granted
 }
 
+/// Locks an account for the rest of the transaction. Whoever changes an account or its sessions does this first.
+///
+/// # Errors
+/// USER001.
+pub async fn lock(tx: &mut MySqlConnection, user_id: &str) -> Outcome<()> {
+    let found = sqlx::query_scalar!("SELECT id FROM users WHERE id = ? FOR UPDATE", user_id)
+        .fetch_optional(tx)
+        .await
+        .map_err(failed)?;
+    found.map(drop).ok_or_else(|| Failure::new(ErrorCode::UserNotFound))
+}
+
 /// What a new account starts with.
 pub struct NewAccount {
     pub email: Email,
@@ -246,5 +258,5 @@ pub async fn remove_in(
     sqlx::query!("DELETE FROM users WHERE id = ?", user_id).execute(&mut *tx).await.map_err(failed)?;
     let change = Change::AccountDisabled { version };
     let sequence = events::append(tx, user_id, &change, identity.tokens.lifetimes.access_token).await?;
-    audit::record(tx, by, Action::AccountDeleted, user_id, Some(sequence), details).await
+    audit::record(tx, by, Action::AccountDeleted, Some(user_id), Some(sequence), details).await
 }

@@ -39,7 +39,7 @@ pub async fn run(settings: Settings, command: Command) -> Result<(), Box<dyn Err
     let password = password.trim_end_matches(['\r', '\n']);
     let pool = mysql::pool(&settings.database);
     crate::migrate(&pool).await?;
-    let identity = crate::state(&settings, pool)?;
+    let identity = crate::state(&settings, pool).await?;
     let made = administrators::make_administrator(&identity, &email, &client_id, password).await;
     let is_new = made.map_err(|failure| {
         let fields: Vec<String> =

@@ -90,7 +90,7 @@ pub async fn make_administrator(
     transaction(&identity.pool, "create_administrator", &account, |tx, account| {
         Box::pin(async move {
             let user_id = accounts::insert(tx, account).await?;
-            audit::record(tx, By::SYSTEM, Action::AdministratorMade, &user_id, None, json!({})).await
+            audit::record(tx, By::SYSTEM, Action::AdministratorMade, Some(&user_id), None, json!({})).await
         })
     })
     .await?;
@@ -112,7 +112,7 @@ async fn promote(identity: &Identity, email: &Email) -> Outcome<bool> {
                     .map_err(failed)?;
                 let sequence = announce(tx, identity, &user.id).await?;
                 let made = Action::AdministratorMade;
-                audit::record(tx, By::SYSTEM, made, &user.id, Some(sequence), json!({})).await?;
+                audit::record(tx, By::SYSTEM, made, Some(&user.id), Some(sequence), json!({})).await?;
             }
             Ok(true)
         })

@@ -35,9 +35,8 @@ impl<'a> By<'a> {
 pub enum Action {
     Registered,
     LoggedIn,
-    LoggedOut,
+    SessionEnded,
     PasswordChanged,
-    RefreshTokenReused,
     AccountDeleted,
     AdministratorMade,
     TierChanged,
@@ -49,6 +48,7 @@ pub enum Action {
     SessionsEnded,
     TierChangeApproved,
     UsersExported,
+    KeyRotated,
 }
 
 impl Action {
@@ -57,9 +57,8 @@ impl Action {
         match self {
             Action::Registered => "registered",
             Action::LoggedIn => "logged_in",
-            Action::LoggedOut => "logged_out",
+            Action::SessionEnded => "session_ended",
             Action::PasswordChanged => "password_changed",
-            Action::RefreshTokenReused => "refresh_token_reused",
             Action::AccountDeleted => "account_deleted",
             Action::AdministratorMade => "administrator_made",
             Action::TierChanged => "tier_changed",
@@ -71,17 +70,18 @@ impl Action {
             Action::SessionsEnded => "sessions_ended",
             Action::TierChangeApproved => "tier_change_approved",
             Action::UsersExported => "users_exported",
+            Action::KeyRotated => "key_rotated",
         }
     }
 }
 
-/// Keeps an act on the account `target_id`. With an auth event in the same transaction it comes after it, so that the
+/// Keeps an act on the account `target_id`, if it is on one. With an auth event in the same transaction it comes after it, so that the
 /// entry can say when the act was enforced.
 pub async fn record(
     tx: &mut MySqlConnection,
     by: By<'_>,
     action: Action,
-    target_id: &str,
+    target_id: Option<&str>,
     sequence: Option<i64>,
     details: Value,
 ) -> Outcome<()> {

@@ -50,6 +50,7 @@ pub async fn announce(connection: &mut MySqlConnection, identity: &Identity, use
 pub async fn set_tier(identity: &Identity, user_id: &str, tier: Tier, revision: i64) -> Outcome<()> {
     transaction(&identity.pool, "set_tier", (identity, user_id), move |tx, (identity, user_id)| {
         Box::pin(async move {
+            accounts::lock(tx, user_id).await?;
             let before = accounts::find(tx, user_id).await?.tier;
             let newer = sqlx::query!(
                 "UPDATE account_versions SET tier_revision = ? WHERE user_id = ? AND tier_revision < ?",
@@ -74,7 +75,7 @@ pub async fn set_tier(identity: &Identity, user_id: &str, tier: Tier, revision: 
             .map_err(failed)?;
             let sequence = announce(tx, identity, user_id).await?;
             let details = json!({ "from": before, "to": tier });
-            audit::record(tx, By::SYSTEM, Action::TierChanged, user_id, Some(sequence), details).await
+            audit::record(tx, By::SYSTEM, Action::TierChanged, Some(user_id), Some(sequence), details).await
         })
     })
     .await?;

@@ -8,7 +8,7 @@ use chassis::mysql::failed;
 use chrono::{DateTime, Utc};
 use contract::identity::auth_event::Change as Wire;
 use contract::identity::{AccountChanged, AccountDisabled, AuthEvent, Position, SessionEnded};
-use contract::{Failure, Outcome, Role, Tier, to_timestamp};
+use contract::{ErrorCode, Failure, Outcome, Role, Tier, to_timestamp};
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
 use sqlx::{MySqlConnection, MySqlPool};
@@ -18,6 +18,8 @@ use chassis::clock::now;
 
 /// How often the table is read when nothing calls for it earlier.
 const POLL: Duration = Duration::from_millis(100);
+/// How long one reading may take before its connection is given up.
+const READ_LIMIT: Duration = Duration::from_secs(2);
 /// How many events a subscriber may be behind before it is cut off.
 const BEHIND: usize = 4096;
 /// How many events are read at once.
@@ -82,6 +84,7 @@ struct Row {
     sequence: i64,
     user_id: String,
     payload: Json<Change>,
+    created_at: DateTime<Utc>,
     forget_at: DateTime<Utc>,
 }
 
@@ -89,7 +92,8 @@ struct Row {
 async fn after(connection: &mut MySqlConnection, sequence: i64) -> Outcome<Vec<Row>> {
     sqlx::query_as!(
         Row,
-        r#"SELECT sequence, user_id, payload AS "payload: Json<Change>", forget_at AS "forget_at: DateTime<Utc>"
+        r#"SELECT sequence, user_id, payload AS "payload: Json<Change>", created_at AS "created_at: DateTime<Utc>",
+                  forget_at AS "forget_at: DateTime<Utc>"
            FROM auth_events WHERE sequence > ? ORDER BY sequence LIMIT ?"#,
         sequence,
         BATCH
@@ -122,6 +126,7 @@ fn to_wire(row: Row, epoch: &str) -> AuthEvent {
         position: Some(Position { epoch: epoch.to_owned(), sequence: row.sequence }),
         forget_at: Some(to_timestamp(row.forget_at)),
         change: Some(change),
+        at: Some(to_timestamp(row.created_at)),
     }
 }
 
@@ -135,7 +140,8 @@ pub async fn snapshot(pool: &MySqlPool) -> Outcome<(Position, Vec<AuthEvent>)> {
     let position = end(&mut connection).await?;
     let rows = sqlx::query_as!(
         Row,
-        r#"SELECT sequence, user_id, payload AS "payload: Json<Change>", forget_at AS "forget_at: DateTime<Utc>"
+        r#"SELECT sequence, user_id, payload AS "payload: Json<Change>", created_at AS "created_at: DateTime<Utc>",
+                  forget_at AS "forget_at: DateTime<Utc>"
            FROM auth_events WHERE forget_at > ? ORDER BY sequence"#,
         now()
     )
@@ -181,7 +187,8 @@ impl Tail {
         let mut reported = false;
         loop {
             let known = self.position.borrow().clone();
-            match self.read(&pool, known).await {
+            let reading = tokio::time::timeout(READ_LIMIT, self.read(&pool, known)).await;
+            match reading.unwrap_or_else(|_| Err(Failure::new(ErrorCode::Timeout))) {
                 Ok(more) => {
                     reported = false;
                     if more {

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use contract::token::{Signer, Verifier};
 use sqlx::MySqlPool;
 
 use contract::{Failure, NOT_AN_ID, Outcome, is_canonical_id};
 
 use crate::events::Tail;
 use crate::hasher::Hasher;
+use crate::keys::KeyRing;
 use crate::settings::Lifetimes;
+use crate::throttle::Limits;
 
 /// The state of the process. Cheap to clone.
 #[derive(Clone)]
@@ -19,13 +20,12 @@ pub struct Identity {
     pub tokens: Arc<Tokens>,
     pub tail: Tail,
     pub min_password_length: usize,
+    pub limits: Limits,
 }
 
 /// What access tokens are made of and checked with.
 pub struct Tokens {
-    pub signer: Signer,
-    pub verifier: Verifier,
-    pub audience: String,
+    pub keys: KeyRing,
     pub lifetimes: Lifetimes,
 }
 

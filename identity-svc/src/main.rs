@@ -7,9 +7,11 @@ mod administrators;
 mod audit;
 mod claims;
 mod email;
+mod enforcement;
 mod events;
 mod hasher;
 mod identity;
+mod keys;
 mod password;
 mod profiles;
 mod projects;
@@ -19,6 +21,7 @@ mod settings;
 mod sign_in;
 #[cfg(test)]
 mod tests;
+mod throttle;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -30,13 +33,13 @@ use chassis::health::{Health, Need};
 use chassis::mysql::SetupError;
 use chassis::{grpc, internal, logs, mysql};
 use clap::{Parser, Subcommand};
-use contract::token::{Signer, Verifier};
 use sqlx::MySqlPool;
 use tokio::net::TcpListener;
 
 use events::Tail;
 use hasher::Hasher;
 use identity::{Identity, Tokens};
+use keys::KeyRing;
 use settings::Settings;
 
 #[global_allocator]
@@ -61,6 +64,9 @@ enum Command {
     /// Administrators.
     #[command(subcommand)]
     Admin(admin::Command),
+    /// Signing keys.
+    #[command(subcommand)]
+    Keys(keys::Command),
 }
 
 #[tokio::main]
@@ -84,6 +90,13 @@ async fn main() -> ExitCode {
         }
         Some(Command::Migrate) => migrate(&mysql::pool(&settings.database)).await.map_err(Into::into),
         Some(Command::Admin(command)) => admin::run(settings, command).await,
+        Some(Command::Keys(command)) => {
+            let pool = mysql::pool(&settings.database);
+            match migrate(&pool).await {
+                Ok(()) => keys::run(&pool, &settings.keys, command).await,
+                Err(error) => Err(error.into()),
+            }
+        }
         Some(Command::Settings) => Ok(()),
     };
     match outcome {
@@ -99,18 +112,20 @@ async fn migrate(pool: &MySqlPool) -> Result<(), SetupError> {
     mysql::migrate(pool, sqlx::migrate!(), "_identity_migrations").await
 }
 
-fn state(settings: &Settings, pool: MySqlPool) -> Result<Identity, hasher::BadCost> {
+/// The state of the process. The tables are up to date.
+async fn state(settings: &Settings, pool: MySqlPool) -> Result<Identity, Box<dyn Error>> {
+    let keys =
+        KeyRing::open(&pool, settings.keys.clone()).await.map_err(|failure| match failure.cause() {
+            Some(cause) => format!("{failure}: {cause}"),
+            None => failure.to_string(),
+        })?;
     Ok(Identity {
         pool,
         hasher: Hasher::new(settings.passwords.cost, settings.passwords.queue)?,
-        tokens: Arc::new(Tokens {
-            signer: Signer::hs256(&settings.jwt_secret),
-            verifier: Verifier::hs256(&settings.jwt_secret, &settings.jwt_audience),
-            audience: settings.jwt_audience.clone(),
-            lifetimes: settings.lifetimes,
-        }),
+        tokens: Arc::new(Tokens { keys, lifetimes: settings.lifetimes }),
         tail: Tail::new(),
         min_password_length: settings.passwords.min_length,
+        limits: settings.limits,
     })
 }
 
@@ -122,18 +137,24 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     tracing::info!(grpc = %public.local_addr()?, internal = %private.local_addr()?, "identity-svc listens");
     let internal = tokio::spawn(internal::serve(private, "identity-svc", health.clone(), drain.clone()));
 
-    let identity = state(&settings, mysql::pool(&settings.database))?;
-    let pool = identity.pool.clone();
+    let pool = mysql::pool(&settings.database);
+    let probed = pool.clone();
     health.watch("mysql", Need::Required, move || {
-        let pool = pool.clone();
+        let pool = probed.clone();
         async move { mysql::probe(&pool).await }
     });
     tokio::select! {
-        migrated = migrate_when_possible(&identity.pool) => migrated?,
+        migrated = migrate_when_possible(&pool) => migrated?,
         () = drain.stop_accepting() => return Ok(()),
     }
+    let identity = state(&settings, pool).await?;
+    tokio::spawn(identity.tokens.keys.clone().follow(identity.pool.clone()));
+    tokio::spawn(keys::sweep(identity.pool.clone()));
+    tokio::spawn(enforcement::sweep(identity.pool.clone()));
     tokio::spawn(identity.tail.clone().follow(identity.pool.clone()));
     tokio::spawn(events::sweep(identity.pool.clone()));
+    tokio::spawn(sessions::sweep(identity.pool.clone()));
+    tokio::spawn(throttle::sweep(identity.pool.clone()));
     health.now_ready();
     let services = rpc::services(&identity);
     grpc::serve(public, services, settings.internal_token, settings.reflection, health, drain)

@@ -124,11 +124,7 @@ pub async fn create(
     let given = (actor_id, name, description);
     transaction(&identity.pool, "create_project", given, move |tx, (actor_id, name, description)| {
         Box::pin(async move {
-            let owner = sqlx::query_scalar!("SELECT id FROM users WHERE id = ? FOR UPDATE", actor_id)
-                .fetch_optional(&mut *tx)
-                .await
-                .map_err(failed)?;
-            owner.ok_or_else(|| Failure::new(ErrorCode::UserNotFound))?;
+            accounts::lock(tx, actor_id).await?;
             let actor = actor(tx, actor_id).await?;
             let used = count(tx, actor_id).await?;
             if limit >= 0 && used >= limit {

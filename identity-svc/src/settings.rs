@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::hasher::Cost;
+use crate::keys;
+use crate::throttle::Limits;
 use chassis::grpc::InternalToken;
 use chassis::settings::Env;
 use chassis::{drain, logs, mysql};
-use secrecy::SecretString;
-
-use crate::hasher::Cost;
 
 pub struct Settings {
     pub listen: SocketAddr,
@@ -18,10 +18,10 @@ pub struct Settings {
     pub database: mysql::Settings,
     pub internal_token: InternalToken,
     pub reflection: bool,
-    pub jwt_secret: SecretString,
-    pub jwt_audience: String,
+    pub keys: keys::Settings,
     pub lifetimes: Lifetimes,
     pub passwords: PasswordSettings,
+    pub limits: Limits,
 }
 
 /// How long things are good for.
@@ -32,6 +32,8 @@ pub struct Lifetimes {
     pub session_idle: Duration,
     /// A session is never older than this.
     pub session: Duration,
+    /// How long a spent refresh token may be presented again when its answer was lost.
+    pub refresh_retry: Duration,
 }
 
 pub struct PasswordSettings {
@@ -42,6 +44,7 @@ pub struct PasswordSettings {
 
 impl Settings {
     pub fn read(env: &mut Env) -> Self {
+        let lifetimes = Lifetimes::read(env);
         Settings {
             listen: env.value("IDENTITY_LISTEN", "0.0.0.0:50051", "Address of the gRPC listener"),
             internal_listen: env.value(
@@ -54,11 +57,46 @@ impl Settings {
             database: mysql::Settings::read(env, "identity_svc"),
             internal_token: InternalToken::read(env),
             reflection: env.value("GRPC_REFLECTION", "true", "Whether gRPC reflection is served"),
-            jwt_secret: env.secret("JWT_SECRET_KEY", "The key that access tokens are signed with (HS256)"),
-            jwt_audience: env.value("JWT_AUDIENCE", "persona-platform", "`aud` of access tokens"),
-            lifetimes: Lifetimes::read(env),
+            keys: keys(env, lifetimes),
+            lifetimes,
             passwords: PasswordSettings::read(env),
+            limits: limits(env),
         }
+    }
+}
+
+fn keys(env: &mut Env, lifetimes: Lifetimes) -> keys::Settings {
+    keys::Settings {
+        algorithm: env.value(
+            "JWT_ALGORITHM",
+            "HS256",
+            "How new signing keys sign: `HS256`, or `EdDSA` or `ES256` with public keys at `/.well-known/jwks.json`. \
+             `identity-svc keys rotate` moves from one to another",
+        ),
+        secrets: chassis::settings::token_secrets(env),
+        audience: env.value("JWT_AUDIENCE", "persona-platform", "`aud` of access tokens"),
+        lifetime: lifetimes.access_token,
+    }
+}
+
+fn limits(env: &mut Env) -> Limits {
+    let mut free = |name, default, meaning| env.number(name, default, 0..=1_000_000, meaning) as u32;
+    Limits {
+        account: free(
+            "LOGIN_FAILURES_PER_ACCOUNT",
+            "5",
+            "Wrong passwords for one account from one address before each makes the next wait longer; 0: any number",
+        ),
+        address: free(
+            "LOGIN_FAILURES_PER_ADDRESS",
+            "100",
+            "Wrong passwords from one address before each makes the next wait longer; 0: any number",
+        ),
+        registrations: free(
+            "REGISTRATIONS_PER_ADDRESS",
+            "100",
+            "Registrations from one address before each makes the next wait longer; 0: any number",
+        ),
     }
 }
 
@@ -78,10 +116,18 @@ impl Lifetimes {
             1..=315_360_000,
             "Seconds after which a session has expired however often it was refreshed",
         );
+        let retry = env.number(
+            "REFRESH_RETRY_SECONDS",
+            "60",
+            0..=600,
+            "Seconds in which a spent refresh token may be presented again, as long as nothing shows that the answer \
+             has arrived",
+        );
         Lifetimes {
             access_token: Duration::from_secs(access),
             session_idle: Duration::from_secs(idle),
             session: Duration::from_secs(session),
+            refresh_retry: Duration::from_secs(retry),
         }
     }
 }

@@ -12,14 +12,15 @@ use contract::{ErrorCode, Failure, Outcome, Role};
 use prometheus::IntCounterVec;
 use serde_json::json;
 
-use crate::accounts::{self, NewAccount};
+use crate::accounts::{self, Account, NewAccount};
 use crate::audit::{self, Action, By};
 use crate::email::Email;
 use crate::hasher::Verdict;
 use crate::identity::Identity;
 use crate::password;
 use crate::profiles::{COMPANY, FIRST_NAME, LAST_NAME};
-use crate::sessions;
+use crate::sessions::{self, Because};
+use crate::throttle::{self, Limits, Subject, network};
 use chassis::clock::now;
 
 /// Longest address and user agent of a device that are kept, in bytes, as the columns hold them.
@@ -32,9 +33,15 @@ const ROUNDS: u32 = 3;
 /// Makes an account with its first session.
 ///
 /// # Errors
-/// REQ001 with every field that is wrong; USER002; USER003; GW003.
+/// REQ001 with every field that is wrong; AUTH005; USER002; USER003; GW003.
 pub async fn register(identity: &Identity, request: RegisterRequest) -> Outcome<TokenPair> {
     let email = check_registration(&request)?;
+    let device = known_device(request.device);
+    if let Some(network) = network(&device.ip_address) {
+        let registrations = [identity.limits.registrations().of(&network)];
+        throttle::check(&identity.pool, &registrations).await?;
+        throttle::count(&identity.pool, &registrations).await?;
+    }
     let password = password::check(&request.password, "password", identity.min_password_length, &email)?;
     let account = NewAccount {
         email,
@@ -45,7 +52,6 @@ pub async fn register(identity: &Identity, request: RegisterRequest) -> Outcome<
         last_name: request.last_name,
         company: request.company,
     };
-    let device = known_device(request.device);
     let pair = transaction(
         &identity.pool,
         "register",
@@ -54,7 +60,7 @@ pub async fn register(identity: &Identity, request: RegisterRequest) -> Outcome<
             Box::pin(async move {
                 let user_id = accounts::insert(tx, account).await?;
                 let by = By::user(&user_id, Some(device));
-                audit::record(tx, by, Action::Registered, &user_id, None, json!({})).await?;
+                audit::record(tx, by, Action::Registered, Some(&user_id), None, json!({})).await?;
                 sessions::open(tx, &identity.tokens, &user_id, device).await
             })
         },
@@ -104,10 +110,13 @@ pub fn known_device(device: Option<Device>) -> Device {
 /// Opens a session. Whatever is wrong, the answer and the work are the same.
 ///
 /// # Errors
-/// AUTH001; GW003.
+/// AUTH001; AUTH005; GW003.
 pub async fn log_in(identity: &Identity, request: LoginRequest) -> Outcome<TokenPair> {
     let email = Email::parse(&request.email).ok();
     let device = known_device(request.device);
+    let guesses =
+        Guesses::at(identity.limits, email.as_ref().map_or(&request.email, |email| email.as_str()), &device);
+    guesses.check(identity, email.as_ref(), &device).await?;
     for _ in 0..ROUNDS {
         let Some(right) = verified(identity, email.as_ref(), &request.password).await? else { break };
         let given = (identity, &right, &device);
@@ -121,18 +130,75 @@ pub async fn log_in(identity: &Identity, request: LoginRequest) -> Outcome<Token
                 }
                 let pair = sessions::open(tx, &identity.tokens, &right.user_id, device).await?;
                 let by = By::user(&right.user_id, Some(device));
-                audit::record(tx, by, Action::LoggedIn, &right.user_id, None, json!({})).await?;
+                audit::record(tx, by, Action::LoggedIn, Some(&right.user_id), None, json!({})).await?;
                 Ok(Some(pair))
             })
         })
         .await?;
         if let Some(pair) = pair {
             SIGN_INS.with_label_values(&["signed_in"]).inc();
+            guesses.forget(identity).await;
             return Ok(pair);
         }
     }
     SIGN_INS.with_label_values(&["refused"]).inc();
+    guesses.count(identity).await?;
     Err(Failure::new(ErrorCode::InvalidCredentials))
+}
+
+/// What a sign-in is counted against.
+struct Guesses {
+    /// The account, whether there is one or not, from anywhere.
+    account: [Subject; 1],
+    /// The account from one address.
+    near: Option<Subject>,
+    /// Any account from one address.
+    address: Option<Subject>,
+}
+
+impl Guesses {
+    fn at(limits: Limits, email: &str, device: &Device) -> Self {
+        let network = network(&device.ip_address);
+        let near = network.as_ref().map(|network| format!("{email}\n{network}"));
+        Guesses {
+            account: [limits.account().of(email)],
+            near: near.map(|subject| limits.account_from_address().of(&subject)),
+            address: network.map(|network| limits.address().of(&network)),
+        }
+    }
+
+    async fn check(&self, identity: &Identity, email: Option<&Email>, device: &Device) -> Outcome<()> {
+        let (near, address) = (self.near.as_slice(), self.address.as_slice());
+        throttle::check(&identity.pool, near).await?;
+        throttle::check(&identity.pool, address).await?;
+        let refused = match throttle::check(&identity.pool, &self.account).await {
+            Err(failure) if failure.code() == ErrorCode::TooManyAttempts => failure,
+            outcome => return outcome,
+        };
+        // Strangers may have used up the account's guesses, but not those of an address that its owner signs in from.
+        let mut connection = identity.pool.acquire().await.map_err(failed)?;
+        match email {
+            Some(email) if sessions::were_opened_from(&mut connection, email, &device.ip_address).await? => {
+                Ok(())
+            }
+            _ => Err(refused),
+        }
+    }
+
+    /// Counts a guess that was wrong.
+    async fn count(&self, identity: &Identity) -> Outcome<()> {
+        let all = [&self.account, self.near.as_slice(), self.address.as_slice()].concat();
+        throttle::count(&identity.pool, &all).await
+    }
+
+    /// Forgets the wrong guesses at the account, since somebody knows the password.
+    async fn forget(&self, identity: &Identity) {
+        let account = [&self.account, self.near.as_slice()].concat();
+        if let Err(failure) = throttle::forget(&identity.pool, &account).await {
+            // The sign-in has succeeded all the same.
+            tracing::warn!(cause = ?failure.cause(), "wrong guesses were not forgotten");
+        }
+    }
 }
 
 /// A password that was right for an account when it was verified.
@@ -171,7 +237,7 @@ async fn verified(identity: &Identity, email: Option<&Email>, typed: &str) -> Ou
 /// Changes the password and ends the other sessions.
 ///
 /// # Errors
-/// AUTH001 when the current password is wrong; USER001; USER003; GW003.
+/// AUTH001 when the current password is wrong; AUTH005; USER001; USER003; GW003.
 pub async fn change_password(identity: &Identity, request: ChangePasswordRequest) -> Outcome<()> {
     let ChangePasswordRequest { user_id, session_id, current_password, new_password, device } = request;
     let account = {
@@ -180,7 +246,10 @@ pub async fn change_password(identity: &Identity, request: ChangePasswordRequest
     };
     let email = Email::parse(&account.email).map_err(Failure::internal)?;
     let new = password::check(&new_password, "new_password", identity.min_password_length, &email)?;
-    let (new, device) = (identity.hasher.hash(new).await?, known_device(device));
+    let device = known_device(device);
+    let guesses = [identity.limits.account_from_address().of(&user_id)];
+    throttle::check(&identity.pool, &guesses).await?;
+    let new = identity.hasher.hash(new).await?;
     for _ in 0..ROUNDS {
         let Some(right) = verified(identity, Some(&email), &current_password).await? else { break };
         let given = (identity, &right, &session_id, &new, &device);
@@ -193,17 +262,21 @@ pub async fn change_password(identity: &Identity, request: ChangePasswordRequest
                     }
                     accounts::set_password_hash(tx, &right.user_id, new).await?;
                     let by = By::user(&right.user_id, Some(device));
-                    audit::record(tx, by, Action::PasswordChanged, &right.user_id, None, json!({})).await?;
-                    sessions::end_others(tx, identity, &right.user_id, session_id, by).await?;
+                    audit::record(tx, by, Action::PasswordChanged, Some(&right.user_id), None, json!({}))
+                        .await?;
+                    let because = Because::PasswordChanged;
+                    sessions::end_others(tx, identity, &right.user_id, Some(session_id), because, by).await?;
                     Ok(true)
                 })
             })
             .await?;
         if changed {
+            throttle::forget(&identity.pool, &guesses).await?;
             identity.tail.hurry();
             return Ok(());
         }
     }
+    throttle::count(&identity.pool, &guesses).await?;
     Err(Failure::new(ErrorCode::InvalidCredentials).saying("The current password is wrong"))
 }
 
@@ -212,23 +285,32 @@ pub async fn change_password(identity: &Identity, request: ChangePasswordRequest
 /// # Errors
 /// AUTH002, AUTH003.
 pub async fn validate(identity: &Identity, token: &str) -> Outcome<ValidateTokenResponse> {
-    let claims = identity.tokens.verifier.verify(token, now().timestamp()).map_err(|fault| match fault {
-        TokenFault::Expired => Failure::new(ErrorCode::TokenExpired),
-        TokenFault::Invalid => Failure::new(ErrorCode::TokenInvalid),
-    })?;
-    let mut connection = identity.pool.acquire().await.map_err(failed)?;
-    if !sessions::is_open(&mut connection, &claims.sid, &claims.user_id).await? {
-        return Err(Failure::new(ErrorCode::TokenInvalid).saying("The session has ended"));
-    }
-    let account = accounts::find(&mut connection, &claims.user_id).await;
-    // Deleted since the look above: to the caller that is a token that is no longer good.
-    let account = account.map_err(|failure| match failure.code() {
-        ErrorCode::UserNotFound => Failure::new(ErrorCode::TokenInvalid),
-        _ => failure,
-    })?;
-    let user: UserInfo = account.info();
+    let claims =
+        identity.tokens.keys.keys().verifier.verify(token, now().timestamp()).map_err(
+            |fault| match fault {
+                TokenFault::Expired => Failure::new(ErrorCode::TokenExpired),
+                TokenFault::Invalid => Failure::new(ErrorCode::TokenInvalid),
+            },
+        )?;
+    let user: UserInfo = holder(identity, &claims.user_id, &claims.sid).await?.info();
     let expires_at = DateTime::from_timestamp(claims.exp, 0).map(contract::to_timestamp);
     Ok(ValidateTokenResponse { user: Some(user), session_id: claims.sid, expires_at })
+}
+
+/// The account that holds an open session.
+///
+/// # Errors
+/// AUTH003 when the session is over, or the account disabled or gone.
+pub async fn holder(identity: &Identity, user_id: &str, session_id: &str) -> Outcome<Account> {
+    let mut connection = identity.pool.acquire().await.map_err(failed)?;
+    if !sessions::is_open(&mut connection, session_id, user_id).await? {
+        return Err(Failure::new(ErrorCode::TokenInvalid).saying("The session has ended"));
+    }
+    accounts::find(&mut connection, user_id).await.map_err(|failure| match failure.code() {
+        // Deleted since the look above: to the caller that is a token that is no longer good.
+        ErrorCode::UserNotFound => Failure::new(ErrorCode::TokenInvalid),
+        _ => failure,
+    })
 }
 
 static SIGN_INS: LazyLock<IntCounterVec> = LazyLock::new(|| {

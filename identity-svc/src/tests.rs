@@ -4,37 +4,42 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chassis::mysql::{failed, transaction};
-use contract::identity::RegisterRequest;
 use contract::identity::auth_event::Change as Wire;
-use contract::token::{Signer, Verifier};
+use contract::identity::{ChangePasswordRequest, LoginRequest, RegisterRequest};
+use contract::token::Algorithm;
 use contract::{ErrorCode, Tier};
 use sqlx::MySqlPool;
 
 use crate::events::{self, Change, Tail};
 use crate::hasher::{Cost, Hasher};
 use crate::identity::{Identity, Tokens};
+use crate::keys::{self, KeyRing};
 use crate::settings::Lifetimes;
+use crate::throttle::Limits;
 use crate::{accounts, administrators, claims, sign_in};
 
-fn identity(pool: MySqlPool) -> Identity {
-    let secret = "0123456789abcdef0123456789abcdef".to_owned().into();
+async fn identity(pool: MySqlPool) -> Identity {
     let lifetimes = Lifetimes {
         access_token: Duration::from_secs(900),
         session_idle: Duration::from_secs(3600),
         session: Duration::from_secs(7200),
+        refresh_retry: Duration::from_secs(60),
     };
+    let settings = keys::Settings {
+        algorithm: Algorithm::Hs256,
+        secrets: vec!["0123456789abcdef0123456789abcdef".to_owned().into()],
+        audience: "test".to_owned(),
+        lifetime: lifetimes.access_token,
+    };
+    let keys = KeyRing::open(&pool, settings).await.expect("keys");
     Identity {
         pool,
         // Cheap: what a hash costs is not what these tests are about.
         hasher: Hasher::new(Cost { memory_kib: 64, iterations: 1 }, 64).expect("a hasher"),
-        tokens: Arc::new(Tokens {
-            signer: Signer::hs256(&secret),
-            verifier: Verifier::hs256(&secret, "test"),
-            audience: "test".to_owned(),
-            lifetimes,
-        }),
+        tokens: Arc::new(Tokens { keys, lifetimes }),
         tail: Tail::new(),
         min_password_length: 8,
+        limits: Limits { account: 5, address: 100, registrations: 0 },
     }
 }
 
@@ -53,7 +58,7 @@ async fn register(identity: &Identity, email: &str) -> String {
 async fn a_tail_misses_no_event_whatever_the_order_of_commits(pool: MySqlPool) {
     const WRITERS: usize = 8;
     const EACH: usize = 25;
-    let identity = identity(pool.clone());
+    let identity = identity(pool.clone()).await;
     let mut followed = identity.tail.subscribe();
     let mut readings = identity.tail.readings();
     tokio::spawn(identity.tail.clone().follow(pool.clone()));
@@ -97,7 +102,7 @@ async fn a_tail_misses_no_event_whatever_the_order_of_commits(pool: MySqlPool) {
 
 #[sqlx::test(migrations = "./migrations")]
 async fn a_stream_resumes_where_it_was_and_starts_over_when_it_cannot(pool: MySqlPool) {
-    let identity = identity(pool.clone());
+    let identity = identity(pool.clone()).await;
     let user = register(&identity, "a@example.com").await;
     claims::set_tier(&identity, &user, Tier::Basic, 1).await.expect("set");
     let (position, known) = events::snapshot(&pool).await.expect("a snapshot");
@@ -118,7 +123,7 @@ async fn a_stream_resumes_where_it_was_and_starts_over_when_it_cannot(pool: MySq
 
 #[sqlx::test(migrations = "./migrations")]
 async fn a_tier_of_an_older_revision_changes_nothing(pool: MySqlPool) {
-    let identity = identity(pool.clone());
+    let identity = identity(pool.clone()).await;
     let user = register(&identity, "a@example.com").await;
     for (tier, revision) in [(Tier::Premium, 5), (Tier::Basic, 4), (Tier::Enterprise, 5)] {
         claims::set_tier(&identity, &user, tier, revision).await.expect("accepted");
@@ -130,7 +135,7 @@ async fn a_tier_of_an_older_revision_changes_nothing(pool: MySqlPool) {
 
 #[sqlx::test(migrations = "./migrations")]
 async fn the_first_administrator_is_made_or_promoted(pool: MySqlPool) {
-    let identity = identity(pool.clone());
+    let identity = identity(pool.clone()).await;
     let user = register(&identity, "a@example.com").await;
     let make = async |email: &str, password: &str| {
         administrators::make_administrator(&identity, email, "admin", password).await
@@ -142,4 +147,44 @@ async fn the_first_administrator_is_made_or_promoted(pool: MySqlPool) {
     let mut connection = pool.acquire().await.expect("a connection");
     let account = accounts::find(&mut connection, &user).await.expect("there");
     assert_eq!((account.role.name(), account.permissions.as_slice()), ("admin", &["*".to_owned()][..]));
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn no_session_opened_with_the_old_password_survives_its_change(pool: MySqlPool) {
+    const OLD: &str = "correct horse battery";
+    let identity = identity(pool.clone()).await;
+    for round in 0..20 {
+        let email = format!("u{round}@example.com");
+        let user_id = register(&identity, &email).await;
+        let session_id: String = sqlx::query_scalar("SELECT id FROM sessions WHERE user_id = ?")
+            .bind(&user_id)
+            .fetch_one(&pool)
+            .await
+            .expect("a session");
+        let sign_ins = (0..6).map(|_| {
+            let (identity, email) = (identity.clone(), email.clone());
+            let request = LoginRequest { email, password: OLD.to_owned(), device: None };
+            tokio::spawn(async move { sign_in::log_in(&identity, request).await.map(drop) })
+        });
+        let sign_ins: Vec<_> = sign_ins.collect();
+        let change = ChangePasswordRequest {
+            user_id: user_id.clone(),
+            session_id,
+            current_password: OLD.to_owned(),
+            new_password: "another horse battery".to_owned(),
+            device: None,
+        };
+        sign_in::change_password(&identity, change).await.expect("changed");
+        for sign_in in sign_ins {
+            // It may have come before or after; both are fine.
+            let _ = sign_in.await.expect("ran");
+        }
+        let open: i64 =
+            sqlx::query_scalar("SELECT COUNT(*) FROM sessions WHERE user_id = ? AND ended_at IS NULL")
+                .bind(&user_id)
+                .fetch_one(&pool)
+                .await
+                .expect("counted");
+        assert_eq!(open, 1, "round {round}");
+    }
 }

@@ -148,7 +148,7 @@ static TABLE: [Entry; 21] = [
         "Overloaded",
     ),
     entry(E::InvalidRequest, "REQ001", S::BAD_REQUEST, Code::InvalidArgument, StaysOpen, "Invalid request"),
-    entry(E::NoSuchRoute, "REQ002", S::NOT_FOUND, Code::Unimplemented, StaysOpen, "No such route"),
+    entry(E::NoSuchRoute, "REQ002", S::NOT_FOUND, Code::NotFound, StaysOpen, "No such route"),
     entry(
         E::Unacceptable,
         "REQ003",

@@ -52,6 +52,11 @@ names! {
 }
 
 names! {
+    /// How an access token is signed (RFC 7518, RFC 8037).
+    Algorithm { Hs256 = "HS256", EdDsa = "EdDSA", Es256 = "ES256" }
+}
+
+names! {
     /// What a user has paid for, lowest first.
     Tier { Free = "free", Basic = "basic", Premium = "premium", Enterprise = "enterprise" }
 }

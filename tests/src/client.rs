@@ -25,6 +25,11 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes).into_owned()
+    }
+
     /// The code of the error, or an empty text.
     pub fn code(&self) -> &str {
         self.body["error"]["code"].as_str().unwrap_or_default()

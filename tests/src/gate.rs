@@ -4,10 +4,19 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// A door between the services and the database that can be shut: connections break, new ones are refused.
+/// A door between the services and the database.
 pub struct Gate {
     address: SocketAddr,
-    open: watch::Sender<bool>,
+    door: watch::Sender<Door>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Door {
+    Open,
+    /// Connections break, new ones are refused.
+    Shut,
+    /// Connections stay and nothing passes.
+    Frozen,
 }
 
 impl Gate {
@@ -17,44 +26,55 @@ impl Gate {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         listener.set_nonblocking(true).expect("non-blocking");
         let address = listener.local_addr().expect("an address");
-        let (open, is_open) = watch::channel(true);
+        let (door, state) = watch::channel(Door::Open);
         std::thread::spawn(move || {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(accept(listener, target, is_open));
+            runtime.block_on(accept(listener, target, state));
         });
-        Gate { address, open }
+        Gate { address, door }
     }
 
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
+    /// Opens the door, or shuts it: connections break and new ones are refused.
     pub fn set_open(&self, open: bool) {
-        self.open.send_replace(open);
+        self.door.send_replace(if open { Door::Open } else { Door::Shut });
+    }
+
+    /// Lets nothing pass any more, and breaks nothing, until the door is opened.
+    pub fn freeze(&self) {
+        self.door.send_replace(Door::Frozen);
     }
 }
 
 /// Until the gate is dropped.
-async fn accept(listener: std::net::TcpListener, target: String, mut is_open: watch::Receiver<bool>) {
+async fn accept(listener: std::net::TcpListener, target: String, mut door: watch::Receiver<Door>) {
     let listener = TcpListener::from_std(listener).expect("a listener");
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 let Ok((stream, _)) = accepted else { return };
-                if *is_open.borrow() {
-                    tokio::spawn(pass(stream, target.clone(), is_open.clone()));
+                if *door.borrow() != Door::Shut {
+                    tokio::spawn(pass(stream, target.clone(), door.clone()));
                 }
             }
-            changed = is_open.changed() => if changed.is_err() { return },
+            changed = door.changed() => if changed.is_err() { return },
         }
     }
 }
 
-async fn pass(mut near: TcpStream, target: String, mut is_open: watch::Receiver<bool>) {
+async fn pass(mut near: TcpStream, target: String, mut door: watch::Receiver<Door>) {
     let Ok(mut far) = TcpStream::connect(target).await else { return };
-    tokio::select! {
-        _ = copy_bidirectional(&mut near, &mut far) => {}
-        _ = is_open.wait_for(|open| !*open) => {}
+    let mut copying = std::pin::pin!(copy_bidirectional(&mut near, &mut far));
+    loop {
+        let state = *door.borrow_and_update();
+        tokio::select! {
+            _ = &mut copying, if state == Door::Open => return,
+            changed = door.changed(), if state != Door::Shut => if changed.is_err() { return },
+            else => return,
+        }
     }
 }

@@ -41,6 +41,52 @@ impl Process {
         Process { name, child: child.unwrap_or_else(|e| panic!("{name} cannot be started: {e}")) }
     }
 
+    /// Runs a program with these settings and arguments to its end, and gives what it printed.
+    pub async fn run(name: &'static str, settings: &[(&'static str, String)], arguments: &[&str]) -> String {
+        let (succeeded, said) = Process::run_to_end(name, settings, arguments).await;
+        assert!(succeeded, "{name} {arguments:?}: {said}");
+        said
+    }
+
+    /// Runs a program that is to fail, and gives what it printed.
+    pub async fn run_to_failure(
+        name: &'static str,
+        settings: &[(&'static str, String)],
+        arguments: &[&str],
+    ) -> String {
+        let (succeeded, said) = Process::run_to_end(name, settings, arguments).await;
+        assert!(!succeeded, "{name} {arguments:?} succeeded: {said}");
+        said
+    }
+
+    async fn run_to_end(
+        name: &'static str,
+        settings: &[(&'static str, String)],
+        arguments: &[&str],
+    ) -> (bool, String) {
+        let mut command = Command::new(program(name));
+        command.env_clear().envs(settings.iter().map(|(name, value)| (name, value))).args(arguments);
+        let output = tokio::task::spawn_blocking(move || command.output()).await.expect("joined");
+        let output = output.unwrap_or_else(|e| panic!("{name} cannot be started: {e}"));
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        (output.status.success(), said)
+    }
+
+    /// Stops the process where it stands (SIGSTOP), as a machine that hangs would.
+    pub fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets a frozen process go on.
+    pub fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let asked = Command::new("kill").arg(signal).arg(self.child.id().to_string()).status();
+        assert!(asked.is_ok_and(|status| status.success()), "{} could not be signalled", self.name);
+    }
+
     /// Ends the process as a crash would.
     pub fn kill(&mut self) {
         // One that has ended already is as dead.
@@ -50,8 +96,7 @@ impl Process {
 
     /// Asks the process to end (SIGTERM) and gives its exit code.
     pub async fn terminate(&mut self) -> Option<i32> {
-        let asked = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status();
-        assert!(asked.is_ok_and(|status| status.success()), "{} could not be signalled", self.name);
+        self.signal("-TERM");
         let started = Instant::now();
         while started.elapsed() < PATIENCE {
             if let Some(status) = self.child.try_wait().expect("a child") {

@@ -52,6 +52,7 @@ pub struct Sandbox {
 }
 
 /// An account with its tokens.
+#[derive(Clone)]
 pub struct User {
     pub id: String,
     pub email: String,
@@ -61,7 +62,8 @@ pub struct User {
 }
 
 impl User {
-    fn of(tokens: &Value, email: String) -> User {
+    /// The account that was given these tokens.
+    pub fn of(tokens: &Value, email: String) -> User {
         let text = |value: &Value| value.as_str().expect("a text").to_owned();
         User {
             id: text(&tokens["user"]["id"]),
@@ -169,6 +171,18 @@ impl Sandbox {
         Process::start(name, &settings)
     }
 
+    /// Runs a command of identity-svc, with further settings, and gives what it printed.
+    pub async fn identity_command(&self, more: &[(&'static str, &str)], arguments: &[&str]) -> String {
+        let more = more.iter().map(|(name, value)| (*name, (*value).to_owned()));
+        let settings: Vec<_> = self.common.iter().cloned().chain(more).collect();
+        Process::run("identity-svc", &settings, arguments).await
+    }
+
+    /// Runs a command of identity-svc that is to fail, and gives what it printed.
+    pub async fn identity_command_fails(&self, arguments: &[&str]) -> String {
+        Process::run_to_failure("identity-svc", &self.common, arguments).await
+    }
+
     /// Waits until every edge is ready and sees all that it depends on.
     async fn ready(&mut self) {
         for place in 0..self.internals.len() {
@@ -187,6 +201,14 @@ impl Sandbox {
     /// The first edge.
     pub fn edge(&self) -> &Client {
         &self.edges[0]
+    }
+
+    /// Starts a replica of identity-svc again, at its old place, and waits until an edge is ready with it.
+    pub async fn restart_identity(&mut self, place: usize) {
+        self.identity_processes[place].kill();
+        let own = [("IDENTITY_LISTEN", self.identity[place].clone()), ("IDENTITY_INTERNAL_LISTEN", local())];
+        self.identity_processes[place] = self.process("identity-svc", &own);
+        self.ready().await;
     }
 
     /// Starts the stand-in for core-manager again, at its old place.

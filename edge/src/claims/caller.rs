@@ -1,57 +1,168 @@
-use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
 use axum::extract::{FromRef, FromRequestParts};
+use chassis::grpc::InternalChannel;
+use contract::identity::live_claims_service_client::LiveClaimsServiceClient;
+use contract::identity::{CheckSessionRequest, CheckSessionResponse};
 use contract::token::{Claims, TokenFault, Verifier};
 use contract::{ANY_PERMISSION, ErrorCode, Failure, Outcome, Role};
-use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
+use http::{HeaderMap, Method, StatusCode};
+use prometheus::IntCounterVec;
 
-use super::LiveClaims;
+use super::sights::Sights;
+use super::{Freshness, LiveClaims};
 use crate::answer::Refusal;
+use crate::services::{IDENTITY, present};
+
+/// How long a request waits for identity-svc to confirm its caller.
+const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Seconds for which identity-svc is not asked after it did not answer, so that reads do not wait for nothing.
+const SPARED_SECONDS: i64 = 1;
 
 /// Seconds since 1970.
 pub fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
 }
 
-/// Verifies tokens against the key and the live claims.
+/// What a caller is about to do: what may go on when nobody can say whether the caller's rights still stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intent {
+    Read,
+    /// A write, or anything that administrators do.
+    Act,
+}
+
+impl Intent {
+    /// The intent of an ordinary user's request.
+    pub fn of(method: &Method) -> Self {
+        if method.is_safe() { Intent::Read } else { Intent::Act }
+    }
+}
+
+/// Verifies tokens against the key and the live claims. Cheap to clone.
 #[derive(Clone)]
-pub struct Authenticator {
-    verifier: Arc<Verifier>,
+pub struct Authenticator(Arc<Known>);
+
+struct Known {
+    verifier: ArcSwap<Verifier>,
     live: Arc<LiveClaims>,
+    sights: Sights,
+    identity: LiveClaimsServiceClient<InternalChannel>,
+    /// The second until which identity-svc is not asked again, since it did not answer.
+    spared_until: AtomicI64,
 }
 
 impl Authenticator {
-    pub fn new(verifier: Verifier, live: Arc<LiveClaims>) -> Self {
-        Authenticator { verifier: Arc::new(verifier), live }
+    /// Nothing is verified before keys are known; see [`Authenticator::accept`].
+    pub fn new(live: Arc<LiveClaims>, sights: Sights, identity: InternalChannel) -> Self {
+        let verifier = ArcSwap::from_pointee(Verifier::new(Vec::new(), ""));
+        let identity = LiveClaimsServiceClient::new(identity);
+        Authenticator(Arc::new(Known { verifier, live, sights, identity, spared_until: AtomicI64::new(0) }))
     }
 
     /// The table of live claims.
-    pub fn live(&self) -> &Arc<LiveClaims> {
-        &self.live
+    pub fn live(&self) -> &LiveClaims {
+        &self.0.live
     }
 
-    /// The caller that a token stands for at this moment.
+    /// From now on tokens are verified with these keys.
+    pub fn accept(&self, verifier: Verifier) {
+        self.0.verifier.store(Arc::new(verifier));
+    }
+
+    /// The public keys of tokens, as a JSON Web Key Set.
+    pub fn public_keys(&self) -> serde_json::Value {
+        self.0.verifier.load().public_keys()
+    }
+
+    /// Drops what no token can need any more.
+    pub fn forget(&self, now: i64) {
+        self.0.live.forget(now);
+        self.0.sights.forget(now);
+    }
+
+    /// The caller that a token stands for, as far as this edge knows.
     ///
     /// # Errors
-    /// AUTH002, AUTH003.
+    /// AUTH002, AUTH003; GW001 while no key is known.
     pub fn verify(&self, token: &str) -> Outcome<Caller> {
-        let claims = self.verifier.verify(token, now()).map_err(|fault| match fault {
+        let verifier = self.0.verifier.load();
+        if verifier.is_empty() {
+            return Err(identity_away());
+        }
+        let claims = verifier.verify(token, now()).map_err(|fault| match fault {
             TokenFault::Expired => Failure::new(ErrorCode::TokenExpired),
             TokenFault::Invalid => Failure::new(ErrorCode::TokenInvalid),
         })?;
-        self.live.overrule(claims).map(Caller)
+        let claims = self.0.live.overrule(claims)?;
+        self.0.sights.note(&claims);
+        Ok(Caller(claims))
     }
 
-    /// The caller of a request.
+    /// The caller of a request, with rights that stand at this moment.
     ///
     /// # Errors
-    /// AUTH002, AUTH003.
-    pub fn caller(&self, headers: &HeaderMap) -> Outcome<Caller> {
-        self.verify(bearer(headers)?)
+    /// AUTH002, AUTH003; GW001 when that cannot be known.
+    pub async fn caller(&self, headers: &HeaderMap, intent: Intent) -> Outcome<Caller> {
+        self.confirm(self.verify(bearer(headers)?)?, intent).await
     }
+
+    /// The caller with rights that stand at this moment: at once as long as the table of live claims is fresh, and
+    /// as identity-svc says when it is not. When identity-svc does not answer either, reads go on for a while.
+    ///
+    /// # Errors
+    /// AUTH003; GW001 when it cannot be known.
+    pub async fn confirm(&self, caller: Caller, intent: Intent) -> Outcome<Caller> {
+        let freshness = self.0.live.freshness();
+        if freshness == Freshness::Fresh {
+            return Ok(caller);
+        }
+        let failure = match self.ask(&caller).await {
+            Ok(current) => {
+                CONFIRMED.with_label_values(&["asked"]).inc();
+                return caller.with(current);
+            }
+            Err(failure) if failure.code() == ErrorCode::TokenInvalid => return Err(failure),
+            Err(failure) => failure,
+        };
+        if freshness == Freshness::Stale && intent == Intent::Read {
+            CONFIRMED.with_label_values(&["read_on"]).inc();
+            return Ok(caller);
+        }
+        CONFIRMED.with_label_values(&["refused"]).inc();
+        Err(failure)
+    }
+
+    async fn ask(&self, caller: &Caller) -> Outcome<CheckSessionResponse> {
+        if now() < self.0.spared_until.load(Ordering::Relaxed) {
+            return Err(identity_away());
+        }
+        let mut request = tonic::Request::new(CheckSessionRequest {
+            user_id: caller.user_id().to_owned(),
+            session_id: caller.session_id().to_owned(),
+        });
+        request.set_timeout(ASK_TIMEOUT);
+        let answer = self.0.identity.clone().check_session(request).await;
+        answer.map(tonic::Response::into_inner).map_err(|status| {
+            let failure = Failure::from_status(status, IDENTITY);
+            if failure.code() == ErrorCode::TokenInvalid {
+                return failure;
+            }
+            self.0.spared_until.store(now() + SPARED_SECONDS, Ordering::Relaxed);
+            identity_away().because(failure)
+        })
+    }
+}
+
+fn identity_away() -> Failure {
+    Failure::new(ErrorCode::Unavailable)
+        .with_http(StatusCode::SERVICE_UNAVAILABLE)
+        .with_fact("service", IDENTITY)
 }
 
 /// The bearer token of the one `Authorization` header (RFC 6750 section 2.1). Two headers could be read in two
@@ -76,6 +187,17 @@ pub fn bearer(headers: &HeaderMap) -> Outcome<&str> {
 pub struct Caller(pub Claims);
 
 impl Caller {
+    /// The caller with the claims that identity-svc has just confirmed.
+    fn with(mut self, current: CheckSessionResponse) -> Outcome<Self> {
+        let account = present(current.account)?;
+        self.0.role = account.role.parse().map_err(Failure::internal)?;
+        self.0.tier = account.tier.parse().map_err(Failure::internal)?;
+        self.0.ver = account.version;
+        self.0.email = account.email;
+        self.0.permissions = account.permissions;
+        Ok(self)
+    }
+
     pub fn user_id(&self) -> &str {
         &self.0.user_id
     }
@@ -106,7 +228,7 @@ where
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
-        Ok(Authenticator::from_ref(state).caller(&parts.headers)?)
+        Ok(Authenticator::from_ref(state).caller(&parts.headers, Intent::of(&parts.method)).await?)
     }
 }
 
@@ -121,8 +243,17 @@ where
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
-        let caller = Caller::from_request_parts(parts, state).await?;
+        let caller = Authenticator::from_ref(state).caller(&parts.headers, Intent::Act).await?;
         caller.must_be_admin()?;
         Ok(Admin(caller))
     }
 }
+
+static CONFIRMED: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    prometheus::register_int_counter_vec!(
+        "edge_callers_confirmed_total",
+        "Requests whose caller was confirmed while live claims were stale: asked, read_on, refused",
+        &["outcome"]
+    )
+    .unwrap_or_else(|e| unreachable!("registered once: {e}"))
+});

@@ -1,6 +1,9 @@
 //! The table of live claims: what identity-svc has said about sessions and accounts since the oldest token that may
 //! still be good was issued. It is asked on every request, without a lock.
 
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{LazyLock, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use contract::identity::auth_event::Change;
@@ -8,17 +11,41 @@ use contract::identity::{AuthEvent, Position, Snapshot};
 use contract::token::Claims;
 use contract::{ErrorCode, Failure, Outcome, Role, Tier};
 use prometheus::IntGauge;
-use std::sync::{LazyLock, RwLock};
+use tokio::sync::watch;
 
 /// What is known of sessions and accounts. Entries leave when the last token that they concern has expired.
-#[derive(Default)]
 pub struct LiveClaims {
     /// Ended sessions, each with the second in which it can be forgotten.
     ended: papaya::HashMap<String, i64>,
     accounts: papaya::HashMap<String, Account>,
-    stream: RwLock<Option<Stream>>,
-    /// Wakes open sockets when something has changed.
-    changed: tokio::sync::watch::Sender<u64>,
+    /// Up to where the stream was followed.
+    position: Mutex<Option<Position>>,
+    /// When identity-svc was last heard, in milliseconds since `started`; 0 before the first snapshot.
+    heard: AtomicU64,
+    started: Instant,
+    limits: Staleness,
+    /// Wakes a user's open sockets when something about the user has changed.
+    watched: Mutex<HashMap<String, watch::Sender<()>>>,
+}
+
+/// How old the table may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Staleness {
+    /// Beyond this the table alone is not trusted.
+    pub limit: Duration,
+    /// For so long after that reads go on when identity-svc cannot be asked either.
+    pub grace: Duration,
+}
+
+/// What the table can be relied on for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// Everything.
+    Fresh,
+    /// Each request is confirmed by identity-svc; reads go on without.
+    Stale,
+    /// Nothing goes on without identity-svc.
+    Lost,
 }
 
 #[derive(Clone)]
@@ -37,13 +64,19 @@ struct CurrentClaims {
     permissions: Vec<String>,
 }
 
-#[derive(Clone)]
-struct Stream {
-    position: Position,
-    heard: Instant,
-}
-
 impl LiveClaims {
+    pub fn new(limits: Staleness) -> Self {
+        LiveClaims {
+            ended: papaya::HashMap::new(),
+            accounts: papaya::HashMap::new(),
+            position: Mutex::default(),
+            heard: AtomicU64::new(0),
+            started: Instant::now(),
+            limits,
+            watched: Mutex::default(),
+        }
+    }
+
     /// The claims that count now, which may not be those that the token was issued with.
     ///
     /// # Errors
@@ -70,63 +103,74 @@ impl LiveClaims {
 
     /// Takes a snapshot in. What was known stays: entries only ever get newer, and leave by their own time. Only a
     /// new epoch (a restored database) starts over.
-    pub fn apply_snapshot(&self, snapshot: Snapshot) {
-        let Some(position) = snapshot.position else { return };
+    pub fn apply_snapshot(&self, snapshot: &Snapshot) {
+        let Some(position) = snapshot.position.clone() else { return };
         if self.position().is_some_and(|known| known.epoch != position.epoch) {
             self.ended.pin().clear();
             self.accounts.pin().clear();
         }
-        snapshot.events.into_iter().for_each(|event| self.remember(event));
+        snapshot.events.iter().for_each(|event| self.remember(event));
         self.heard_at(position);
-        self.changed.send_modify(|count| *count += 1);
+        lock(&self.watched).values().for_each(|changes| changes.send_replace(()));
     }
 
     /// Takes one event in.
-    pub fn apply(&self, event: AuthEvent) {
-        let position = event.position.clone();
+    pub fn apply(&self, event: &AuthEvent) {
         self.remember(event);
-        if let Some(position) = position {
+        if let Some(position) = event.position.clone() {
             self.heard_at(position);
         }
-        self.changed.send_modify(|count| *count += 1);
+        if let Some(changes) = user_of(event).and_then(|user_id| lock(&self.watched).get(user_id).cloned()) {
+            changes.send_replace(());
+        }
     }
 
     /// Notes that identity-svc is alive and has nothing beyond `position`.
     pub fn heard_at(&self, position: Position) {
-        *self.stream_mut() = Some(Stream { position, heard: Instant::now() });
+        *lock(&self.position) = Some(position);
+        let since = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.heard.store(since.max(1), Ordering::Relaxed);
     }
 
     /// Where to resume the stream.
     pub fn position(&self) -> Option<Position> {
-        self.stream.read().unwrap_or_else(|e| e.into_inner()).as_ref().map(|stream| stream.position.clone())
+        lock(&self.position).clone()
     }
 
     /// How long ago identity-svc was last heard; `None` before the first snapshot.
     pub fn staleness(&self) -> Option<Duration> {
-        self.stream.read().unwrap_or_else(|e| e.into_inner()).as_ref().map(|stream| stream.heard.elapsed())
+        let heard = self.heard.load(Ordering::Relaxed);
+        (heard > 0).then(|| self.started.elapsed().saturating_sub(Duration::from_millis(heard)))
     }
 
-    /// Changes whenever the table does.
-    pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
-        self.changed.subscribe()
+    /// What the table can be relied on for at this moment.
+    pub fn freshness(&self) -> Freshness {
+        match self.staleness() {
+            Some(age) if age <= self.limits.limit => Freshness::Fresh,
+            Some(age) if age <= self.limits.limit + self.limits.grace => Freshness::Stale,
+            _ => Freshness::Lost,
+        }
+    }
+
+    /// Changes whenever something that concerns the user does.
+    pub fn changes_of(&self, user_id: &str) -> watch::Receiver<()> {
+        let mut watched = lock(&self.watched);
+        watched.entry(user_id.to_owned()).or_insert_with(|| watch::Sender::new(())).subscribe()
     }
 
     /// Drops what no token can need any more.
     pub fn forget(&self, now: i64) {
         self.ended.pin().retain(|_, forget_at| *forget_at > now);
         self.accounts.pin().retain(|_, account| account.forget_at > now);
+        lock(&self.watched).retain(|_, changes| changes.receiver_count() > 0);
         ENTRIES.set((self.ended.len() + self.accounts.len()) as i64);
     }
 
-    fn stream_mut(&self) -> std::sync::RwLockWriteGuard<'_, Option<Stream>> {
-        self.stream.write().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    fn remember(&self, event: AuthEvent) {
+    fn remember(&self, event: &AuthEvent) {
         let forget_at = event.forget_at.map_or(i64::MAX, |time| time.seconds);
-        match event.change {
+        match &event.change {
             Some(Change::SessionEnded(ended)) => {
-                self.ended.pin().insert(ended.session_id, forget_at);
+                self.ended.pin().insert(ended.session_id.clone(), forget_at);
             }
             Some(Change::AccountChanged(changed)) => {
                 let known = changed.role.parse::<Role>().ok().zip(changed.tier.parse::<Tier>().ok());
@@ -136,35 +180,47 @@ impl LiveClaims {
                     );
                 }
                 let claims = known.map(|(role, tier)| CurrentClaims {
-                    email: changed.email,
+                    email: changed.email.clone(),
                     role,
                     tier,
-                    permissions: changed.permissions,
+                    permissions: changed.permissions.clone(),
                 });
                 self.remember_account(
-                    changed.user_id,
+                    &changed.user_id,
                     Account { version: changed.version, forget_at, claims },
                 );
             }
             Some(Change::AccountDisabled(disabled)) => {
                 let account = Account { version: disabled.version, forget_at, claims: None };
-                self.remember_account(disabled.user_id, account);
+                self.remember_account(&disabled.user_id, account);
             }
             None => tracing::error!("an event of a kind that this edge does not know"),
         }
     }
 
     /// A resumed stream may repeat what is known: the higher version wins.
-    fn remember_account(&self, user_id: String, account: Account) {
+    fn remember_account(&self, user_id: &str, account: Account) {
         let accounts = self.accounts.pin();
         accounts.update_or_insert(
-            user_id,
+            user_id.to_owned(),
             |known| {
                 if known.version > account.version { known.clone() } else { account.clone() }
             },
             account.clone(),
         );
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+fn user_of(event: &AuthEvent) -> Option<&str> {
+    Some(match event.change.as_ref()? {
+        Change::SessionEnded(ended) => &ended.user_id,
+        Change::AccountChanged(changed) => &changed.user_id,
+        Change::AccountDisabled(disabled) => &disabled.user_id,
+    })
 }
 
 static ENTRIES: LazyLock<IntGauge> = LazyLock::new(|| {
@@ -203,10 +259,38 @@ mod tests {
         }
     }
 
+    fn live() -> LiveClaims {
+        LiveClaims::new(Staleness { limit: Duration::from_millis(50), grace: Duration::from_millis(50) })
+    }
+
+    #[test]
+    fn a_table_that_never_heard_is_lost_and_one_that_has_just_heard_is_fresh() {
+        let live = live();
+        assert_eq!(live.freshness(), Freshness::Lost);
+        live.heard_at(Position::default());
+        assert_eq!(live.freshness(), Freshness::Fresh);
+    }
+
+    #[test]
+    fn only_the_user_that_an_event_concerns_is_woken() {
+        let live = live();
+        let (mut one, mut other) = (live.changes_of("u"), live.changes_of("other"));
+        live.apply(&event(1, upgraded(2, "basic")));
+        assert!(one.has_changed().expect("watched") && !other.has_changed().expect("watched"));
+        one.mark_unchanged();
+        live.apply_snapshot(&Snapshot { position: Some(Position::default()), events: vec![] });
+        assert!(one.has_changed().expect("watched") && other.has_changed().expect("watched"));
+        other.mark_unchanged();
+        drop(one);
+        live.forget(0);
+        assert_eq!(lock(&live.watched).len(), 1);
+    }
+
     fn event(sequence: i64, change: Change) -> AuthEvent {
         AuthEvent {
             position: Some(Position { epoch: "e".to_owned(), sequence }),
             forget_at: Some(Timestamp { seconds: 100, nanos: 0 }),
+            at: None,
             change: Some(change),
         }
     }
@@ -224,30 +308,30 @@ mod tests {
 
     #[test]
     fn an_older_token_is_served_with_the_current_claims_and_a_newer_one_with_its_own() {
-        let live = LiveClaims::default();
-        live.apply(event(1, upgraded(3, "premium")));
+        let live = live();
+        live.apply(&event(1, upgraded(3, "premium")));
         assert_eq!(live.overrule(claims(2)).expect("claims").tier, Tier::Premium);
         assert_eq!(live.overrule(claims(3)).expect("claims").tier, Tier::Free);
     }
 
     #[test]
     fn a_repeated_older_event_changes_nothing() {
-        let live = LiveClaims::default();
-        live.apply(event(2, upgraded(3, "premium")));
-        live.apply(event(1, upgraded(2, "basic")));
+        let live = live();
+        live.apply(&event(2, upgraded(3, "premium")));
+        live.apply(&event(1, upgraded(2, "basic")));
         assert_eq!(live.overrule(claims(1)).expect("claims").tier, Tier::Premium);
     }
 
     #[test]
     fn an_ended_session_and_a_disabled_account_are_refused_until_forgotten() {
-        let live = LiveClaims::default();
+        let live = live();
         let ended = SessionEnded { session_id: "s".to_owned(), user_id: "u".to_owned() };
-        live.apply(event(1, Change::SessionEnded(ended)));
+        live.apply(&event(1, Change::SessionEnded(ended)));
         assert!(live.overrule(claims(9)).is_err());
         live.forget(100);
         assert!(live.overrule(claims(9)).is_ok());
         let disabled = AccountDisabled { user_id: "u".to_owned(), version: 5 };
-        live.apply(event(2, Change::AccountDisabled(disabled)));
+        live.apply(&event(2, Change::AccountDisabled(disabled)));
         assert!(live.overrule(claims(4)).is_err());
     }
 }

@@ -2,8 +2,12 @@
 
 mod caller;
 mod live;
+mod report;
+mod sights;
 mod watch;
 
-pub use caller::{Admin, Authenticator, Caller, bearer, now};
-pub use live::LiveClaims;
-pub use watch::watch;
+pub use caller::{Admin, Authenticator, Caller, Intent, bearer, now};
+pub use live::{Freshness, LiveClaims, Staleness};
+pub use report::{Enforcement, enforcement};
+pub use sights::{Sights, tell};
+pub use watch::{KeySettings, Watch, housekeeping};

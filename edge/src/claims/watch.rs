@@ -1,76 +1,119 @@
 //! Follows the auth events of identity-svc and keeps the table of live claims current.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use chassis::grpc::InternalChannel;
 use chassis::health::Health;
-use contract::identity::WatchAuthEventsRequest;
 use contract::identity::live_claims_service_client::LiveClaimsServiceClient;
 use contract::identity::watch_auth_events_response::Message;
+use contract::identity::{KeySet, WatchAuthEventsRequest};
+use contract::token::{KeyFault, Verifier, key_set};
 use prometheus::Gauge;
+use secrecy::SecretString;
 use tonic::Status;
 
-use super::{LiveClaims, now};
+use super::{Authenticator, Enforcement, now};
 
 /// Heartbeats come each second; a stream that is silent for this long is dead.
 const SILENCE: Duration = Duration::from_secs(3);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// Watches for as long as the process lives. The edge is ready with the first snapshot.
-pub async fn watch(channel: InternalChannel, live: Arc<LiveClaims>, health: Health) {
-    tokio::spawn(housekeeping(live.clone()));
-    let mut pause = FIRST_PAUSE;
-    loop {
-        let heard_before = live.staleness();
-        let ended = follow(channel.clone(), &live, &health).await;
-        let heard = live.staleness().zip(heard_before).is_none_or(|(now, before)| now < before);
-        pause = if heard { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
-        tracing::warn!(reason = ended.message(), "the watch on identity-svc broke off; connecting again");
-        // Not in step with the other edges.
-        let jitter = f64::from(uuid::Uuid::new_v4().as_bytes()[0]) / 255.0;
-        tokio::time::sleep(pause.mul_f64(0.5 + jitter / 2.0)).await;
-    }
+/// How the watch makes keys of what identity-svc says.
+pub struct KeySettings {
+    /// The secrets of HS256, the first of which signs.
+    pub secrets: Vec<SecretString>,
+    pub audience: String,
 }
 
-/// Follows one stream until it ends, which is never good.
-async fn follow(channel: InternalChannel, live: &LiveClaims, health: &Health) -> Status {
-    let request = WatchAuthEventsRequest { since: live.position() };
-    let mut client = LiveClaimsServiceClient::new(channel).max_decoding_message_size(usize::MAX);
-    let mut stream = match client.watch_auth_events(request).await {
-        Ok(answer) => answer.into_inner(),
-        Err(status) => return status,
-    };
-    loop {
-        let next = match tokio::time::timeout(SILENCE, stream.message()).await {
-            Err(_) => return Status::deadline_exceeded("no heartbeat"),
+/// The watch on identity-svc.
+pub struct Watch {
+    pub channel: InternalChannel,
+    pub authenticator: Authenticator,
+    pub keys: KeySettings,
+    pub enforcement: Enforcement,
+    pub health: Health,
+}
+
+impl Watch {
+    /// Watches for as long as the process lives. The edge is ready with the keys and the first snapshot.
+    pub async fn run(self) {
+        let live = self.authenticator.live();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let heard_before = live.staleness();
+            let ended = self.follow().await;
+            let heard = live.staleness().zip(heard_before).is_none_or(|(now, before)| now < before);
+            pause = if heard { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
+            tracing::warn!(reason = ended.message(), "the watch on identity-svc broke off; connecting again");
+            // Not in step with the other edges.
+            let jitter = f64::from(uuid::Uuid::new_v4().as_bytes()[0]) / 255.0;
+            tokio::time::sleep(pause.mul_f64(0.5 + jitter / 2.0)).await;
+        }
+    }
+
+    /// Follows one stream until it ends, which is never good.
+    async fn follow(&self) -> Status {
+        let live = self.authenticator.live();
+        let request = WatchAuthEventsRequest { since: live.position() };
+        let mut client =
+            LiveClaimsServiceClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX);
+        let mut stream = match tokio::time::timeout(SILENCE, client.watch_auth_events(request)).await {
+            Ok(Ok(answer)) => answer.into_inner(),
             Ok(Err(status)) => return status,
-            Ok(Ok(None)) => return Status::unavailable("the stream ended"),
-            Ok(Ok(Some(next))) => next,
+            Err(_) => return Status::deadline_exceeded("no answer"),
         };
-        match next.message {
-            Some(Message::Snapshot(snapshot)) => live.apply_snapshot(snapshot),
-            Some(Message::Event(event)) => live.apply(event),
-            Some(Message::Heartbeat(heartbeat)) => {
-                if let Some(position) = heartbeat.position {
-                    live.heard_at(position);
+        loop {
+            let next = match tokio::time::timeout(SILENCE, stream.message()).await {
+                Err(_) => return Status::deadline_exceeded("no heartbeat"),
+                Ok(Err(status)) => return status,
+                Ok(Ok(None)) => return Status::unavailable("the stream ended"),
+                Ok(Ok(Some(next))) => next,
+            };
+            match next.message {
+                Some(Message::KeySet(set)) => {
+                    if let Err(fault) = self.accept(&set) {
+                        tracing::error!(%fault, "the keys of identity-svc cannot be used");
+                        return Status::failed_precondition("the keys cannot be used");
+                    }
                 }
+                Some(Message::Snapshot(snapshot)) => {
+                    live.apply_snapshot(&snapshot);
+                    self.enforcement.began_all(&snapshot);
+                }
+                Some(Message::Event(event)) => {
+                    live.apply(&event);
+                    self.enforcement.began(&event);
+                }
+                Some(Message::Heartbeat(heartbeat)) => {
+                    if let Some(position) = heartbeat.position {
+                        live.heard_at(position);
+                    }
+                }
+                None => {}
             }
-            None => {}
+            if live.position().is_some() {
+                self.health.now_ready();
+            }
         }
-        if live.position().is_some() {
-            health.now_ready();
-        }
+    }
+
+    fn accept(&self, set: &KeySet) -> Result<(), KeyFault> {
+        let keys = key_set(&set.keys, &self.keys.secrets)?;
+        self.authenticator.accept(Verifier::new(keys, &self.keys.audience));
+        self.enforcement.accepts(set.keys.iter().map(|key| key.kid.clone()).collect());
+        Ok(())
     }
 }
 
-async fn housekeeping(live: Arc<LiveClaims>) {
+/// Keeps the gauge of staleness true and forgets what has expired, for as long as the process lives.
+pub async fn housekeeping(authenticator: Authenticator) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     loop {
         ticks.tick().await;
-        STALENESS.set(live.staleness().map_or(f64::INFINITY, |age| age.as_secs_f64()));
-        live.forget(now());
+        STALENESS.set(authenticator.live().staleness().map_or(f64::INFINITY, |age| age.as_secs_f64()));
+        authenticator.forget(now());
     }
 }
 

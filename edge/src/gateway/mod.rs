@@ -14,7 +14,7 @@ use contract::{ErrorCode, Failure, Outcome};
 use http::Method;
 
 use crate::answer::{self, Refusal};
-use crate::claims::{Authenticator, Caller};
+use crate::claims::{Authenticator, Caller, Intent};
 use crate::front::RequestContext;
 use crate::services::Services;
 use crate::settings::GatewaySettings;
@@ -56,7 +56,7 @@ impl Gateway {
         mut request: Request,
         context: &RequestContext,
     ) -> Outcome<Response> {
-        let caller = self.authenticator.caller(request.headers())?;
+        let caller = self.authenticator.caller(request.headers(), intent(route, request.method())).await?;
         authorise(route, &caller)?;
         let counted = quota::check(route, request.method(), &caller, &self.services, context).await?;
         headers::to_upstream(request.headers_mut(), &caller, context, self.pass_authorization)?;
@@ -68,6 +68,14 @@ impl Gateway {
             counted.record(&caller, &self.services, context);
         }
         Ok(response.map(Body::new))
+    }
+}
+
+/// What administrators do counts as acting, also when they only look.
+fn intent(route: &Route, method: &Method) -> Intent {
+    match route.who() {
+        Who::Admin => Intent::Act,
+        Who::User => Intent::of(method),
     }
 }
 

@@ -1,21 +1,22 @@
 //! `/api/v1/auth`: registering, signing in and out.
 
 use axum::extract::State;
-use axum::routing::post;
+use axum::routing::{delete, get, post};
 use axum::{Extension, Router};
 use contract::identity::{
-    LoginRequest, LogoutRequest, RefreshRequest, RegisterRequest, TokenPair, UserInfo, ValidateTokenRequest,
+    EndOtherSessionsRequest, EndSessionRequest, ListSessionsRequest, LoginRequest, LogoutRequest,
+    RefreshRequest, RegisterRequest, Session, TokenPair, UserInfo, ValidateTokenRequest,
 };
 use contract::subscription::GetSubscriptionRequest;
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Edge, device};
+use super::{Edge, device, time};
 use crate::answer::Answer;
 use crate::claims::{Caller, bearer};
 use crate::front::RequestContext;
-use crate::json::Json;
+use crate::json::{Json, PathId};
 use crate::services::{Services, from_identity, present};
 
 pub fn routes() -> Router<Edge> {
@@ -25,6 +26,8 @@ pub fn routes() -> Router<Edge> {
         .route("/refresh", post(refresh))
         .route("/validate", post(validate))
         .route("/logout", post(logout))
+        .route("/sessions", get(sessions).delete(end_other_sessions))
+        .route("/sessions/{id}", delete(end_session))
 }
 
 #[derive(Serialize)]
@@ -149,4 +152,71 @@ async fn logout(
     let request = LogoutRequest { user_id, session_id, device: Some(device(&context, &headers)) };
     from_identity(services.auth().logout(context.call(request)).await)?;
     Ok(axum::Json(json!({ "message": "Signed out" })))
+}
+
+#[derive(Serialize)]
+pub struct SessionsBody {
+    sessions: Vec<SessionBody>,
+    count: usize,
+}
+
+#[derive(Serialize)]
+struct SessionBody {
+    id: String,
+    created_at: Option<String>,
+    last_seen_at: Option<String>,
+    expires_at: Option<String>,
+    ip_address: String,
+    user_agent: String,
+    current: bool,
+}
+
+/// A list of sessions as a client sees it; `current` is the session of the request itself.
+pub fn sessions_body(sessions: Vec<Session>, current: &str) -> SessionsBody {
+    let body = |session: Session| SessionBody {
+        current: session.id == current,
+        id: session.id,
+        created_at: time(session.created_at),
+        last_seen_at: time(session.last_seen_at),
+        expires_at: time(session.expires_at),
+        ip_address: session.ip_address,
+        user_agent: session.user_agent,
+    };
+    let sessions: Vec<SessionBody> = sessions.into_iter().map(body).collect();
+    SessionsBody { count: sessions.len(), sessions }
+}
+
+async fn sessions(
+    caller: Caller,
+    State(services): State<Services>,
+    Extension(context): Extension<RequestContext>,
+) -> Answer<axum::Json<SessionsBody>> {
+    let request = ListSessionsRequest { user_id: caller.user_id().to_owned() };
+    let answer = from_identity(services.auth().list_sessions(context.call(request)).await)?;
+    Ok(axum::Json(sessions_body(answer.sessions, caller.session_id())))
+}
+
+async fn end_session(
+    caller: Caller,
+    PathId(session_id): PathId,
+    State(services): State<Services>,
+    Extension(context): Extension<RequestContext>,
+    headers: HeaderMap,
+) -> Answer<StatusCode> {
+    let user_id = caller.user_id().to_owned();
+    let request = EndSessionRequest { user_id, session_id, device: Some(device(&context, &headers)) };
+    from_identity(services.auth().end_session(context.call(request)).await)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn end_other_sessions(
+    caller: Caller,
+    State(services): State<Services>,
+    Extension(context): Extension<RequestContext>,
+    headers: HeaderMap,
+) -> Answer<StatusCode> {
+    let (user_id, session_id) = (caller.user_id().to_owned(), caller.session_id().to_owned());
+    let request = EndOtherSessionsRequest { user_id, session_id, device: Some(device(&context, &headers)) };
+    from_identity(services.auth().end_other_sessions(context.call(request)).await)?;
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -9,8 +9,8 @@ mod users;
 
 use std::sync::Arc;
 
-use axum::extract::{FromRef, Request};
-use axum::response::Response;
+use axum::extract::{FromRef, Request, State};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router, middleware};
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -66,9 +66,10 @@ async fn health() -> Json<Value> {
     Json(json!({ "status": "healthy", "service": "auth-service", "version": chassis::VERSION }))
 }
 
-/// Under HS256 there is no public key.
-async fn jwks() -> Json<Value> {
-    Json(json!({ "keys": [] }))
+/// GET `/.well-known/jwks.json`: the public keys of tokens (RFC 7517). Under HS256 there are none.
+async fn jwks(State(authenticator): State<Authenticator>) -> impl IntoResponse {
+    let cached = HeaderValue::from_static("public, max-age=60");
+    ([(CACHE_CONTROL, cached)], Json(authenticator.public_keys()))
 }
 
 /// axum adds `Allow` to this answer.

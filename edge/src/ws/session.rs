@@ -6,7 +6,7 @@ use contract::{ErrorCode, Failure, Outcome};
 use serde_json::json;
 
 use super::envelope::{self, AuthRefresh, Envelope, StartWorkflow};
-use crate::claims::{Authenticator, Caller};
+use crate::claims::{Authenticator, Caller, Freshness, now};
 use crate::settings::SocketSettings;
 
 /// Close codes of the contract.
@@ -18,6 +18,7 @@ pub mod close {
     pub const POLICY: u16 = 1008;
     pub const TOO_BIG: u16 = 1009;
     pub const CORE_MANAGER_RESTARTED: u16 = 1012;
+    pub const TRY_LATER: u16 = 1013;
     pub const TOKEN_EXPIRED: u16 = 4401;
     pub const SESSION_ENDED: u16 = 4403;
     pub const HEARTBEAT_LOST: u16 = 4408;
@@ -31,18 +32,27 @@ pub enum Action {
     Reply(String),
     /// Pass this text on to core-manager.
     Forward { id: String, text: String },
-    /// Check a start with the services, and come back with [`Session::checked`].
-    Check(Start),
+    /// Check with the services whether a message may pass, and come back with [`Session::checked`].
+    Check(Passing),
     /// Close the socket.
     Close(u16, &'static str),
 }
 
-/// A workflow that a client wants to start.
+/// A message that is to be checked before it passes.
 #[derive(Debug)]
-pub struct Start {
+pub struct Passing {
     pub id: String,
-    pub project_id: String,
+    /// The project of a workflow that is to be started, which counts against the quota.
+    pub project_id: Option<String>,
     pub text: String,
+}
+
+/// What a socket finds when it looks whether its caller's rights still stand.
+#[derive(Debug)]
+pub enum Standing {
+    Unchanged,
+    /// The client is to be told with this text, and what goes to core-manager is to say it.
+    Changed(String),
 }
 
 /// One client's socket.
@@ -50,12 +60,19 @@ pub struct Session {
     authenticator: Authenticator,
     /// As the token says; live claims are laid over it anew each time.
     token: Caller,
+    /// The claims that the client was last told.
+    told: Caller,
     budget: Budget,
 }
 
 impl Session {
     pub fn new(authenticator: Authenticator, caller: Caller, settings: &SocketSettings) -> Self {
-        Session { authenticator, token: caller, budget: Budget::new(settings.messages_per_second) }
+        let budget = Budget::new(settings.messages_per_second);
+        Session { authenticator, told: caller.clone(), token: caller, budget }
+    }
+
+    pub fn user_id(&self) -> &str {
+        self.token.user_id()
     }
 
     /// The caller with the claims that count now.
@@ -69,6 +86,28 @@ impl Session {
     /// The second in which the token expires.
     pub fn expires_at(&self) -> i64 {
         self.token.0.exp
+    }
+
+    /// Something about the user has changed, or may have.
+    ///
+    /// # Errors
+    /// AUTH003 when the session has ended or the account is disabled.
+    pub fn look(&mut self) -> Outcome<Standing> {
+        let caller = self.caller()?;
+        let (now, before) = (&caller.0, &self.told.0);
+        if (now.role, now.tier, &now.permissions, &now.email)
+            == (before.role, before.tier, &before.permissions, &before.email)
+        {
+            return Ok(Standing::Unchanged);
+        }
+        let data = json!({
+            "role": now.role,
+            "tier": now.tier,
+            "permissions": now.permissions,
+            "email": now.email,
+        });
+        self.told = caller;
+        Ok(Standing::Changed(envelope::message("auth.changed", None, Some(data))))
     }
 
     /// A text of the client has arrived.
@@ -90,16 +129,23 @@ impl Session {
     }
 
     fn handle(&mut self, envelope: &Envelope, text: &str) -> Outcome<Action> {
+        let expired = self.expires_at() <= now();
         match envelope.kind.as_str() {
             "ping" => Ok(Action::Reply(envelope::message("pong", Some(&envelope.id), None))),
             "auth.refresh" => self.refresh(envelope),
+            _ if expired => Err(Failure::new(ErrorCode::TokenExpired)),
             "start_workflow" => {
                 let start: StartWorkflow = envelope.data()?;
                 if start.workflow_type.is_empty() {
                     return Err(Failure::field("workflow_type", "must not be empty"));
                 }
+                let (id, project_id) = (envelope.id.clone(), Some(start.project_id.0));
+                Ok(Action::Check(Passing { id, project_id, text: text.to_owned() }))
+            }
+            // Whether the caller's rights still stand is not known here: identity-svc is asked.
+            _ if self.authenticator.live().freshness() != Freshness::Fresh => {
                 let id = envelope.id.clone();
-                Ok(Action::Check(Start { id, project_id: start.project_id.0, text: text.to_owned() }))
+                Ok(Action::Check(Passing { id, project_id: None, text: text.to_owned() }))
             }
             _ => Ok(Action::Forward { id: envelope.id.clone(), text: text.to_owned() }),
         }
@@ -117,11 +163,11 @@ impl Session {
         Ok(Action::Reply(envelope::message("auth.refreshed", Some(&envelope.id), Some(data))))
     }
 
-    /// The services have spoken on a start.
-    pub fn checked(&self, start: Start, verdict: Outcome<()>) -> Action {
+    /// The services have spoken on a message.
+    pub fn checked(&self, passing: Passing, verdict: Outcome<()>) -> Action {
         match verdict {
-            Ok(()) => Action::Forward { id: start.id, text: start.text },
-            Err(failure) => Action::Reply(envelope::error(Some(&start.id), &failure)),
+            Ok(()) => Action::Forward { id: passing.id, text: passing.text },
+            Err(failure) => Action::Reply(envelope::error(Some(&passing.id), &failure)),
         }
     }
 }
@@ -155,13 +201,14 @@ impl Budget {
 mod tests {
     use std::sync::Arc;
 
+    use chassis::grpc::{InternalToken, channel};
     use contract::identity::auth_event::Change;
-    use contract::identity::{AuthEvent, SessionEnded};
+    use contract::identity::{AccountChanged, AuthEvent, Position, SessionEnded};
     use contract::token::{Claims, ISSUER, Signer, Verifier};
     use contract::{Role, Tier};
 
     use super::*;
-    use crate::claims::{LiveClaims, now};
+    use crate::claims::{LiveClaims, Sights, Staleness};
 
     const PROJECT: &str = "0199c0de-0000-7000-8000-000000000001";
 
@@ -191,13 +238,18 @@ mod tests {
 
     fn session() -> Session {
         let verifier = Verifier::hs256(&secret(), "persona-platform");
-        let authenticator = Authenticator::new(verifier, Arc::new(LiveClaims::default()));
+        let live = LiveClaims::new(Staleness { limit: Duration::from_secs(10), grace: Duration::ZERO });
+        live.heard_at(Position::default());
+        let identity = channel(&[], &InternalToken::new(secret()));
+        let authenticator = Authenticator::new(Arc::new(live), Sights::new().0, identity);
+        authenticator.accept(verifier);
         let settings = SocketSettings {
             heartbeat: Duration::from_secs(25),
             pong_timeout: Duration::from_secs(8),
             max_message_bytes: 65536,
             messages_per_second: 2,
             per_user: 2,
+            expiry_grace: Duration::from_secs(5),
         };
         Session::new(authenticator, Caller(claims("u")), &settings)
     }
@@ -231,7 +283,7 @@ mod tests {
         );
         let mut session = session();
         let Action::Check(start) = session.on_text(&text, Instant::now()) else { panic!("not checked") };
-        assert_eq!(start.project_id, PROJECT);
+        assert_eq!(start.project_id.as_deref(), Some(PROJECT));
         let Action::Forward { text: passed, .. } = session.checked(start, Ok(())) else {
             panic!("not passed on")
         };
@@ -275,11 +327,60 @@ mod tests {
     }
 
     #[test]
+    fn after_its_expiry_a_token_is_good_for_nothing_but_being_replaced() {
+        let mut session = session();
+        session.token.0.exp = now() - 1;
+        let error = reply(&mut session, r#"{"type":"anything","id":"7"}"#);
+        assert_eq!(error["error"]["code"], "AUTH002");
+        let token = Signer::hs256(&secret()).sign(&claims("u")).expect("signed");
+        let refresh = json!({"type": "auth.refresh", "id": "r", "data": {"access_token": token}}).to_string();
+        session.budget.left = 4.0;
+        assert_eq!(reply(&mut session, &refresh)["type"], "auth.refreshed");
+        assert!(matches!(
+            session.on_text(r#"{"type":"anything","id":"7"}"#, Instant::now()),
+            Action::Forward { .. }
+        ));
+    }
+
+    #[test]
+    fn a_change_of_role_or_tier_is_told_once() {
+        let mut session = session();
+        assert!(matches!(session.look(), Ok(Standing::Unchanged)));
+        let changed = AccountChanged {
+            user_id: "u".to_owned(),
+            version: 2,
+            email: "u@example.com".to_owned(),
+            role: "user".to_owned(),
+            tier: "premium".to_owned(),
+            permissions: vec!["personas.create".to_owned()],
+        };
+        let change = Some(Change::AccountChanged(changed));
+        session.authenticator.live().apply(&AuthEvent { change, ..AuthEvent::default() });
+        let Ok(Standing::Changed(text)) = session.look() else { panic!("not told") };
+        let told: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!((&told["type"], &told["data"]["tier"]), (&json!("auth.changed"), &json!("premium")));
+        assert_eq!(told["data"]["permissions"], json!(["personas.create"]));
+        assert!(matches!(session.look(), Ok(Standing::Unchanged)));
+    }
+
+    #[test]
+    fn what_passes_is_confirmed_while_live_claims_are_stale() {
+        let mut session = session();
+        let live = LiveClaims::new(Staleness { limit: Duration::ZERO, grace: Duration::ZERO });
+        let identity = channel(&[], &InternalToken::new(secret()));
+        let verifier = Verifier::hs256(&secret(), "persona-platform");
+        session.authenticator = Authenticator::new(Arc::new(live), Sights::new().0, identity);
+        session.authenticator.accept(verifier);
+        let action = session.on_text(r#"{"type":"anything","id":"7"}"#, Instant::now());
+        assert!(matches!(action, Action::Check(Passing { project_id: None, .. })), "{action:?}");
+    }
+
+    #[test]
     fn an_ended_session_closes_the_socket_at_the_next_message() {
         let mut session = session();
         let ended = SessionEnded { session_id: "s-u".to_owned(), user_id: "u".to_owned() };
-        let event = AuthEvent { position: None, forget_at: None, change: Some(Change::SessionEnded(ended)) };
-        session.authenticator.live().apply(event);
+        let change = Some(Change::SessionEnded(ended));
+        session.authenticator.live().apply(&AuthEvent { change, ..AuthEvent::default() });
         let closed = session.on_text(r#"{"type":"ping","id":"7"}"#, Instant::now());
         assert!(matches!(closed, Action::Close(close::SESSION_ENDED, _)));
     }

@@ -9,14 +9,15 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use bytes::Bytes;
 use contract::identity::GetProjectRequest;
 use contract::{Outcome, Resource};
+use futures_util::future::select_all;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Error as WsError;
 
 use super::envelope;
-use super::session::{Action, Session, Start, close};
+use super::session::{Action, Passing, Session, Standing, close};
 use super::upstream::Leg;
 use super::{Place, Sockets, envelope::message};
-use crate::claims::{Caller, now};
+use crate::claims::{Caller, Freshness, Intent, now};
 use crate::front::RequestContext;
 use crate::gateway::quota;
 use crate::services::from_identity;
@@ -26,7 +27,10 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the client has to answer our close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-type Check = Pin<Box<dyn Future<Output = (Start, Outcome<()>)> + Send>>;
+/// Most legs that were opened with former claims. Who is changed more often than that is told to reconnect.
+const MOST_FORMER: usize = 8;
+
+type Check = Pin<Box<dyn Future<Output = (Passing, Outcome<()>)> + Send>>;
 
 /// Why the loop ends: we close with a code, or the client has gone.
 enum End {
@@ -40,6 +44,8 @@ struct Connection {
     session: Session,
     client: WebSocket,
     leg: Option<Leg>,
+    /// Legs that were opened with claims that have changed since: what was started there still reports.
+    former: Vec<Leg>,
     check: Option<Check>,
     /// When the last frame of the client came, of whatever kind.
     heard: Instant,
@@ -67,6 +73,7 @@ pub async fn run(
         session,
         client,
         leg: None,
+        former: Vec::new(),
         check: None,
         heard: Instant::now(),
         pinged: None,
@@ -83,23 +90,26 @@ pub async fn run(
 impl Connection {
     async fn serve(&mut self) -> Result<std::convert::Infallible, End> {
         self.greet().await?;
-        let mut changes = self.sockets.authenticator.live().changes();
+        let mut changes = self.sockets.authenticator.live().changes_of(self.session.user_id());
+        // What changed before the subscription woke nobody.
+        self.obey().await?;
         let drain = self.sockets.drain.clone();
         let heartbeat = self.sockets.settings.heartbeat;
         let mut beat = tokio::time::interval_at(tokio::time::Instant::now() + heartbeat, heartbeat);
         loop {
-            let expiry = Duration::from_secs(u64::try_from(self.session.expires_at() - now()).unwrap_or(0));
+            let expiry = Duration::from_secs(u64::try_from(self.session.expires_at() - now()).unwrap_or(0))
+                + self.sockets.settings.expiry_grace;
             let silence =
                 self.pinged.map(|at| self.sockets.settings.pong_timeout.saturating_sub(at.elapsed()));
             tokio::select! {
                 // While a start is being checked the client waits, so that its messages keep their order.
                 frame = self.client.recv(), if self.check.is_none() => self.on_frame(frame).await?,
-                text = next(&mut self.leg) => self.on_upstream(text).await?,
-                (start, verdict) = verdict(&mut self.check) => self.on_verdict(start, verdict).await?,
-                _ = beat.tick() => self.ping().await?,
+                text = next(&mut self.leg, &mut self.former) => self.on_upstream(text).await?,
+                (passing, verdict) = verdict(&mut self.check) => self.on_verdict(passing, verdict).await?,
+                _ = beat.tick() => self.beat().await?,
                 () = after(silence), if self.check.is_none() => return Err(End::Close(close::HEARTBEAT_LOST, "no answer to a ping")),
                 () = tokio::time::sleep(expiry) => return Err(End::Close(close::TOKEN_EXPIRED, "token expired")),
-                _ = changes.changed() => self.obey()?,
+                _ = changes.changed() => self.obey().await?,
                 () = drain.stop_accepting() => return Err(End::Close(close::SHUTTING_DOWN, "shutting down")),
             }
         }
@@ -121,8 +131,30 @@ impl Connection {
         self.session.caller().map_err(|_| End::Close(close::SESSION_ENDED, "session ended"))
     }
 
-    fn obey(&self) -> Result<(), End> {
-        self.obeying().map(drop)
+    /// Lives by the claims that count now: an ended session closes the socket, and changed claims are told and go
+    /// with everything that is passed on from here.
+    async fn obey(&mut self) -> Result<(), End> {
+        match self.session.look() {
+            Err(_) => Err(End::Close(close::SESSION_ENDED, "session ended")),
+            Ok(Standing::Unchanged) => Ok(()),
+            Ok(Standing::Changed(text)) => {
+                if let Some(leg) = self.leg.take() {
+                    self.former.push(leg);
+                }
+                if self.former.len() > MOST_FORMER {
+                    return Err(End::Close(close::CORE_MANAGER_RESTARTED, "too many changes; reconnect"));
+                }
+                self.send(text).await
+            }
+        }
+    }
+
+    /// Once in a while: is the client there, and is anything known of its rights?
+    async fn beat(&mut self) -> Result<(), End> {
+        if self.sockets.authenticator.live().freshness() == Freshness::Lost {
+            return Err(End::Close(close::TRY_LATER, "sessions cannot be checked at the moment"));
+        }
+        self.ping().await
     }
 
     async fn on_frame(&mut self, frame: Option<Result<Message, axum::Error>>) -> Result<(), End> {
@@ -151,19 +183,20 @@ impl Connection {
                     self.send(envelope::error(Some(&id), &failure)).await
                 }
             },
-            Action::Check(start) => {
+            Action::Check(passing) => {
                 let caller = self.obeying()?;
-                self.check = Some(Box::pin(check(self.sockets.clone(), caller, self.context.clone(), start)));
+                self.check =
+                    Some(Box::pin(check(self.sockets.clone(), caller, self.context.clone(), passing)));
                 Ok(())
             }
         }
     }
 
-    /// What a start's project and quota came to. Once it is on its way it counts.
-    async fn on_verdict(&mut self, start: Start, verdict: Outcome<()>) -> Result<(), End> {
+    /// What a message came to. A start that is on its way counts.
+    async fn on_verdict(&mut self, passing: Passing, verdict: Outcome<()>) -> Result<(), End> {
         self.check = None;
-        let admitted = verdict.is_ok();
-        let action = self.session.checked(start, verdict);
+        let admitted = verdict.is_ok() && passing.project_id.is_some();
+        let action = self.session.checked(passing, verdict);
         self.act(action).await?;
         if admitted && self.leg.is_some() {
             let caller = self.obeying()?;
@@ -214,31 +247,34 @@ impl Connection {
     }
 }
 
-/// Is the project the caller's, and is there quota left for one more workflow?
+/// Do the caller's rights stand; and for a start: is the project the caller's, and is there quota left?
 async fn check(
     sockets: Arc<Sockets>,
     caller: Caller,
     context: RequestContext,
-    start: Start,
-) -> (Start, Outcome<()>) {
+    passing: Passing,
+) -> (Passing, Outcome<()>) {
     let verdict = async {
-        let request =
-            GetProjectRequest { actor_id: caller.user_id().to_owned(), project_id: start.project_id.clone() };
+        let caller = sockets.authenticator.confirm(caller, Intent::Act).await?;
+        let Some(project_id) = passing.project_id.clone() else { return Ok(()) };
+        let request = GetProjectRequest { actor_id: caller.user_id().to_owned(), project_id };
         from_identity(sockets.services.projects().get_project(context.call(request)).await)?;
         quota::admit(Resource::Content, &caller, &sockets.services, &context).await
     };
     let verdict = verdict.await;
-    (start, verdict)
+    (passing, verdict)
 }
 
-async fn next(leg: &mut Option<Leg>) -> Option<String> {
+/// The next text of core-manager on any leg; `None` when one has gone.
+async fn next(leg: &mut Option<Leg>, former: &mut [Leg]) -> Option<String> {
     match leg {
-        Some(leg) => leg.next().await,
-        None => std::future::pending().await,
+        Some(leg) if former.is_empty() => leg.next().await,
+        None if former.is_empty() => std::future::pending().await,
+        leg => select_all(leg.iter_mut().chain(former).map(|leg| Box::pin(leg.next()))).await.0,
     }
 }
 
-async fn verdict(check: &mut Option<Check>) -> (Start, Outcome<()>) {
+async fn verdict(check: &mut Option<Check>) -> (Passing, Outcome<()>) {
     match check {
         Some(check) => check.await,
         None => std::future::pending().await,

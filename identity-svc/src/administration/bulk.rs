@@ -10,7 +10,7 @@ use contract::{ErrorCode, Failure, Outcome, Tier};
 use serde_json::json;
 
 use super::change::{self, Change};
-use super::{Actor, lock, reason};
+use super::{Actor, reason};
 use crate::accounts;
 use crate::audit::{self, Action};
 use crate::identity::{Identity, id};
@@ -112,7 +112,7 @@ async fn approve_one(
     transaction(&identity.pool, "approve_tier", given, move |tx, (actor, user_id, reason)| {
         Box::pin(async move {
             actor.must_administer(tx).await?;
-            lock(tx, user_id).await?;
+            accounts::lock(tx, user_id).await?;
             let before = accounts::find(tx, user_id).await?.tier;
             if upgrades_only && before > tier {
                 return Err(Failure::field("tier", format!("would lower the tier, which is {before}"))
@@ -122,7 +122,7 @@ async fn approve_one(
             if let Some(reason) = reason {
                 details["reason"] = json!(reason);
             }
-            audit::record(tx, actor.by(), Action::TierChangeApproved, user_id, None, details).await
+            audit::record(tx, actor.by(), Action::TierChangeApproved, Some(user_id), None, details).await
         })
     })
     .await

@@ -7,7 +7,7 @@ use contract::{ErrorCode, Failure, Outcome, Role};
 use serde_json::{Map, Value, json};
 use sqlx::MySqlConnection;
 
-use super::{Actor, lock, sessions};
+use super::{Actor, sessions};
 use crate::accounts::{self, Account};
 use crate::administrators::must_not_be_last;
 use crate::audit::{self, Action};
@@ -89,7 +89,7 @@ pub async fn apply(
                 if change.gives_up() {
                     must_not_be_last(tx, user_id).await?;
                 } else {
-                    lock(tx, user_id).await?;
+                    accounts::lock(tx, user_id).await?;
                 }
                 let before = accounts::find(tx, user_id).await?;
                 let mut details = change.differences(&before);
@@ -106,7 +106,8 @@ pub async fn apply(
                     details.insert("reason".to_owned(), json!(reason));
                 }
                 let details = Value::Object(details);
-                audit::record(tx, actor.by(), Action::AccountUpdated, user_id, Some(sequence), details).await
+                audit::record(tx, actor.by(), Action::AccountUpdated, Some(user_id), Some(sequence), details)
+                    .await
             })
         },
     )
@@ -170,12 +171,12 @@ pub async fn set_password(identity: &Identity, actor: &Actor, user_id: &str, typ
     transaction(&identity.pool, "set_password", given, |tx, (identity, actor, user_id, hash)| {
         Box::pin(async move {
             actor.must_administer(tx).await?;
-            lock(tx, user_id).await?;
+            accounts::lock(tx, user_id).await?;
             accounts::set_password_hash(tx, user_id, hash).await?;
             let ended = sessions::close(tx, user_id, "password_changed").await?;
             let sequence = ended.announce(tx, identity, user_id).await?;
             let details = json!({ "sessions": ended.count() });
-            audit::record(tx, actor.by(), Action::PasswordSet, user_id, sequence, details).await
+            audit::record(tx, actor.by(), Action::PasswordSet, Some(user_id), sequence, details).await
         })
     })
     .await?;

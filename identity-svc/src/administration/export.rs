@@ -50,7 +50,7 @@ impl Export {
             Box::pin(async move {
                 actor.must_administer(tx).await?;
                 let exported = Action::UsersExported;
-                audit::record(tx, actor.by(), exported, &actor.id, None, details.clone()).await
+                audit::record(tx, actor.by(), exported, None, None, details.clone()).await
             })
         })
         .await?;

@@ -19,7 +19,7 @@ use super::{Actor, sessions};
 use crate::accounts::with_those_of_the_role;
 use crate::identity::Identity;
 use crate::sign_in::is_client_id;
-use crate::{profiles, projects};
+use crate::{profiles, projects, throttle};
 
 const DEFAULT_PAGE_SIZE: i32 = 20;
 const MAX_PAGE_SIZE: i32 = 100;
@@ -256,8 +256,11 @@ async fn read(connection: &mut MySqlConnection, filter: &Filter, page: &Page) ->
 pub async fn details(identity: &Identity, actor: &Actor, user_id: &str) -> Outcome<GetUserDetailsResponse> {
     let mut connection = identity.pool.acquire().await.map_err(failed)?;
     actor.must_administer(&mut connection).await?;
+    let user = profiles::user(&mut connection, user_id).await?;
+    let guesses = identity.limits.account().of(&user.email);
     Ok(GetUserDetailsResponse {
-        user: Some(profiles::user(&mut connection, user_id).await?),
+        failed_sign_ins: throttle::attempts(&mut connection, &guesses).await?,
+        user: Some(user),
         projects_count: projects::count(&mut connection, user_id).await?,
         active_sessions: sessions::count(&mut connection, user_id, now()).await?,
     })

@@ -58,15 +58,6 @@ impl Actor {
     }
 }
 
-/// Locks an account until the transaction ends, so that changes to it come one after the other.
-async fn lock(tx: &mut MySqlConnection, user_id: &str) -> Outcome<()> {
-    let locked = sqlx::query_scalar!("SELECT id FROM users WHERE id = ? FOR UPDATE", user_id)
-        .fetch_optional(tx)
-        .await
-        .map_err(failed)?;
-    locked.map(drop).ok_or_else(|| Failure::new(ErrorCode::UserNotFound))
-}
-
 /// The reason that was given, if any.
 fn reason(text: &str) -> Outcome<Option<&str>> {
     if text.chars().count() > MAX_REASON {

@@ -6,7 +6,7 @@ use contract::{Failure, KNOWN_PERMISSIONS, Outcome};
 use serde_json::json;
 use sqlx::MySqlConnection;
 
-use super::{Actor, lock};
+use super::Actor;
 use crate::audit::{self, Action};
 use crate::identity::Identity;
 use crate::{accounts, claims};
@@ -27,7 +27,7 @@ pub async fn grant(
         Box::pin(async move {
             actor.must_administer(tx).await?;
             must_be_known(tx, permission).await?;
-            lock(tx, user_id).await?;
+            accounts::lock(tx, user_id).await?;
             if !is_granted(tx, user_id, permission).await? {
                 sqlx::query!(
                     "INSERT INTO user_permissions (user_id, permission, granted_at) VALUES (?, ?, ?)",
@@ -41,7 +41,7 @@ pub async fn grant(
                 let sequence = claims::announce(tx, identity, user_id).await?;
                 let details = json!({ "permission": permission });
                 let granted = Action::PermissionGranted;
-                audit::record(tx, actor.by(), granted, user_id, Some(sequence), details).await?;
+                audit::record(tx, actor.by(), granted, Some(user_id), Some(sequence), details).await?;
             }
             Ok(accounts::find(tx, user_id).await?.permissions)
         })
@@ -62,7 +62,7 @@ pub async fn revoke(identity: &Identity, actor: &Actor, user_id: &str, permissio
         Box::pin(async move {
             actor.must_administer(tx).await?;
             must_be_known(tx, permission).await?;
-            lock(tx, user_id).await?;
+            accounts::lock(tx, user_id).await?;
             if !is_granted(tx, user_id, permission).await? {
                 return Ok(());
             }
@@ -76,7 +76,8 @@ pub async fn revoke(identity: &Identity, actor: &Actor, user_id: &str, permissio
             .map_err(failed)?;
             let sequence = claims::announce(tx, identity, user_id).await?;
             let details = json!({ "permission": permission });
-            audit::record(tx, actor.by(), Action::PermissionRevoked, user_id, Some(sequence), details).await
+            audit::record(tx, actor.by(), Action::PermissionRevoked, Some(user_id), Some(sequence), details)
+                .await
         })
     })
     .await?;

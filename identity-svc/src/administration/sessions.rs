@@ -3,55 +3,29 @@
 use chassis::clock::now;
 use chassis::mysql::{failed, transaction};
 use chrono::{DateTime, Duration, Utc};
-use contract::identity::{ListUserSessionsResponse, UserSession};
-use contract::{Failure, Outcome, to_timestamp};
+use contract::identity::Session;
+use contract::{Failure, Outcome};
 use serde_json::json;
 use sqlx::MySqlConnection;
 
-use super::{Actor, lock};
+use super::Actor;
 use crate::accounts;
 use crate::audit::{self, Action};
 use crate::events::{self, Change};
 use crate::identity::Identity;
 
-/// Most sessions of one answer.
-const MOST: i64 = 100;
 /// How much the clocks of two replicas may differ.
 const SKEW: Duration = Duration::seconds(60);
 
-/// The open sessions of an account, newest first.
+/// The open sessions of an account, the one seen last first.
 ///
 /// # Errors
 /// AUTH004, USER001.
-pub async fn list(identity: &Identity, actor: &Actor, user_id: &str) -> Outcome<ListUserSessionsResponse> {
+pub async fn list(identity: &Identity, actor: &Actor, user_id: &str) -> Outcome<Vec<Session>> {
     let mut connection = identity.pool.acquire().await.map_err(failed)?;
     actor.must_administer(&mut connection).await?;
     accounts::find(&mut connection, user_id).await?;
-    let now = now();
-    let rows = sqlx::query!(
-        r#"SELECT id, created_at AS "created_at: DateTime<Utc>", last_seen_at AS "last_seen_at: DateTime<Utc>",
-                  expires_at AS "expires_at: DateTime<Utc>", ip_address, user_agent
-           FROM sessions WHERE user_id = ? AND ended_at IS NULL AND expires_at > ?
-           ORDER BY id DESC LIMIT ?"#,
-        user_id,
-        now,
-        MOST
-    )
-    .fetch_all(&mut *connection)
-    .await
-    .map_err(failed)?;
-    let sessions = rows
-        .into_iter()
-        .map(|row| UserSession {
-            id: row.id,
-            created_at: Some(to_timestamp(row.created_at)),
-            last_seen_at: Some(to_timestamp(row.last_seen_at)),
-            expires_at: Some(to_timestamp(row.expires_at)),
-            ip_address: row.ip_address,
-            user_agent: row.user_agent,
-        })
-        .collect();
-    Ok(ListUserSessionsResponse { sessions, count: count(&mut connection, user_id, now).await? })
+    crate::sessions::list(&mut connection, user_id).await
 }
 
 /// How many sessions of an account are open.
@@ -75,11 +49,11 @@ pub async fn end_all(identity: &Identity, actor: &Actor, user_id: &str) -> Outco
     transaction(&identity.pool, "end_sessions", given, |tx, (identity, actor, user_id)| {
         Box::pin(async move {
             actor.must_administer(tx).await?;
-            lock(tx, user_id).await?;
+            accounts::lock(tx, user_id).await?;
             let ended = close(tx, user_id, "administrator").await?;
             let sequence = ended.announce(tx, identity, user_id).await?;
             let details = json!({ "sessions": ended.count() });
-            audit::record(tx, actor.by(), Action::SessionsEnded, user_id, sequence, details).await
+            audit::record(tx, actor.by(), Action::SessionsEnded, Some(user_id), sequence, details).await
         })
     })
     .await?;
@@ -88,9 +62,9 @@ pub async fn end_all(identity: &Identity, actor: &Actor, user_id: &str) -> Outco
 }
 
 /// Sessions that were ended in a transaction.
-pub struct Ended(Vec<Session>);
+pub struct Ended(Vec<Open>);
 
-struct Session {
+struct Open {
     id: String,
     last_seen_at: DateTime<Utc>,
 }
@@ -99,7 +73,7 @@ struct Session {
 /// [`announce`](Ended::announce), which comes last.
 pub async fn close(tx: &mut MySqlConnection, user_id: &str, because: &'static str) -> Outcome<Ended> {
     let open = sqlx::query_as!(
-        Session,
+        Open,
         r#"SELECT id, last_seen_at AS "last_seen_at: DateTime<Utc>" FROM sessions
            WHERE user_id = ? AND ended_at IS NULL ORDER BY id FOR UPDATE"#,
         user_id

@@ -107,7 +107,7 @@ impl AdminService for Administration {
     ) -> Result<Response<ListUserSessionsResponse>, Status> {
         let ListUserSessionsRequest { actor_id, device, user_id } = request.into_inner();
         let open = async { sessions::list(&self.0, &on(&user_id, actor_id, device)?, &user_id).await };
-        answer(open.await)
+        answer(open.await.map(|sessions| ListUserSessionsResponse { sessions }))
     }
 
     async fn end_user_sessions(

@@ -1,15 +1,19 @@
 use chassis::grpc::answer;
+use chassis::mysql::failed;
 use contract::identity::auth_service_server::AuthService;
 use contract::identity::{
-    LoginRequest, LoginResponse, LogoutRequest, LogoutResponse, RefreshRequest, RefreshResponse,
-    RegisterRequest, RegisterResponse, ValidateTokenRequest, ValidateTokenResponse,
+    EndOtherSessionsRequest, EndOtherSessionsResponse, EndSessionRequest, EndSessionResponse,
+    ListSessionsRequest, ListSessionsResponse, LoginRequest, LoginResponse, LogoutRequest, LogoutResponse,
+    RefreshRequest, RefreshResponse, RegisterRequest, RegisterResponse, ReportTokenUseRequest,
+    ReportTokenUseResponse, ValidateTokenRequest, ValidateTokenResponse,
 };
 use tonic::{Request, Response, Status};
 
 use crate::audit::By;
 use crate::identity::{Identity, id};
+use crate::sessions::{self, Because};
+use crate::sign_in;
 use crate::sign_in::known_device;
-use crate::{sessions, sign_in};
 
 pub struct Auth(pub Identity);
 
@@ -47,8 +51,57 @@ impl AuthService for Auth {
             id("user_id", &user_id)?;
             id("session_id", &session_id)?;
             let by = By::user(&user_id, device.as_ref());
-            sessions::log_out(&self.0, &user_id, &session_id, by).await
+            sessions::end_one(&self.0, &user_id, &session_id, Because::Logout, by).await
         };
         answer(ended.await.map(|()| LogoutResponse {}))
+    }
+
+    async fn list_sessions(
+        &self,
+        request: Request<ListSessionsRequest>,
+    ) -> Result<Response<ListSessionsResponse>, Status> {
+        let user_id = request.into_inner().user_id;
+        let listed = async {
+            id("user_id", &user_id)?;
+            let mut connection = self.0.pool.acquire().await.map_err(failed)?;
+            sessions::list(&mut connection, &user_id).await
+        };
+        answer(listed.await.map(|sessions| ListSessionsResponse { sessions }))
+    }
+
+    async fn end_session(
+        &self,
+        request: Request<EndSessionRequest>,
+    ) -> Result<Response<EndSessionResponse>, Status> {
+        let EndSessionRequest { user_id, session_id, device } = request.into_inner();
+        let ended = async {
+            id("user_id", &user_id)?;
+            id("session_id", &session_id)?;
+            let by = By::user(&user_id, device.as_ref());
+            sessions::end_one(&self.0, &user_id, &session_id, Because::Revoked, by).await
+        };
+        answer(ended.await.map(|()| EndSessionResponse {}))
+    }
+
+    async fn end_other_sessions(
+        &self,
+        request: Request<EndOtherSessionsRequest>,
+    ) -> Result<Response<EndOtherSessionsResponse>, Status> {
+        let EndOtherSessionsRequest { user_id, session_id, device } = request.into_inner();
+        let ended = async {
+            id("user_id", &user_id)?;
+            id("session_id", &session_id)?;
+            let by = By::user(&user_id, device.as_ref());
+            sessions::end_all(&self.0, &user_id, Some(&session_id), Because::Revoked, by).await
+        };
+        answer(ended.await.map(|()| EndOtherSessionsResponse {}))
+    }
+
+    async fn report_token_use(
+        &self,
+        request: Request<ReportTokenUseRequest>,
+    ) -> Result<Response<ReportTokenUseResponse>, Status> {
+        let noted = sessions::note_use(&self.0, &request.into_inner().uses).await;
+        answer(noted.map(|()| ReportTokenUseResponse {}))
     }
 }

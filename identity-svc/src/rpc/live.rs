@@ -7,7 +7,9 @@ use contract::Outcome;
 use contract::identity::live_claims_service_server::LiveClaimsService;
 use contract::identity::watch_auth_events_response::Message;
 use contract::identity::{
-    AuthEvent, Heartbeat, Position, Snapshot, WatchAuthEventsRequest, WatchAuthEventsResponse,
+    AccountChanged, AuthEvent, CheckSessionRequest, CheckSessionResponse, Heartbeat, Position,
+    ReportEnforcementRequest, ReportEnforcementResponse, Snapshot, WatchAuthEventsRequest,
+    WatchAuthEventsResponse,
 };
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc, watch};
@@ -15,8 +17,9 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use crate::events;
-use crate::identity::Identity;
+use crate::identity::{Identity, id};
+use crate::keys::Keys;
+use crate::{enforcement, events, sign_in};
 
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Messages on their way to one subscriber.
@@ -41,8 +44,39 @@ impl LiveClaimsService for LiveClaims {
         let (events, readings) = (self.0.tail.subscribe(), self.0.tail.readings());
         let start = answer(beginning(&self.0, since).await)?.into_inner();
         let (sender, receiver) = mpsc::channel(BUFFER);
-        tokio::spawn(feed(Subscriber(sender), start, events, readings));
+        let keys = self.0.tokens.keys.changes();
+        tokio::spawn(feed(Subscriber(sender), start, events, readings, keys));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn report_enforcement(
+        &self,
+        request: Request<ReportEnforcementRequest>,
+    ) -> Result<Response<ReportEnforcementResponse>, Status> {
+        let noted = enforcement::note(&self.0.pool, request.get_ref()).await;
+        answer(noted.map(|()| ReportEnforcementResponse {}))
+    }
+
+    async fn check_session(
+        &self,
+        request: Request<CheckSessionRequest>,
+    ) -> Result<Response<CheckSessionResponse>, Status> {
+        let CheckSessionRequest { user_id, session_id } = request.into_inner();
+        let account = async {
+            id("user_id", &user_id)?;
+            id("session_id", &session_id)?;
+            sign_in::holder(&self.0, &user_id, &session_id).await
+        };
+        answer(account.await.map(|account| CheckSessionResponse {
+            account: Some(AccountChanged {
+                user_id: account.id,
+                version: account.version,
+                email: account.email,
+                role: account.role.name().to_owned(),
+                tier: account.tier.name().to_owned(),
+                permissions: account.permissions,
+            }),
+        }))
     }
 }
 
@@ -78,12 +112,16 @@ async fn feed(
     start: Vec<Message>,
     mut events: broadcast::Receiver<Arc<AuthEvent>>,
     mut readings: watch::Receiver<Option<Position>>,
+    mut keys: watch::Receiver<Arc<Keys>>,
 ) {
-    for message in start {
+    // Keys first: who knows what has ended but not what is genuine cannot serve yet.
+    let set = keys.borrow_and_update().set.clone();
+    for message in std::iter::once(Message::KeySet(set)).chain(start) {
         if !subscriber.send(message).await {
             return;
         }
     }
+    let mut epoch: Option<String> = None;
     let mut beat = tokio::time::interval(HEARTBEAT);
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -96,11 +134,22 @@ async fn feed(
                 Err(RecvError::Closed) => return,
             },
             () = subscriber.0.closed() => return,
+            Ok(()) = keys.changed() => {
+                let set = keys.borrow_and_update().set.clone();
+                if !subscriber.send(Message::KeySet(set)).await {
+                    return;
+                }
+            }
             _ = beat.tick() => {
                 if !readings.has_changed().unwrap_or(false) {
                     continue;
                 }
                 let position = readings.borrow_and_update().clone();
+                if let Some(position) = &position
+                    && epoch.get_or_insert_with(|| position.epoch.clone()) != &position.epoch
+                {
+                    return subscriber.cut_off("the event table is another one; start over").await;
+                }
                 // An event that was published between the look above and this reading goes first.
                 if events.is_empty() && !subscriber.send(Message::Heartbeat(Heartbeat { position })).await {
                     return;

@@ -70,10 +70,13 @@ async fn an_account_is_seen_with_its_numbers() {
     let (admin, user, edge) = (sandbox.administrator().await, sandbox.register().await, sandbox.edge());
     sandbox.project(&user).await;
     let other = sandbox.log_in(&user).await;
+    let wrong = json!({ "email": user.email, "password": "a wrong one" });
+    edge.open_post("/api/v1/auth/login", wrong).await.must_fail(401, "AUTH001");
     let body = edge.get(&one(&user), &admin.token).await.must_be(200);
     assert_eq!((&body["user"]["id"], &body["user"]["email"]), (&json!(user.id), &json!(user.email)));
     let stats = &body["stats"];
     assert_eq!((&stats["projects_count"], &stats["personas_count"]), (&json!(1), &json!(0)));
+    assert_eq!(stats["failed_sign_ins"], 1);
     assert_eq!((&stats["active_sessions"], stats["last_login_at"].is_string()), (&json!(2), true));
 
     let open = edge.get(&format!("{}/sessions", one(&user)), &admin.token).await.must_be(200);

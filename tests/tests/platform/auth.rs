@@ -1,6 +1,6 @@
 use std::collections::HashSet;
 
-use e2e::{Sandbox, until};
+use e2e::{Plan, Sandbox, until};
 use http::Method;
 use serde_json::json;
 
@@ -87,42 +87,6 @@ async fn unknown_wrong_and_disabled_get_the_same_answer() {
 }
 
 #[tokio::test]
-async fn a_refresh_token_is_good_once_and_its_reuse_ends_the_session() {
-    let sandbox = Sandbox::start().await;
-    let user = sandbox.register().await;
-    let refresh = |token: &str| {
-        let body = json!({ "refresh_token": token });
-        async { sandbox.edge().open_post("/api/v1/auth/refresh", body).await }
-    };
-    let tokens = refresh(&user.refresh_token).await.must_be(200);
-    let (access, next) =
-        (tokens["access_token"].as_str().expect("a token"), tokens["refresh_token"].as_str().expect("one"));
-    assert_ne!(next, user.refresh_token);
-    sandbox.edge().get("/api/v1/user/profile", access).await.must_be(200);
-    refresh(&user.refresh_token).await.must_fail(401, "AUTH003");
-    refresh(next).await.must_fail(401, "AUTH003");
-    until("the access token dies with its session", async || {
-        sandbox.edge().get("/api/v1/user/profile", access).await.code() == "AUTH003"
-    })
-    .await;
-    refresh("not-a-token").await.must_fail(401, "AUTH003");
-}
-
-#[tokio::test]
-async fn parallel_refreshes_of_one_token_never_leave_two_live_branches() {
-    let sandbox = Sandbox::start().await;
-    for _ in 0..5 {
-        let user = sandbox.register().await;
-        let body = json!({ "refresh_token": user.refresh_token });
-        let tries = (0..10).map(|_| sandbox.edge().open_post("/api/v1/auth/refresh", body.clone()));
-        let replies = futures_util::future::join_all(tries).await;
-        let winners: Vec<_> = replies.iter().filter(|reply| reply.status == 200).collect();
-        assert_eq!(winners.len(), 1);
-        assert!(replies.iter().all(|reply| reply.status == 200 || reply.code() == "AUTH003"), "{replies:?}");
-    }
-}
-
-#[tokio::test]
 async fn a_logout_binds_on_the_token_that_is_already_issued() {
     let sandbox = Sandbox::start().await;
     let user = sandbox.register().await;
@@ -157,4 +121,84 @@ async fn a_body_that_is_not_plain_json_is_refused() {
     let reply = sandbox.edge().send(Method::GET, "/api/v1/auth/login", None, &[], None).await;
     reply.must_fail(405, "REQ002");
     assert_eq!(reply.headers["allow"], "POST");
+}
+
+#[tokio::test]
+async fn guessing_must_wait_on_every_replica_and_the_owner_elsewhere_need_not() {
+    let settings =
+        vec![("TRUSTED_PROXY_HOPS", "1".to_owned()), ("LOGIN_FAILURES_PER_ACCOUNT", "3".to_owned())];
+    let sandbox = Sandbox::planned(Plan { replicas: 2, settings }).await;
+    let user = sandbox.register().await;
+    let sign_in = async |edge: usize, email: &str, password: &str, from: &str| {
+        let body = json!({ "email": email, "password": password });
+        let headers = [("x-forwarded-for", from)];
+        sandbox.edges[edge].send(Method::POST, "/api/v1/auth/login", None, &headers, Some(&body)).await
+    };
+    let (attacker, home) = ("198.51.100.1", "203.0.113.9");
+    for email in [user.email.as_str(), "nobody@example.com"] {
+        for guess in 0..4 {
+            sign_in(guess % 2, email, "a wrong password", attacker).await.must_fail(401, "AUTH001");
+        }
+        for edge in 0..2 {
+            let reply = sign_in(edge, email, user.password, attacker).await;
+            reply.must_fail(429, "AUTH005");
+            assert!(
+                reply.headers["retry-after"].to_str().expect("text").parse::<u64>().expect("seconds") >= 1
+            );
+        }
+    }
+    sign_in(0, &user.email, user.password, home).await.must_be(200);
+    until("the wait is over", async || sign_in(0, &user.email, user.password, attacker).await.status == 200)
+        .await;
+}
+
+/// The probability that a random value of `a` is above one of `b`: a half when they cannot be told apart.
+fn area_under_curve(a: &[u128], b: &[u128]) -> f64 {
+    let wins: f64 = a
+        .iter()
+        .map(|a| b.iter().map(|b| if a > b { 1.0 } else { f64::from(u8::from(a == b)) / 2.0 }).sum::<f64>())
+        .sum();
+    wins / (a.len() * b.len()) as f64
+}
+
+#[tokio::test]
+async fn the_time_of_a_refused_login_does_not_tell_why() {
+    const ROUNDS: usize = 700;
+    let settings =
+        ["LOGIN_FAILURES_PER_ACCOUNT", "LOGIN_FAILURES_PER_ADDRESS"].map(|name| (name, "0".to_owned()));
+    let sandbox = Sandbox::planned(Plan { settings: settings.to_vec(), ..Plan::default() }).await;
+    let (user, disabled) = (sandbox.register().await, sandbox.register().await);
+    let mut connection = sandbox.connection().await;
+    sqlx::query("UPDATE users SET is_active = FALSE WHERE id = ?")
+        .bind(&disabled.id)
+        .execute(&mut connection)
+        .await
+        .expect("disabled");
+    let tries = [
+        ("unknown", "nobody@example.com", user.password),
+        ("wrong", user.email.as_str(), "a wrong password"),
+        ("disabled", disabled.email.as_str(), disabled.password),
+    ];
+    let mut times = [const { Vec::new() }; 3];
+    for round in 0..ROUNDS {
+        for place in 0..3 {
+            // In every order, so that nothing periodic falls on one of them.
+            let place = (place + round) % 3;
+            let (_, email, password) = tries[place];
+            let body = json!({ "email": email, "password": password });
+            let started = std::time::Instant::now();
+            sandbox.edge().open_post("/api/v1/auth/login", body).await.must_fail(401, "AUTH001");
+            times[place].push(started.elapsed().as_nanos());
+        }
+    }
+    for (one, other) in [(0, 1), (0, 2), (1, 2)] {
+        let area = area_under_curve(&times[one], &times[other]);
+        println!("{} against {}: AUC {area:.3}", tries[one].0, tries[other].0);
+        assert!(
+            (area - 0.5).abs() <= 0.05,
+            "{} and {} can be told apart: {area}",
+            tries[one].0,
+            tries[other].0
+        );
+    }
 }

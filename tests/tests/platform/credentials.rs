@@ -18,12 +18,15 @@ enum Who {
 use Who::{Admin, Anybody, User};
 
 /// Every route of the public listener.
-const ROUTES: [(&str, &str, Who); 45] = [
+const ROUTES: [(&str, &str, Who); 48] = [
     ("POST", "/api/v1/auth/register", Anybody),
     ("POST", "/api/v1/auth/login", Anybody),
     ("POST", "/api/v1/auth/refresh", Anybody),
     ("POST", "/api/v1/auth/validate", User),
     ("POST", "/api/v1/auth/logout", User),
+    ("GET", "/api/v1/auth/sessions", User),
+    ("DELETE", "/api/v1/auth/sessions", User),
+    ("DELETE", "/api/v1/auth/sessions/{id}", User),
     ("GET", "/api/v1/user/profile", User),
     ("PUT", "/api/v1/user/profile", User),
     ("POST", "/api/v1/user/password", User),
@@ -128,4 +131,13 @@ async fn two_authorization_headers_are_none() {
     let headers = [("authorization", token.as_str()), ("authorization", token.as_str())];
     let reply = sandbox.edge().send(Method::GET, "/api/v1/user/profile", None, &headers, None).await;
     reply.must_fail(401, "AUTH003");
+}
+
+/// The claims of a token, signed again with another secret.
+pub fn resigned(token: &str, secret: &str) -> String {
+    use base64::Engine;
+    let part = token.split('.').nth(1).expect("claims");
+    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(part).expect("base64url");
+    let claims: Claims = serde_json::from_slice(&bytes).expect("claims");
+    Signer::hs256(&secret.to_owned().into()).sign(&claims).expect("signed")
 }

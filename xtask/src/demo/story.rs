@@ -1,7 +1,7 @@
 //! The steps of the story.
 
 use std::future::Future;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -15,6 +15,9 @@ use crate::{Outcome, http};
 /// What core-manager is told about the caller, and nothing else under such a name.
 const IDENTITY_HEADERS: [&str; 6] =
     ["X-User-ID", "X-Client-ID", "X-User-Role", "X-User-Tier", "X-User-Email", "X-User-Permissions"];
+
+/// Longest wait for a change to bind.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 pub struct Story {
     edge: String,
@@ -53,15 +56,49 @@ impl Story {
 
         let instance = self.make_persona(token).await?;
         let start = workflow::Start { project: text(&project, "/id")?, instance: &instance };
-        workflow::run(&self.edge, token, &start).await?;
+        let mut socket = workflow::run(&self.edge, token, &start).await?;
+
+        self.upgrade(text(&signed_in, "/user/id")?).await?;
+        let path = format!("personas/instances/{instance}?echo=1");
+        let seen = self.until(token, &path, |answer| tier_of(&answer.json()).as_deref() == Some("premium"));
+        act("the token issued before carries the new tier", seen).await?;
+        act("the open socket is told", workflow::told_of_tier(&mut socket, "premium")).await?;
 
         let nothing = json!({});
         act("sign out", self.post("auth/logout", Some(token), &nothing, StatusCode::OK)).await?;
-        let refused = self.post("auth/validate", Some(token), &nothing, StatusCode::UNAUTHORIZED);
-        let refused = act("the same token is refused", refused).await?;
-        show("code", text(&refused, "/error/code")?);
+        act("the open socket is closed (4403)", workflow::closed_by_logout(&mut socket)).await?;
+        let refused =
+            self.until(token, "personas/instances", |answer| answer.json()["error"]["code"] == "AUTH003");
+        act("the same token is refused (AUTH003)", refused).await?;
         println!("\n{}", paint(Colour::Green, &format!("Told in {:.1} s.", started.elapsed().as_secs_f64())));
         Ok(())
+    }
+
+    async fn upgrade(&self, user_id: &str) -> Outcome {
+        let signed_in = self.post("auth/login", None, &self.administrator, StatusCode::OK).await?;
+        let url = format!("{}/api/v1/admin/subscriptions/{user_id}", self.edge);
+        let upgraded = async {
+            let tier = json!({"tier": "premium"});
+            let answer =
+                send(Method::PUT, &url, Some(text(&signed_in, "/access_token")?), Some(&tier)).await?;
+            expect(&answer, StatusCode::OK).map_err(|e| format!("PUT {url}: {e}").into())
+        };
+        act("upgrade to premium, as administrator", upgraded).await
+    }
+
+    /// Reads until the answer is as it is to be.
+    async fn until(&self, token: &str, path: &str, is_so: impl Fn(&Answer) -> bool) -> Outcome {
+        let url = format!("{}/api/v1/{path}", self.edge);
+        let started = Instant::now();
+        loop {
+            let answer = send(Method::GET, &url, Some(token), None).await?;
+            if is_so(&answer) {
+                return Ok(());
+            }
+            if started.elapsed() > PATIENCE {
+                return Err(format!("GET {url}: still {}: {}", answer.status, answer.body).into());
+            }
+        }
     }
 
     /// A template as administrator, and an instance of it as the user, both through the gateway.
@@ -119,6 +156,12 @@ fn show_identity(instance: &Value) -> Outcome {
         show(name, value);
     }
     Ok(())
+}
+
+/// The tier that core-manager was told.
+fn tier_of(instance: &Value) -> Option<String> {
+    let all = headers(instance.pointer("/echo/headers")?);
+    all.into_iter().find(|(name, _)| name == "x-user-tier").map(|(_, value)| value.to_owned())
 }
 
 /// Names in lower case and values, from an object of strings.

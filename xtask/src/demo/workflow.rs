@@ -17,7 +17,10 @@ use crate::terminal::{Colour, is_watched, paint};
 const PATIENCE: Duration = Duration::from_secs(20);
 const WIDTH: usize = 40;
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+/// The close code of an ended session.
+const SESSION_ENDED: u16 = 4403;
+
+pub type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// What the workflow works on.
 pub struct Start<'a> {
@@ -25,12 +28,37 @@ pub struct Start<'a> {
     pub instance: &'a str,
 }
 
-/// Opens the socket as a browser would, starts a workflow and follows it to its end.
-pub async fn run(edge: &str, token: &str, start: &Start<'_>) -> Outcome {
+/// Opens the socket as a browser would, starts a workflow, follows it to its end and gives the open socket.
+pub async fn run(edge: &str, token: &str, start: &Start<'_>) -> Outcome<Socket> {
     let mut socket = act("open the WebSocket", connect(edge, token)).await?;
     act("run a workflow", follow(&mut socket, start)).await?;
-    socket.close(None).await?;
-    Ok(())
+    Ok(socket)
+}
+
+/// Waits until the socket is told of the tier.
+pub async fn told_of_tier(socket: &mut Socket, tier: &str) -> Outcome {
+    loop {
+        let message = next(socket).await?;
+        if message["type"] == "auth.changed" && message["data"]["tier"] == tier {
+            return Ok(());
+        }
+    }
+}
+
+/// Waits until the socket is closed because its session has ended.
+pub async fn closed_by_logout(socket: &mut Socket) -> Outcome {
+    loop {
+        let message = tokio::time::timeout(PATIENCE, socket.next()).await;
+        match message.map_err(|_| format!("not closed for {PATIENCE:?}"))? {
+            Some(Ok(Message::Close(Some(frame)))) if u16::from(frame.code) == SESSION_ENDED => return Ok(()),
+            Some(Ok(Message::Close(frame))) => {
+                return Err(format!("closed, but not for the logout: {frame:?}").into());
+            }
+            Some(Ok(_)) => {}
+            Some(Err(error)) => return Err(error.into()),
+            None => return Err("the socket ended without a word".into()),
+        }
+    }
 }
 
 async fn connect(edge: &str, token: &str) -> Outcome<Socket> {

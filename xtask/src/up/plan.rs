@@ -39,6 +39,10 @@ pub fn plan(replicas: u16, services: &Services) -> Outcome<Plan> {
     let jwt_secret = planner.secret("JWT_SECRET_KEY")?;
     let internal_token = planner.secret("INTERNAL_GRPC_TOKEN")?;
     planner.default("LOG_FORMAT", || "text".to_owned())?;
+    // On a developer's machine everybody comes from one address.
+    for limit in ["LOGIN_FAILURES_PER_ADDRESS", "REGISTRATIONS_PER_ADDRESS"] {
+        planner.default(limit, || "0".to_owned())?;
+    }
 
     let (stub, core_manager) = planner.core_manager()?;
     let identity = planner.units(&IDENTITY, |_| Ok(database(&services.identity)))?;

@@ -75,6 +75,7 @@ async fn one(
         "content_count": usage.as_ref().map(|usage| usage.content_count),
         "active_sessions": answer.active_sessions,
         "last_login_at": time(user.last_login_at),
+        "failed_sign_ins": answer.failed_sign_ins,
     });
     Ok(axum::Json(Details { user: user.try_into()?, stats }))
 }

@@ -1,15 +1,16 @@
 //! The access token: its claims, and signing and verifying it (RFC 9068, RFC 8725). ring does the cryptography.
 
-use std::sync::Once;
+mod keys;
+mod ring_provider;
 
-use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
-use jsonwebtoken::errors::{Error, ErrorKind, Result};
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use ring::hmac;
-use secrecy::{ExposeSecret, SecretString};
+use jsonwebtoken::{EncodingKey, Header, Validation};
+use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 use crate::{Role, Tier};
+
+pub use crate::names::Algorithm;
+pub use keys::{KeyFault, KeyPair, SigningKey, VerifyingKey, key_set};
 
 /// `iss` of every token.
 pub const ISSUER: &str = "ai-persona-system";
@@ -64,55 +65,83 @@ pub struct Signer {
 }
 
 impl Signer {
-    /// Signs with HS256.
-    pub fn hs256(secret: &SecretString) -> Self {
-        use_ring();
-        let mut header = Header::new(Algorithm::HS256);
+    pub fn new(key: SigningKey) -> Self {
+        ring_provider::install();
+        let mut header = Header::new(key.algorithm.into());
         header.typ = Some(TOKEN_TYPE.to_owned());
-        Signer { key: EncodingKey::from_secret(secret.expose_secret().as_bytes()), header }
+        header.kid = key.kid;
+        Signer { key: key.key, header }
+    }
+
+    /// Signs with HS256 and a secret that has no `kid`.
+    pub fn hs256(secret: &SecretString) -> Self {
+        Signer::new(SigningKey::hs256(secret))
     }
 
     /// The signed token.
     ///
     /// # Errors
-    /// When the claims cannot be written as JSON.
-    pub fn sign(&self, claims: &Claims) -> Result<String> {
+    /// When the claims cannot be written as JSON, or the key is not one of its algorithm.
+    pub fn sign(&self, claims: &Claims) -> jsonwebtoken::errors::Result<String> {
         jsonwebtoken::encode(&self.header, claims, &self.key)
     }
 }
 
-/// Verifies access tokens. Cheap to share behind an `Arc`.
+/// Verifies access tokens against a set of keys.
 pub struct Verifier {
-    key: DecodingKey,
-    validation: Validation,
+    keys: Vec<(VerifyingKey, Validation)>,
 }
 
 impl Verifier {
+    /// Accepts these keys, each with its one algorithm, and this audience alone (RFC 8725 section 3.1).
+    pub fn new(keys: Vec<VerifyingKey>, audience: &str) -> Self {
+        ring_provider::install();
+        let validation = |key: &VerifyingKey| {
+            let mut validation = Validation::new(key.algorithm.into());
+            validation.set_audience(&[audience]);
+            validation.set_issuer(&[ISSUER]);
+            validation.set_required_spec_claims(&["exp", "nbf", "iss", "aud", "sub"]);
+            // Times are compared below, with the caller's clock.
+            validation.validate_exp = false;
+            validation.validate_nbf = false;
+            validation
+        };
+        let keys = keys.into_iter().map(|key| (validation(&key), key)).map(|(v, key)| (key, v)).collect();
+        Verifier { keys }
+    }
+
     /// Accepts HS256 with this secret and this audience alone.
     pub fn hs256(secret: &SecretString, audience: &str) -> Self {
-        use_ring();
-        let mut validation = Validation::new(Algorithm::HS256);
-        validation.set_audience(&[audience]);
-        validation.set_issuer(&[ISSUER]);
-        validation.set_required_spec_claims(&["exp", "nbf", "iss", "aud", "sub"]);
-        // Times are compared below, with the caller's clock.
-        validation.validate_exp = false;
-        validation.validate_nbf = false;
-        Verifier { key: DecodingKey::from_secret(secret.expose_secret().as_bytes()), validation }
+        Verifier::new(vec![VerifyingKey::hs256(secret)], audience)
+    }
+
+    /// Whether there is no key, so that nothing can be verified.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// The public keys as a JSON Web Key Set (RFC 7517). Secrets have no place in it.
+    pub fn public_keys(&self) -> serde_json::Value {
+        let keys: Vec<_> = self.keys.iter().filter_map(|(key, _)| key.to_jwk()).collect();
+        serde_json::json!({ "keys": keys })
     }
 
     /// The claims of a token that is genuine and good at `now` (seconds since 1970).
     ///
     /// # Errors
     /// [`TokenFault::Expired`] only for a token that is genuine in every other respect.
-    pub fn verify(&self, token: &str, now: i64) -> std::result::Result<Claims, TokenFault> {
+    pub fn verify(&self, token: &str, now: i64) -> Result<Claims, TokenFault> {
         if token.len() > MAX_TOKEN_BYTES || !token.bytes().all(is_token_byte) {
             return Err(TokenFault::Invalid);
         }
-        let data = jsonwebtoken::decode::<Claims>(token, &self.key, &self.validation)
-            .map_err(|_| TokenFault::Invalid)?;
-        let typed = data.header.typ.as_deref().is_some_and(|typ| typ.eq_ignore_ascii_case(TOKEN_TYPE));
-        let claims = data.claims;
+        let header = jsonwebtoken::decode_header(token).map_err(|_| TokenFault::Invalid)?;
+        let named = self.keys.iter().filter(|(key, _)| key.kid == header.kid);
+        let claims: Claims = named
+            .map(|(key, validation)| jsonwebtoken::decode(token, &key.key, validation))
+            .find_map(Result::ok)
+            .ok_or(TokenFault::Invalid)?
+            .claims;
+        let typed = header.typ.as_deref().is_some_and(|typ| typ.eq_ignore_ascii_case(TOKEN_TYPE));
         let lifetime = claims.exp.checked_sub(claims.iat);
         let timely = claims.nbf <= now + LEEWAY_SECONDS
             && claims.iat <= now + LEEWAY_SECONDS
@@ -129,60 +158,10 @@ fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')
 }
 
-/// Makes jsonwebtoken use ring, once in the life of a process.
-fn use_ring() {
-    static PROVIDER: CryptoProvider = CryptoProvider {
-        signer_factory: |algorithm, key| match algorithm {
-            Algorithm::HS256 => Ok(Box::new(Hs256(hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes())))),
-            _ => Err(unsupported()),
-        },
-        verifier_factory: |algorithm, key| match algorithm {
-            Algorithm::HS256 => {
-                Ok(Box::new(Hs256(hmac::Key::new(hmac::HMAC_SHA256, key.try_get_as_bytes()?))))
-            }
-            _ => Err(unsupported()),
-        },
-        key_utils: KeyUtils::new_unimplemented(),
-    };
-    static ONCE: Once = Once::new();
-    // An error means that a provider is there already, which only this function installs.
-    ONCE.call_once(|| {
-        let _ = PROVIDER.install_default();
-    });
-}
-
-fn unsupported() -> Error {
-    jsonwebtoken::errors::new_error(ErrorKind::InvalidAlgorithm)
-}
-
-struct Hs256(hmac::Key);
-
-impl signature::Signer<Vec<u8>> for Hs256 {
-    fn try_sign(&self, message: &[u8]) -> std::result::Result<Vec<u8>, signature::Error> {
-        Ok(hmac::sign(&self.0, message).as_ref().to_vec())
-    }
-}
-
-impl signature::Verifier<Vec<u8>> for Hs256 {
-    fn verify(&self, message: &[u8], tag: &Vec<u8>) -> std::result::Result<(), signature::Error> {
-        hmac::verify(&self.0, message, tag).map_err(|_| signature::Error::new())
-    }
-}
-
-impl JwtSigner for Hs256 {
-    fn algorithm(&self) -> Algorithm {
-        Algorithm::HS256
-    }
-}
-
-impl JwtVerifier for Hs256 {
-    fn algorithm(&self) -> Algorithm {
-        Algorithm::HS256
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use jsonwebtoken::Algorithm as Jwa;
+
     use super::*;
 
     const NOW: i64 = 1_800_000_000;
@@ -217,7 +196,7 @@ mod tests {
         Signer::hs256(&secret("a")).sign(&claims).expect("signed")
     }
 
-    fn verified(token: &str, now: i64) -> std::result::Result<Claims, TokenFault> {
+    fn verified(token: &str, now: i64) -> Result<Claims, TokenFault> {
         Verifier::hs256(&secret("a"), "persona-platform").verify(token, now)
     }
 
@@ -247,14 +226,58 @@ mod tests {
 
     #[test]
     fn another_type_or_algorithm_is_invalid() {
-        use_ring();
-        let key = EncodingKey::from_secret(secret("a").expose_secret().as_bytes());
-        let plain = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims(), &key).expect("signed");
+        ring_provider::install();
+        let key = SigningKey::hs256(&secret("a")).key;
+        let plain = jsonwebtoken::encode(&Header::new(Jwa::HS256), &claims(), &key).expect("signed");
         assert_eq!(verified(&plain, NOW), Err(TokenFault::Invalid), "typ JWT is not an access token");
         // {"alg":"none","typ":"at+jwt"} without a signature
         let payload = signed(|_| {}).split('.').nth(1).expect("payload").to_owned();
         let unsigned = format!("eyJhbGciOiJub25lIiwidHlwIjoiYXQrand0In0.{payload}.");
         assert_eq!(verified(&unsigned, NOW), Err(TokenFault::Invalid));
+    }
+
+    #[test]
+    fn a_key_verifies_its_own_tokens_and_no_others() {
+        let pairs: Vec<_> =
+            [("one", Algorithm::EdDsa), ("two", Algorithm::EdDsa), ("three", Algorithm::Es256)]
+                .into_iter()
+                .map(|(kid, algorithm)| KeyPair::generate(kid, algorithm).expect("a key pair"))
+                .collect();
+        let token =
+            |pair: &KeyPair| Signer::new(pair.signing_key().expect("a key")).sign(&claims()).expect("signed");
+        let all = pairs.iter().map(|pair| pair.verifying_key().expect("a key")).collect();
+        let all = Verifier::new(all, "persona-platform");
+        for pair in &pairs {
+            assert_eq!(all.verify(&token(pair), NOW), Ok(claims()), "{:?}", pair.algorithm);
+        }
+        let one = Verifier::new(vec![pairs[0].verifying_key().expect("a key")], "persona-platform");
+        assert_eq!(one.verify(&token(&pairs[1]), NOW), Err(TokenFault::Invalid));
+        assert_eq!(all.verify(&signed(|_| {}), NOW), Err(TokenFault::Invalid), "a secret nobody configured");
+        let jwks = all.public_keys();
+        assert_eq!((&jwks["keys"][0]["kty"], &jwks["keys"][2]["crv"]), (&"OKP".into(), &"P-256".into()));
+    }
+
+    #[test]
+    fn a_public_key_is_never_taken_for_a_secret() {
+        let pair = KeyPair::generate("one", Algorithm::EdDsa).expect("a key pair");
+        let verifier = Verifier::new(vec![pair.verifying_key().expect("a key")], "persona-platform");
+        let mut header = Header::new(Jwa::HS256);
+        (header.typ, header.kid) = (Some(TOKEN_TYPE.to_owned()), Some("one".to_owned()));
+        let forged = jsonwebtoken::encode(&header, &claims(), &EncodingKey::from_secret(&pair.public));
+        assert_eq!(verifier.verify(&forged.expect("signed"), NOW), Err(TokenFault::Invalid));
+    }
+
+    #[test]
+    fn a_derived_secret_is_another_for_each_kid_and_root() {
+        let token = |root: &str, kid: &str| {
+            Signer::new(SigningKey::derived(&secret(root), kid)).sign(&claims()).expect("signed")
+        };
+        let keys = vec![VerifyingKey::derived(&secret("a"), "k1")];
+        let verifier = Verifier::new(keys, "persona-platform");
+        assert_eq!(verifier.verify(&token("a", "k1"), NOW), Ok(claims()));
+        for (root, kid) in [("a", "k2"), ("b", "k1")] {
+            assert_eq!(verifier.verify(&token(root, kid), NOW), Err(TokenFault::Invalid));
+        }
     }
 
     #[test]

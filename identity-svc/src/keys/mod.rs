@@ -1,0 +1,233 @@
+//! The keys that access tokens are signed with. One signs; all that may still be met are accepted. A new one is known
+//! to every edge and replica before it signs ([`rotation`]), and an old one is accepted until its last token expired.
+
+mod rotation;
+mod sealed;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chassis::clock::now;
+use chassis::mysql::{failed, transaction};
+use contract::identity::{KeySet, TokenKey};
+use contract::token::{Algorithm, KeyPair, Signer, SigningKey, Verifier, key_set};
+use contract::{Failure, Outcome};
+use secrecy::SecretString;
+use serde_json::json;
+use sqlx::types::Json;
+use sqlx::{MySqlConnection, MySqlPool};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+pub use rotation::{Command, run, sweep};
+
+/// How often the table is read, and how often a replica says which keys it has.
+const POLL: Duration = Duration::from_secs(1);
+const READ_LIMIT: Duration = Duration::from_secs(2);
+
+/// How tokens are signed.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub algorithm: Algorithm,
+    /// The one that signs first; tokens of the others are accepted.
+    pub secrets: Vec<SecretString>,
+    pub audience: String,
+    /// The longest life of an access token.
+    pub lifetime: Duration,
+}
+
+impl Settings {
+    fn secret(&self) -> Outcome<&SecretString> {
+        self.secrets.first().ok_or_else(|| Failure::internal("no secret is configured"))
+    }
+}
+
+/// The keys at one moment.
+pub struct Keys {
+    pub signer: Signer,
+    pub verifier: Verifier,
+    /// As edges are told.
+    pub set: KeySet,
+    active: String,
+}
+
+/// The keys as this replica knows them, kept current. Cheap to clone.
+#[derive(Clone)]
+pub struct KeyRing {
+    settings: Arc<Settings>,
+    current: watch::Sender<Arc<Keys>>,
+}
+
+struct Row {
+    kid: String,
+    algorithm: String,
+    public_key: Vec<u8>,
+    sealed_private_key: Vec<u8>,
+    state: String,
+}
+
+impl KeyRing {
+    /// The keys of the table; a first one is made when there is none.
+    ///
+    /// # Errors
+    /// GW001 when the database is away; SRV001 when a key cannot be read with the configured secrets.
+    pub async fn open(pool: &MySqlPool, settings: Settings) -> Outcome<Self> {
+        transaction(pool, "first_key", &settings, |tx, settings| {
+            Box::pin(async move { make_first(tx, settings).await })
+        })
+        .await?;
+        let keys = load(pool, &settings).await?;
+        Ok(KeyRing { settings: Arc::new(settings), current: watch::Sender::new(Arc::new(keys)) })
+    }
+
+    /// The keys at this moment.
+    pub fn keys(&self) -> Arc<Keys> {
+        self.current.borrow().clone()
+    }
+
+    /// Changes whenever the keys do.
+    pub fn changes(&self) -> watch::Receiver<Arc<Keys>> {
+        self.current.subscribe()
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Follows the table for as long as the process lives, and says which keys this replica has.
+    pub async fn follow(self, pool: MySqlPool) {
+        let name = format!("identity-svc {}", Uuid::now_v7());
+        loop {
+            let reading = async {
+                let keys = load(&pool, &self.settings).await?;
+                self.current.send_if_modified(|known| {
+                    let changed = known.set != keys.set || known.active != keys.active;
+                    if changed {
+                        *known = Arc::new(keys);
+                    }
+                    changed
+                });
+                let held: Vec<String> = self.keys().set.keys.iter().map(|key| key.kid.clone()).collect();
+                hold(&pool, &name, &held).await
+            };
+            match tokio::time::timeout(READ_LIMIT, reading).await {
+                Ok(Ok(())) => {}
+                Ok(Err(failure)) => tracing::warn!(cause = ?failure.cause(), "signing keys cannot be read"),
+                Err(_) => tracing::warn!("signing keys cannot be read: the database does not answer"),
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+}
+
+/// Notes that somebody is alive and accepts these keys.
+///
+/// # Errors
+/// GW001 when the database is away.
+pub async fn hold(pool: &MySqlPool, name: &str, key_ids: &[String]) -> Outcome<()> {
+    sqlx::query!(
+        "INSERT INTO key_holders (name, key_ids, seen_at) VALUES (?, ?, ?)
+         ON DUPLICATE KEY UPDATE key_ids = VALUES(key_ids), seen_at = VALUES(seen_at)",
+        name,
+        Json(key_ids),
+        now()
+    )
+    .execute(pool)
+    .await
+    .map_err(failed)?;
+    Ok(())
+}
+
+async fn make_first(tx: &mut MySqlConnection, settings: &Settings) -> Outcome<()> {
+    // One replica at a time; the row is there from the first migration on.
+    sqlx::query!("SELECT id FROM auth_sequence WHERE id = 1 FOR UPDATE")
+        .fetch_one(&mut *tx)
+        .await
+        .map_err(failed)?;
+    let some = sqlx::query_scalar!("SELECT COUNT(*) FROM signing_keys WHERE state = 'active'")
+        .fetch_one(&mut *tx)
+        .await
+        .map_err(failed)?;
+    if some > 0 {
+        return Ok(());
+    }
+    let kid = match settings.algorithm {
+        Algorithm::Hs256 => String::new(),
+        Algorithm::EdDsa | Algorithm::Es256 => Uuid::now_v7().to_string(),
+    };
+    insert(tx, settings, &kid, "active").await
+}
+
+async fn insert(tx: &mut MySqlConnection, settings: &Settings, kid: &str, state: &str) -> Outcome<()> {
+    let (public, sealed) = match settings.algorithm {
+        Algorithm::Hs256 => (Vec::new(), Vec::new()),
+        algorithm => {
+            let pair = KeyPair::generate(kid, algorithm).map_err(Failure::internal)?;
+            let sealed = sealed::seal(settings.secret()?, kid, &pair.private)?;
+            (pair.public, sealed)
+        }
+    };
+    sqlx::query!(
+        "INSERT INTO signing_keys (kid, algorithm, public_key, sealed_private_key, state, created_at, activated_at)
+         VALUES (?, ?, ?, ?, ?, ?, IF(? = 'active', ?, NULL))",
+        kid,
+        settings.algorithm.name(),
+        public,
+        sealed,
+        state,
+        now(),
+        state,
+        now()
+    )
+    .execute(tx)
+    .await
+    .map_err(failed)?;
+    Ok(())
+}
+
+async fn load(pool: &MySqlPool, settings: &Settings) -> Outcome<Keys> {
+    let rows = sqlx::query_as!(
+        Row,
+        "SELECT kid, algorithm, public_key, sealed_private_key, state FROM signing_keys
+         WHERE state <> 'retired' OR retire_at > ? ORDER BY created_at, kid",
+        now()
+    )
+    .fetch_all(pool)
+    .await
+    .map_err(failed)?;
+    let active = rows.iter().find(|row| row.state == "active");
+    let active = active.ok_or_else(|| Failure::internal("no signing key is active"))?;
+    let signer = Signer::new(signing_key(active, settings)?);
+    let (active, keys) = (active.kid.clone(), rows.into_iter().map(wire).collect::<Vec<_>>());
+    let verifying = key_set(&keys, &settings.secrets).map_err(Failure::internal)?;
+    let verifier = Verifier::new(verifying, &settings.audience);
+    Ok(Keys { signer, verifier, set: KeySet { keys }, active })
+}
+
+fn wire(row: Row) -> TokenKey {
+    TokenKey { kid: row.kid, algorithm: row.algorithm, public_key: row.public_key }
+}
+
+fn signing_key(row: &Row, settings: &Settings) -> Outcome<SigningKey> {
+    match row.algorithm.parse().map_err(Failure::internal)? {
+        Algorithm::Hs256 if row.kid.is_empty() => Ok(SigningKey::hs256(settings.secret()?)),
+        Algorithm::Hs256 => Ok(SigningKey::derived(settings.secret()?, &row.kid)),
+        algorithm => {
+            let private = sealed::open(&settings.secrets, &row.kid, &row.sealed_private_key)?;
+            let pair = KeyPair { kid: row.kid.clone(), algorithm, public: row.public_key.clone(), private };
+            pair.signing_key().map_err(Failure::internal)
+        }
+    }
+}
+
+/// A line of `identity-svc keys list`.
+fn describe(row: &rotation::Listed) -> String {
+    json!({
+        "kid": if row.kid.is_empty() { "(the configured secret)" } else { &row.kid },
+        "algorithm": row.algorithm,
+        "state": row.state,
+        "created_at": row.created_at,
+        "retire_at": row.retire_at,
+    })
+    .to_string()
+}

@@ -1,0 +1,214 @@
+//! `identity-svc keys`: rotating without a request that fails. The new key is made known first and signs only once
+//! every live edge and replica accepts it; the old one is accepted until its last token has expired.
+
+use std::error::Error;
+use std::time::Duration;
+
+use chassis::clock::now;
+use chassis::mysql::{failed, transaction};
+use chrono::{DateTime, SecondsFormat, Utc};
+use clap::Subcommand;
+use contract::{Failure, Outcome};
+use serde_json::json;
+use sqlx::types::Json;
+use sqlx::{MySqlConnection, MySqlPool};
+use uuid::Uuid;
+
+use super::{Settings, describe, insert};
+use crate::audit::{self, Action, By};
+
+/// Somebody who has not been heard for this long is not alive.
+const ALIVE: Duration = Duration::from_secs(15);
+/// For how much longer than a token's life the old key is accepted: replicas learn of the new one within seconds.
+const MARGIN: Duration = Duration::from_secs(120);
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Has a new key sign, once every live edge and replica accepts it. With another JWT_ALGORITHM than before: moves
+    /// to it. Run again after an interruption, it goes on where it was.
+    Rotate {
+        /// Seconds to wait for edges and replicas before giving up; the old key then goes on signing.
+        #[arg(long, default_value_t = 120)]
+        wait: u64,
+    },
+    /// Shows the keys, one JSON object a line.
+    List,
+}
+
+/// A key as `list` shows it.
+pub struct Listed {
+    pub kid: String,
+    pub algorithm: String,
+    pub state: String,
+    pub created_at: String,
+    pub retire_at: Option<String>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When the database is away, or somebody did not take the new key in time.
+pub async fn run(pool: &MySqlPool, settings: &Settings, command: Command) -> Result<(), Box<dyn Error>> {
+    let told = |failure: Failure| match failure.cause() {
+        Some(cause) => format!("{failure}: {cause}"),
+        None => failure.to_string(),
+    };
+    match command {
+        Command::List => {
+            for key in list(pool).await.map_err(told)? {
+                println!("{}", describe(&key));
+            }
+            Ok(())
+        }
+        Command::Rotate { wait } => {
+            let kid = prepare(pool, settings).await.map_err(told)?;
+            println!("The new key {kid} ({}) waits until everybody has it.", settings.algorithm);
+            until_known(pool, &kid, Duration::from_secs(wait)).await?;
+            activate(pool, settings, &kid).await.map_err(told)?;
+            println!("It signs from now on. Tokens of the old key are good until they expire.");
+            Ok(())
+        }
+    }
+}
+
+/// Makes the next key known, or gives the one that already is.
+async fn prepare(pool: &MySqlPool, settings: &Settings) -> Outcome<String> {
+    transaction(pool, "prepare_key", settings, |tx, settings| {
+        Box::pin(async move {
+            lock(tx).await?;
+            let pending = sqlx::query!("SELECT kid, algorithm FROM signing_keys WHERE state = 'pending'")
+                .fetch_optional(&mut *tx)
+                .await
+                .map_err(failed)?;
+            if let Some(pending) = pending {
+                if pending.algorithm == settings.algorithm.name() {
+                    return Ok(pending.kid);
+                }
+                sqlx::query!("DELETE FROM signing_keys WHERE kid = ?", pending.kid)
+                    .execute(&mut *tx)
+                    .await
+                    .map_err(failed)?;
+            }
+            let kid = Uuid::now_v7().to_string();
+            insert(tx, settings, &kid, "pending").await?;
+            Ok(kid)
+        })
+    })
+    .await
+}
+
+/// Waits until everybody who is alive accepts the key.
+async fn until_known(pool: &MySqlPool, kid: &str, limit: Duration) -> Result<(), String> {
+    let mut shown = String::new();
+    let waited = async {
+        loop {
+            let missing = without(pool, kid).await.map_err(|failure| failure.to_string())?;
+            if missing.is_empty() {
+                return Ok(());
+            }
+            let line = format!("Waiting for {}.", missing.join(", "));
+            if line != shown {
+                println!("{line}");
+                shown = line;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    let outcome = tokio::time::timeout(limit, waited).await;
+    outcome
+        .unwrap_or_else(|_| Err("not everybody took the new key in time; the old one goes on signing".into()))
+}
+
+async fn without(pool: &MySqlPool, kid: &str) -> Outcome<Vec<String>> {
+    let holders = sqlx::query!(
+        r#"SELECT name, key_ids AS "key_ids: Json<Vec<String>>" FROM key_holders WHERE seen_at > ? ORDER BY name"#,
+        now() - ALIVE
+    )
+    .fetch_all(pool)
+    .await
+    .map_err(failed)?;
+    if holders.is_empty() {
+        return Ok(vec!["identity-svc, of which no replica runs".to_owned()]);
+    }
+    let missing = holders.into_iter().filter(|holder| !holder.key_ids.0.iter().any(|held| held == kid));
+    Ok(missing.map(|holder| holder.name).collect())
+}
+
+async fn activate(pool: &MySqlPool, settings: &Settings, kid: &str) -> Outcome<()> {
+    transaction(pool, "activate_key", (settings, kid), |tx, (settings, kid)| {
+        Box::pin(async move {
+            lock(tx).await?;
+            let (now, kid) = (now(), *kid);
+            sqlx::query!(
+                "UPDATE signing_keys SET state = 'retired', retire_at = ? WHERE state = 'active'",
+                now + settings.lifetime + MARGIN
+            )
+            .execute(&mut *tx)
+            .await
+            .map_err(failed)?;
+            let done = sqlx::query!(
+                "UPDATE signing_keys SET state = 'active', activated_at = ? WHERE kid = ? AND state = 'pending'",
+                now,
+                kid
+            )
+            .execute(&mut *tx)
+            .await
+            .map_err(failed)?;
+            if done.rows_affected() != 1 {
+                // Rolls the retirement back.
+                return Err(Failure::internal("another rotation has taken the new key away"));
+            }
+            let details = json!({ "kid": kid, "algorithm": settings.algorithm.name() });
+            audit::record(tx, By::SYSTEM, Action::KeyRotated, None, None, details).await
+        })
+    })
+    .await
+}
+
+/// One rotation at a time.
+async fn lock(tx: &mut MySqlConnection) -> Outcome<()> {
+    sqlx::query!("SELECT kid FROM signing_keys ORDER BY kid FOR UPDATE")
+        .fetch_all(tx)
+        .await
+        .map(drop)
+        .map_err(failed)
+}
+
+async fn list(pool: &MySqlPool) -> Outcome<Vec<Listed>> {
+    let rows = sqlx::query!(
+        r#"SELECT kid, algorithm, state, created_at AS "created_at: DateTime<Utc>",
+                  retire_at AS "retire_at: DateTime<Utc>"
+           FROM signing_keys ORDER BY created_at DESC, kid"#
+    )
+    .fetch_all(pool)
+    .await
+    .map_err(failed)?;
+    let text = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Secs, true);
+    let listed = rows.into_iter().map(|row| Listed {
+        kid: row.kid,
+        algorithm: row.algorithm,
+        state: row.state,
+        created_at: text(row.created_at),
+        retire_at: row.retire_at.map(text),
+    });
+    Ok(listed.collect())
+}
+
+/// Removes keys whose last token has expired and holders that are long gone, for as long as the process lives.
+pub async fn sweep(pool: MySqlPool) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let swept = async {
+            sqlx::query!("DELETE FROM signing_keys WHERE state = 'retired' AND retire_at < ?", now())
+                .execute(&pool)
+                .await?;
+            sqlx::query!("DELETE FROM key_holders WHERE seen_at < ?", now() - Duration::from_secs(3600))
+                .execute(&pool)
+                .await
+        };
+        if let Err(error) = swept.await {
+            tracing::warn!(%error, "old signing keys were not removed");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! What jsonwebtoken needs to know to use ring, the one cryptographic backend of the platform.
+
+use std::sync::Once;
+
+use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
+use jsonwebtoken::errors::{Error, ErrorKind, Result, new_error};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
+use ring::rand::SystemRandom;
+use ring::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, ED25519, EcdsaKeyPair, Ed25519KeyPair,
+    UnparsedPublicKey, VerificationAlgorithm,
+};
+use ring::{hmac, signature as ring_signature};
+
+/// Makes jsonwebtoken use ring, once in the life of a process.
+pub fn install() {
+    static PROVIDER: CryptoProvider = CryptoProvider {
+        signer_factory: signer,
+        verifier_factory: verifier,
+        key_utils: KeyUtils::new_unimplemented(),
+    };
+    static ONCE: Once = Once::new();
+    // An error means that a provider is there already, which only this function installs.
+    ONCE.call_once(|| {
+        let _ = PROVIDER.install_default();
+    });
+}
+
+fn signer(algorithm: &Algorithm, key: &EncodingKey) -> Result<Box<dyn JwtSigner>> {
+    let bad_key = |_| new_error(ErrorKind::InvalidKeyFormat);
+    match algorithm {
+        Algorithm::HS256 => Ok(Box::new(hs256(key.as_bytes()))),
+        Algorithm::EdDSA => {
+            Ok(Box::new(Ed25519(Ed25519KeyPair::from_pkcs8(key.as_bytes()).map_err(bad_key)?)))
+        }
+        Algorithm::ES256 => {
+            let random = SystemRandom::new();
+            let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, key.as_bytes(), &random)
+                .map_err(bad_key)?;
+            Ok(Box::new(P256(pair, random)))
+        }
+        _ => Err(unsupported()),
+    }
+}
+
+fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerifier>> {
+    let bytes = key.try_get_as_bytes()?;
+    let public = |ring: &'static dyn VerificationAlgorithm| Public {
+        algorithm: *algorithm,
+        key: UnparsedPublicKey::new(ring, bytes.to_vec()),
+    };
+    match algorithm {
+        Algorithm::HS256 => Ok(Box::new(hs256(bytes))),
+        Algorithm::EdDSA => Ok(Box::new(public(&ED25519))),
+        Algorithm::ES256 => Ok(Box::new(public(&ECDSA_P256_SHA256_FIXED))),
+        _ => Err(unsupported()),
+    }
+}
+
+fn unsupported() -> Error {
+    new_error(ErrorKind::InvalidAlgorithm)
+}
+
+struct Hs256(hmac::Key);
+
+fn hs256(secret: &[u8]) -> Hs256 {
+    Hs256(hmac::Key::new(hmac::HMAC_SHA256, secret))
+}
+
+impl signature::Signer<Vec<u8>> for Hs256 {
+    fn try_sign(&self, message: &[u8]) -> std::result::Result<Vec<u8>, signature::Error> {
+        Ok(hmac::sign(&self.0, message).as_ref().to_vec())
+    }
+}
+
+impl signature::Verifier<Vec<u8>> for Hs256 {
+    fn verify(&self, message: &[u8], tag: &Vec<u8>) -> std::result::Result<(), signature::Error> {
+        hmac::verify(&self.0, message, tag).map_err(|_| signature::Error::new())
+    }
+}
+
+impl JwtSigner for Hs256 {
+    fn algorithm(&self) -> Algorithm {
+        Algorithm::HS256
+    }
+}
+
+impl JwtVerifier for Hs256 {
+    fn algorithm(&self) -> Algorithm {
+        Algorithm::HS256
+    }
+}
+
+struct Ed25519(Ed25519KeyPair);
+
+impl signature::Signer<Vec<u8>> for Ed25519 {
+    fn try_sign(&self, message: &[u8]) -> std::result::Result<Vec<u8>, signature::Error> {
+        Ok(self.0.sign(message).as_ref().to_vec())
+    }
+}
+
+impl JwtSigner for Ed25519 {
+    fn algorithm(&self) -> Algorithm {
+        Algorithm::EdDSA
+    }
+}
+
+struct P256(EcdsaKeyPair, SystemRandom);
+
+impl signature::Signer<Vec<u8>> for P256 {
+    fn try_sign(&self, message: &[u8]) -> std::result::Result<Vec<u8>, signature::Error> {
+        let signed = self.0.sign(&self.1, message).map_err(|_| signature::Error::new())?;
+        Ok(signed.as_ref().to_vec())
+    }
+}
+
+impl JwtSigner for P256 {
+    fn algorithm(&self) -> Algorithm {
+        Algorithm::ES256
+    }
+}
+
+struct Public {
+    algorithm: Algorithm,
+    key: ring_signature::UnparsedPublicKey<Vec<u8>>,
+}
+
+impl signature::Verifier<Vec<u8>> for Public {
+    fn verify(&self, message: &[u8], tag: &Vec<u8>) -> std::result::Result<(), signature::Error> {
+        self.key.verify(message, tag).map_err(|_| signature::Error::new())
+    }
+}
+
+impl JwtVerifier for Public {
+    fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+}

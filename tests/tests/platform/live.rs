@@ -1,0 +1,217 @@
+//! What is changed binds on tokens already issued, everywhere, at once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use e2e::{Client, Plan, Sandbox, User, until};
+use serde_json::json;
+use tokio::task::JoinSet;
+
+const READ: &str = "/api/v1/personas/instances";
+
+/// Requests from everybody while something else is tested, about `per_second` of them; none may fail.
+struct Load {
+    stop: Arc<AtomicBool>,
+    clients: JoinSet<u64>,
+}
+
+impl Load {
+    fn start(sandbox: &Arc<Sandbox>, user: &User, per_second: u32) -> Load {
+        const CLIENTS: u32 = 4;
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut clients = JoinSet::new();
+        for client in 0..CLIENTS as usize {
+            let (sandbox, user, stop) = (sandbox.clone(), user.clone(), stop.clone());
+            clients.spawn(async move {
+                let mut pace = tokio::time::interval(Duration::from_secs(1) * CLIENTS / per_second);
+                let mut served = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    pace.tick().await;
+                    let edge = &sandbox.edges[(client + served as usize) % sandbox.edges.len()];
+                    edge.get(READ, &user.token).await.must_be(200);
+                    served += 1;
+                }
+                served
+            });
+        }
+        Load { stop, clients }
+    }
+
+    async fn end(mut self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut served = 0;
+        while let Some(client) = self.clients.join_next().await {
+            served += client.expect("no request failed");
+        }
+        served
+    }
+}
+
+/// What a change leads to.
+enum Expected {
+    Refused,
+    Tier(&'static str),
+}
+
+/// How long it takes until an edge enforces a change.
+async fn enforced(edge: &Client, token: &str, expected: &Expected) -> Duration {
+    let started = Instant::now();
+    loop {
+        let reply = edge.get("/api/v1/echo/live", token).await;
+        let holds = match expected {
+            Expected::Refused => reply.code() == "AUTH003",
+            Expected::Tier(tier) => reply.text().contains(&format!(r#"["x-user-tier","{tier}"]"#)),
+        };
+        if holds {
+            return started.elapsed();
+        }
+        assert!(started.elapsed() < Duration::from_secs(10), "never enforced: {reply:?}");
+    }
+}
+
+fn report(what: &str, mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    let at = |percent: usize| times[(times.len() - 1) * percent / 100];
+    println!("{what}: {} changes, p50 {:?}, p99 {:?}, max {:?}", times.len(), at(50), at(99), at(100));
+    at(99)
+}
+
+#[tokio::test]
+async fn a_thousand_changes_bind_on_every_replica_within_a_second() {
+    const ACTORS: usize = 5;
+    const EACH: usize = 200;
+    let sandbox = Arc::new(Sandbox::planned(Plan { replicas: 2, ..Plan::default() }).await);
+    let admin = sandbox.administrator().await;
+    let load = Load::start(&sandbox, &sandbox.register().await, 500);
+    let mut actors = JoinSet::new();
+    for actor in 0..ACTORS {
+        let (sandbox, admin) = (sandbox.clone(), admin.clone());
+        actors.spawn(async move {
+            let mut user = sandbox.register().await;
+            let mut times = Vec::new();
+            for round in 0..EACH {
+                let edge = &sandbox.edges[(actor + round) % 2];
+                // Each fourth is a logout, the others change the tier.
+                let expected = if round % 4 == 3 {
+                    edge.post("/api/v1/auth/logout", &user.token, json!({})).await.must_be(200);
+                    Expected::Refused
+                } else {
+                    let tier = ["basic", "premium", "enterprise"][round % 4];
+                    let path = format!("/api/v1/admin/subscriptions/{}", user.id);
+                    edge.put(&path, &admin.token, json!({ "tier": tier })).await.must_be(200);
+                    Expected::Tier(tier)
+                };
+                for edge in &sandbox.edges {
+                    times.push(enforced(edge, &user.token, &expected).await);
+                }
+                if round % 4 == 3 {
+                    user = sandbox.log_in(&user).await;
+                }
+            }
+            times
+        });
+    }
+    let mut times = Vec::new();
+    while let Some(done) = actors.join_next().await {
+        times.extend(done.expect("an actor"));
+    }
+    println!("{} other requests were served meanwhile", load.end().await);
+    let p99 = report("from the answer to the act until an edge enforces it", times);
+    assert!(p99 <= Duration::from_secs(1), "{p99:?}");
+}
+
+#[tokio::test]
+async fn revocations_survive_the_death_of_the_replica_that_is_watched() {
+    const USERS: usize = 60;
+    let mut sandbox = Sandbox::planned(Plan { replicas: 2, ..Plan::default() }).await;
+    let mut users = Vec::new();
+    for _ in 0..USERS {
+        users.push(sandbox.register().await);
+    }
+    for (place, user) in users.iter().enumerate() {
+        // Every edge watches one of the two; each dies once, with revocations before, around and after its death.
+        if place == USERS / 3 {
+            sandbox.identity_processes[0].kill();
+        }
+        if place == USERS / 2 {
+            sandbox.restart_identity(0).await;
+            sandbox.identity_processes[1].kill();
+        }
+        let path = "/api/v1/auth/logout";
+        until("the revocation is acknowledged", async || {
+            let reply = sandbox.edge().post(path, &user.token, json!({})).await;
+            // Refused, if a try whose answer was lost has ended the session.
+            reply.status == 200 || reply.code() == "AUTH003"
+        })
+        .await;
+    }
+    for edge in &sandbox.edges {
+        for user in &users {
+            enforced(edge, &user.token, &Expected::Refused).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_frozen_database_degrades_as_promised_and_its_return_needs_no_restart() {
+    let settings = vec![
+        ("LIVE_CLAIMS_STALE_SECONDS", "2".to_owned()),
+        ("LIVE_CLAIMS_GRACE_SECONDS", "6".to_owned()),
+        ("WS_HEARTBEAT_SECONDS", "1".to_owned()),
+    ];
+    let sandbox = Sandbox::planned(Plan { replicas: 2, settings }).await;
+    let (user, admin) = (sandbox.register().await, sandbox.administrator().await);
+    let mut socket = sandbox.socket(&user).await;
+    let edge = sandbox.edge();
+    let template = json!({ "name": "t" });
+    sandbox.database.freeze();
+    until("writes are refused", async || {
+        let reply =
+            edge.send(http::Method::POST, "/api/v1/echo/w", Some(&user.token), &[], Some(&template)).await;
+        (reply.status.as_u16(), reply.code()) == (503, "GW001")
+    })
+    .await;
+    edge.get("/api/v1/templates", &admin.token).await.must_fail(503, "GW001");
+    edge.get(READ, &user.token).await.must_be(200);
+    let metrics = sandbox.internals[0].open_get("/internal/metrics").await.text();
+    let gauge = metrics.lines().find(|line| line.starts_with("edge_live_claims_staleness_seconds"));
+    let staleness: f64 = gauge.and_then(|line| line.split(' ').nth(1)?.parse().ok()).expect("a gauge");
+    assert!((2.0..9.0).contains(&staleness), "{staleness}");
+    until("reads are refused too", async || edge.get(READ, &user.token).await.code() == "GW001").await;
+    assert_eq!(socket.closed().await, 1013);
+    sandbox.database.set_open(true);
+    let back = Instant::now();
+    until("everything goes on", async || {
+        let written =
+            edge.send(http::Method::POST, "/api/v1/echo/w", Some(&user.token), &[], Some(&template)).await;
+        written.status == 200 && edge.get("/api/v1/templates", &admin.token).await.status == 200
+    })
+    .await;
+    assert!(back.elapsed() < Duration::from_secs(5), "{:?}", back.elapsed());
+    edge.post("/api/v1/auth/logout", &user.token, json!({})).await.must_be(200);
+    for edge in &sandbox.edges {
+        enforced(edge, &user.token, &Expected::Refused).await;
+    }
+}
+
+#[tokio::test]
+async fn a_change_is_told_on_the_open_socket_and_goes_with_what_it_does_next() {
+    let sandbox = Sandbox::start().await;
+    let (user, admin) = (sandbox.register().await, sandbox.administrator().await);
+    let mut socket = sandbox.socket(&user).await;
+    let path = format!("/api/v1/admin/subscriptions/{}", user.id);
+    sandbox.edge().put(&path, &admin.token, json!({ "tier": "premium" })).await.must_be(200);
+    let told = socket.next().await;
+    assert_eq!((&told["type"], &told["data"]["tier"]), (&json!("auth.changed"), &json!("premium")));
+    assert_eq!(told["data"]["role"], "user");
+    let project = sandbox.project(&user).await;
+    let start = json!({
+        "type": "start_workflow", "id": "w",
+        "data": { "workflow_type": "t", "agent_instance_id": "a", "project_id": project, "parameters": {} },
+    });
+    socket.send(start).await;
+    assert_eq!(socket.next().await["correlation_id"], "w");
+    let requests = sandbox.stub.open_get("/stub/requests").await.text();
+    assert!(requests.contains(r#"["x-user-tier","premium"]"#), "{requests}");
+}
