@@ -7,5 +7,5 @@ ALTER TABLE users
     ADD KEY ix_users_client (client_id, created_at),
     ADD KEY ix_users_tier (subscription_tier, created_at),
     ADD KEY ix_users_active (is_active, created_at),
-    ADD KEY ix_users_role_active (role, is_active, created_at),
+    ADD KEY ix_users_role_created (role, created_at),
     DROP KEY ix_users_role

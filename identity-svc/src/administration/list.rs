@@ -156,15 +156,17 @@ impl TryFrom<Row> for User {
     }
 }
 
-fn column(sort: UserSort) -> &'static str {
+/// The columns of an order, as an index has them. The id makes it whole: without it a row could be on two pages, or on
+/// none.
+fn columns(sort: UserSort) -> &'static [&'static str] {
     match sort {
-        UserSort::CreatedAt => "users.created_at",
-        UserSort::UpdatedAt => "users.updated_at",
-        UserSort::LastLoginAt => "users.last_login_at",
-        UserSort::Email => "users.email",
-        UserSort::Role => "users.role",
-        UserSort::Tier => "users.subscription_tier",
-        UserSort::ClientId => "users.client_id",
+        UserSort::CreatedAt => &["users.created_at", "users.id"],
+        UserSort::UpdatedAt => &["users.updated_at", "users.id"],
+        UserSort::LastLoginAt => &["users.last_login_at", "users.id"],
+        UserSort::Email => &["users.email"],
+        UserSort::Role => &["users.role", "users.created_at", "users.id"],
+        UserSort::Tier => &["users.subscription_tier", "users.created_at", "users.id"],
+        UserSort::ClientId => &["users.client_id", "users.created_at", "users.id"],
     }
 }
 
@@ -196,9 +198,19 @@ impl Page {
     }
 
     fn order(&self, statement: &mut QueryBuilder<MySql>) {
-        // The id makes the order whole: without it a row could be on two pages, or on none.
-        statement.push(" ORDER BY ").push(column(self.sort)).push(self.direction);
-        statement.push(", users.id").push(self.direction);
+        let mut list = statement.push(" ORDER BY ").separated(", ");
+        for column in columns(self.sort) {
+            list.push(column).push_unseparated(self.direction);
+        }
+    }
+
+    /// Adds a query for the ids of the page, which come from an index alone.
+    fn ids(&self, filter: &Filter, statement: &mut QueryBuilder<MySql>) {
+        statement.push("SELECT users.id FROM users WHERE TRUE");
+        filter.restrict(statement);
+        self.order(statement);
+        let offset = (i64::from(self.page) - 1) * i64::from(self.page_size);
+        statement.push(" LIMIT ").push_bind(self.page_size).push(" OFFSET ").push_bind(offset);
     }
 }
 
@@ -233,14 +245,11 @@ async fn count(connection: &mut MySqlConnection, filter: &Filter) -> Outcome<i64
     statement.build_query_scalar().fetch_one(connection).await.map_err(failed)
 }
 
-/// The ids of the page come from an index alone; only its own rows are read whole.
+/// Only the rows of the page are read whole.
 async fn read(connection: &mut MySqlConnection, filter: &Filter, page: &Page) -> Outcome<Vec<User>> {
     let mut statement = QueryBuilder::new("SELECT ");
-    statement.push(COLUMNS).push(", user_profiles.preferences FROM (SELECT users.id FROM users WHERE TRUE");
-    filter.restrict(&mut statement);
-    page.order(&mut statement);
-    let offset = (i64::from(page.page) - 1) * i64::from(page.page_size);
-    statement.push(" LIMIT ").push_bind(page.page_size).push(" OFFSET ").push_bind(offset);
+    statement.push(COLUMNS).push(", user_profiles.preferences FROM (");
+    page.ids(filter, &mut statement);
     statement.push(
         ") AS page JOIN users ON users.id = page.id JOIN user_profiles ON user_profiles.user_id = users.id",
     );
@@ -264,4 +273,83 @@ pub async fn details(identity: &Identity, actor: &Actor, user_id: &str) -> Outco
         projects_count: projects::count(&mut connection, user_id).await?,
         active_sessions: sessions::count(&mut connection, user_id, now()).await?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{AssertSqlSafe, MySqlPool, Row as _};
+
+    use super::*;
+
+    /// Twenty thousand accounts of ten clients, a hundredth of them moderators, a tenth disabled.
+    async fn seed(pool: &MySqlPool) {
+        let digits = "(SELECT 0 AS d UNION SELECT 1 UNION SELECT 2 UNION SELECT 3 UNION SELECT 4 UNION SELECT 5 \
+                      UNION SELECT 6 UNION SELECT 7 UNION SELECT 8 UNION SELECT 9)";
+        for half in ["x", "y"] {
+            let insert = format!(
+                "INSERT INTO users (id, email, password_hash, role, client_id, subscription_tier, is_active,
+                                    created_at, updated_at, last_login_at)
+                 SELECT UUID(), CONCAT('{half}', a.d, b.d, c.d, e.d, '@example.com'), '',
+                        IF(a.d = 0 AND b.d = 0, 'moderator', 'user'), CONCAT('client', c.d),
+                        ELT(1 + e.d MOD 4, 'free', 'basic', 'premium', 'enterprise'), b.d > 0,
+                        NOW() - INTERVAL (a.d * 1000 + b.d * 100 + c.d) SECOND,
+                        NOW() - INTERVAL (e.d * 1000 + c.d * 100 + a.d) SECOND,
+                        NOW() - INTERVAL (c.d * 1000 + e.d * 100 + b.d) SECOND
+                 FROM {digits} AS a, {digits} AS b, {digits} AS c, {digits} AS e"
+            );
+            sqlx::raw_sql(AssertSqlSafe(insert)).execute(pool).await.expect("seeded");
+        }
+        sqlx::raw_sql("ANALYZE TABLE users").execute(pool).await.expect("analysed");
+    }
+
+    /// The index that a page is read from, and what else the server does.
+    async fn plan(pool: &MySqlPool, request: &ListUsersRequest) -> (String, String) {
+        let mut failure = Failure::new(ErrorCode::InvalidRequest);
+        let filter = Filter::parse(request.filter.clone().unwrap_or_default(), &mut failure);
+        let page = Page::parse(request, &mut failure);
+        assert!(failure.fields().is_empty(), "{:?}", failure.fields());
+        let mut statement = QueryBuilder::new("EXPLAIN FORMAT = TRADITIONAL ");
+        page.ids(&filter, &mut statement);
+        let row = statement.build().fetch_one(pool).await.expect("a plan");
+        (row.try_get("key").unwrap_or_default(), row.try_get("Extra").unwrap_or_default())
+    }
+
+    #[sqlx::test(migrations = "./migrations")]
+    async fn a_page_of_a_long_list_is_read_from_an_index_and_not_sorted(pool: MySqlPool) {
+        seed(&pool).await;
+        let unfiltered = UserFilter::default();
+        let of = |change: fn(&mut UserFilter)| {
+            let mut filter = unfiltered.clone();
+            change(&mut filter);
+            filter
+        };
+        let orders = [
+            ("", "ix_users_created"),
+            ("created_at", "ix_users_created"),
+            ("updated_at", "ix_users_updated"),
+            ("last_login_at", "ix_users_last_login"),
+            ("email", "uq_users_email"),
+            ("role", "ix_users_role_created"),
+            ("tier", "ix_users_tier"),
+            ("client_id", "ix_users_client"),
+        ];
+        let filters = [
+            (of(|filter| filter.role = Some("moderator".to_owned())), "ix_users_role_created"),
+            (of(|filter| filter.tier = Some("premium".to_owned())), "ix_users_tier"),
+            (of(|filter| filter.client_id = Some("client7".to_owned())), "ix_users_client"),
+            (of(|filter| filter.is_active = Some(false)), "ix_users_active"),
+        ];
+        let orders = orders.map(|(sort_by, index)| (sort_by, unfiltered.clone(), index));
+        let filters = filters.map(|(filter, index)| ("", filter, index));
+        for (sort_by, filter, index) in orders.into_iter().chain(filters) {
+            for ascending in [false, true] {
+                let filter = Some(filter.clone());
+                let sort_by = sort_by.to_owned();
+                let request = ListUsersRequest { filter, sort_by, ascending, ..ListUsersRequest::default() };
+                let (key, extra) = plan(&pool, &request).await;
+                assert_eq!(key, index, "{request:?}: {extra}");
+                assert!(!extra.contains("filesort"), "{request:?}: {extra}");
+            }
+        }
+    }
 }

@@ -10,6 +10,8 @@ pub mod list;
 pub mod permissions;
 mod phc;
 pub mod sessions;
+#[cfg(test)]
+mod tests;
 
 use chassis::mysql::failed;
 use contract::identity::Device;
