@@ -8,7 +8,8 @@ use serde_json::json;
 use sqlx::{MySqlPool, QueryBuilder};
 
 use super::Actor;
-use super::list::{COLUMNS, Filter, Row};
+use super::filter::Filter;
+use super::list::{COLUMNS, Row};
 use crate::audit::{self, Action};
 use crate::identity::Identity;
 

@@ -1,96 +1,24 @@
 //! Lists of accounts, and what is known of one.
 
-use std::fmt::Display;
-use std::str::FromStr;
-
 use chassis::clock::now;
 use chassis::mysql::failed;
 use chrono::{DateTime, Utc};
-use contract::identity::{
-    GetUserDetailsResponse, ListUsersRequest, ListUsersResponse, Profile, User, UserFilter,
-};
-use contract::{ErrorCode, Failure, Outcome, Role, Tier, UserSort, to_timestamp};
+use contract::identity::{GetUserDetailsResponse, ListUsersRequest, ListUsersResponse, Profile, User};
+use contract::{ErrorCode, Failure, Outcome, Role, UserSort, to_timestamp};
 use serde_json::Value;
 use sqlx::types::Json;
 use sqlx::{FromRow, MySql, MySqlConnection, QueryBuilder};
-use unicode_normalization::UnicodeNormalization;
 
+use super::filter::{Filter, named};
 use super::{Actor, sessions};
 use crate::accounts::with_those_of_the_role;
 use crate::identity::Identity;
-use crate::sign_in::is_client_id;
 use crate::{profiles, projects, throttle};
 
 const DEFAULT_PAGE_SIZE: i32 = 20;
 const MAX_PAGE_SIZE: i32 = 100;
 /// The last page that can be asked for: the server walks past all rows before it.
 const MAX_PAGE: i32 = 1_000_000;
-/// The longest part of an address that is looked for, in bytes.
-const MAX_EMAIL: usize = 255;
-
-/// Which accounts.
-#[derive(Clone, Debug, Default)]
-pub struct Filter {
-    email: Option<String>,
-    client_id: Option<String>,
-    role: Option<Role>,
-    tier: Option<Tier>,
-    is_active: Option<bool>,
-}
-
-impl Filter {
-    /// Reads a filter; what is wrong with it is added to `failure`.
-    pub fn parse(given: UserFilter, failure: &mut Failure) -> Filter {
-        // As addresses are stored: see `Email`.
-        let email =
-            given.email.map(|part| part.trim().nfc().collect::<String>().to_lowercase().nfc().collect());
-        let filter = Filter {
-            email,
-            client_id: given.client_id,
-            role: named("role", given.role.as_deref(), failure),
-            tier: named("tier", given.tier.as_deref(), failure),
-            is_active: given.is_active,
-        };
-        if filter.email.as_ref().is_some_and(|part| part.is_empty() || part.len() > MAX_EMAIL) {
-            failure.add_field("email", format!("must have 1 to {MAX_EMAIL} bytes"));
-        }
-        if filter.client_id.as_deref().is_some_and(|client_id| !is_client_id(client_id)) {
-            failure
-                .add_field("client_id", "must have 1 to 100 letters, digits, dots, hyphens or underscores");
-        }
-        filter
-    }
-
-    /// Adds the conditions to a statement that has a `WHERE` already.
-    pub fn restrict(&self, statement: &mut QueryBuilder<MySql>) {
-        if let Some(part) = &self.email {
-            // Not the backslash: whether it escapes depends on the server's mode.
-            let escaped = part.replace('!', "!!").replace('%', "!%").replace('_', "!_");
-            statement.push(" AND users.email LIKE ").push_bind(format!("%{escaped}%")).push(" ESCAPE '!'");
-        }
-        if let Some(client_id) = &self.client_id {
-            statement.push(" AND users.client_id = ").push_bind(client_id.clone());
-        }
-        if let Some(role) = self.role {
-            statement.push(" AND users.role = ").push_bind(role.name());
-        }
-        if let Some(tier) = self.tier {
-            statement.push(" AND users.subscription_tier = ").push_bind(tier.name());
-        }
-        if let Some(is_active) = self.is_active {
-            statement.push(" AND users.is_active = ").push_bind(is_active);
-        }
-    }
-}
-
-fn named<T: FromStr<Err: Display>>(
-    field: &'static str,
-    text: Option<&str>,
-    failure: &mut Failure,
-) -> Option<T> {
-    let parsed = text?.parse();
-    parsed.inspect_err(|fault| failure.add_field(field, fault)).ok()
-}
 
 /// The columns of [`Row`]; `users` and `user_profiles` must be in the statement.
 pub const COLUMNS: &str = "users.id, users.email, users.role, users.client_id, users.subscription_tier, \
@@ -277,6 +205,7 @@ pub async fn details(identity: &Identity, actor: &Actor, user_id: &str) -> Outco
 
 #[cfg(test)]
 mod tests {
+    use contract::identity::UserFilter;
     use sqlx::{AssertSqlSafe, MySqlPool, Row as _};
 
     use super::*;

@@ -5,6 +5,7 @@ pub mod audit;
 pub mod bulk;
 pub mod change;
 pub mod export;
+mod filter;
 pub mod import;
 pub mod list;
 pub mod permissions;
