@@ -6,7 +6,11 @@ use prost::Message;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let files = ["persona/identity/v1/identity.proto", "persona/subscription/v1/subscription.proto"];
+    let files = [
+        "persona/identity/v1/identity.proto",
+        "persona/identity/v1/admin.proto",
+        "persona/subscription/v1/subscription.proto",
+    ];
     let descriptors = protox::compile(files, ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     // tonic-prost-build writes no descriptor set when it is handed one; reflection needs it.
@@ -19,7 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Messages that carry a secret; `src/redacted.rs` writes their `Debug`.
-const SECRET_MESSAGES: [&str; 7] = [
+const SECRET_MESSAGES: [&str; 9] = [
     ".persona.identity.v1.RegisterRequest",
     ".persona.identity.v1.LoginRequest",
     ".persona.identity.v1.RefreshRequest",
@@ -27,4 +31,6 @@ const SECRET_MESSAGES: [&str; 7] = [
     ".persona.identity.v1.ChangePasswordRequest",
     ".persona.identity.v1.TokenPair",
     ".persona.identity.v1.Profile",
+    ".persona.identity.v1.SetPasswordRequest",
+    ".persona.identity.v1.ImportedRow",
 ];

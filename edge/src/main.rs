@@ -24,7 +24,7 @@ use claims::{Authenticator, LiveClaims, Sights, Watch};
 use front::Front;
 use gateway::{CORE_MANAGER, Gateway};
 use json::JsonLimit;
-use routes::Edge;
+use routes::{Edge, Imports};
 use services::{IDENTITY, SUBSCRIPTION, Services};
 use settings::Settings;
 use ws::Sockets;
@@ -101,7 +101,9 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     ));
     let json_limit = JsonLimit(settings.front.json_limit);
     let front = Front { origins: settings.origins, trusted_hops: settings.front.trusted_hops };
-    let router = routes::public(Edge { authenticator, services, json_limit, gateway, sockets }, front);
+    let imports = Arc::new(Imports::new(settings.front.import_limit));
+    let edge = Edge { authenticator, services, json_limit, gateway, sockets, imports };
+    let router = routes::public(edge, front);
 
     let internal = tokio::spawn(internal::serve(private, "edge", health, drain.clone()));
     front::serve(public, router, &settings.front, drain).await;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chassis::grpc::{InternalChannel, InternalToken, REQUEST_ID, channel};
+use contract::identity::admin_service_client::AdminServiceClient;
 use contract::identity::auth_service_client::AuthServiceClient;
 use contract::identity::project_service_client::ProjectServiceClient;
 use contract::identity::user_service_client::UserServiceClient;
@@ -49,6 +50,10 @@ impl Services {
 
     pub fn users(&self) -> UserServiceClient<InternalChannel> {
         UserServiceClient::new(self.identity.clone())
+    }
+
+    pub fn admin(&self) -> AdminServiceClient<InternalChannel> {
+        AdminServiceClient::new(self.identity.clone())
     }
 
     pub fn projects(&self) -> ProjectServiceClient<InternalChannel> {

@@ -47,6 +47,7 @@ pub struct FrontSettings {
     pub connections: usize,
     pub header_timeout: Duration,
     pub json_limit: usize,
+    pub import_limit: usize,
     pub trusted_hops: usize,
 }
 
@@ -180,6 +181,12 @@ impl FrontSettings {
                 "65536",
                 1024..=16_777_216,
                 "Largest JSON body, in bytes",
+            ) as usize,
+            import_limit: env.number(
+                "EDGE_IMPORT_LIMIT_BYTES",
+                "67108864",
+                1024..=1_073_741_824,
+                "Largest file of users to import, in bytes; it lies in the folder for temporary files meanwhile",
             ) as usize,
             trusted_hops: env.number(
                 "TRUSTED_PROXY_HOPS",

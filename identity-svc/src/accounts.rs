@@ -4,7 +4,7 @@ use chassis::mysql::{failed, transaction, violated_key};
 use chrono::{DateTime, Utc};
 use contract::identity::UserInfo;
 use contract::{ANY_PERMISSION, ErrorCode, Failure, Outcome, Role, Tier};
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::MySqlConnection;
 use uuid::Uuid;
 
@@ -92,17 +92,14 @@ pub async fn find(connection: &mut MySqlConnection, user_id: &str) -> Outcome<Ac
 
 async fn complete(connection: &mut MySqlConnection, row: Row) -> Outcome<Account> {
     let role: Role = row.role.parse().map_err(Failure::internal)?;
-    let mut permissions = sqlx::query_scalar!(
+    let granted = sqlx::query_scalar!(
         "SELECT permission FROM user_permissions WHERE user_id = ? ORDER BY permission",
         row.id
     )
     .fetch_all(connection)
     .await
     .map_err(failed)?;
-    // Administrators may do everything; so that services need not know roles, their tokens say so.
-    if role == Role::Admin && !permissions.iter().any(|held| held == ANY_PERMISSION) {
-        permissions.insert(0, ANY_PERMISSION.to_owned());
-    }
+    let permissions = with_those_of_the_role(role, granted);
     Ok(Account {
         id: row.id,
         email: row.email,
@@ -117,6 +114,15 @@ async fn complete(connection: &mut MySqlConnection, row: Row) -> Outcome<Account
         version: row.version,
         permissions,
     })
+}
+
+/// All that an account holds. Administrators may do everything; so that services need not know roles, their tokens say
+/// so.
+pub fn with_those_of_the_role(role: Role, mut granted: Vec<String>) -> Vec<String> {
+    if role == Role::Admin && !granted.iter().any(|held| held == ANY_PERMISSION) {
+        granted.insert(0, ANY_PERMISSION.to_owned());
+    }
+    granted
 }
 
 /// Locks an account for the rest of the transaction. Whoever changes an account or its sessions does this first.
@@ -229,20 +235,28 @@ pub async fn set_password_hash(tx: &mut MySqlConnection, user_id: &str, hash: &s
 pub async fn remove(identity: &Identity, user_id: &str, by: By<'_>) -> Outcome<()> {
     let given = (identity, user_id, by);
     transaction(&identity.pool, "delete_account", given, |tx, (identity, user_id, by)| {
-        Box::pin(async move {
-            administrators::must_not_be_last(tx, user_id).await?;
-            let version = claims::raise_version(tx, user_id).await?;
-            sqlx::query!("DELETE FROM users WHERE id = ?", user_id)
-                .execute(&mut *tx)
-                .await
-                .map_err(failed)?;
-            let change = Change::AccountDisabled { version };
-            let sequence =
-                events::append(tx, user_id, &change, identity.tokens.lifetimes.access_token).await?;
-            audit::record(tx, *by, Action::AccountDeleted, Some(user_id), Some(sequence), json!({})).await
-        })
+        Box::pin(async move { remove_in(tx, identity, user_id, *by, json!({})).await })
     })
     .await?;
     identity.tail.hurry();
     Ok(())
+}
+
+/// Removes an account in the caller's transaction, which may do nothing after it.
+///
+/// # Errors
+/// As [`remove`].
+pub async fn remove_in(
+    tx: &mut MySqlConnection,
+    identity: &Identity,
+    user_id: &str,
+    by: By<'_>,
+    details: Value,
+) -> Outcome<()> {
+    administrators::must_not_be_last(tx, user_id).await?;
+    let version = claims::raise_version(tx, user_id).await?;
+    sqlx::query!("DELETE FROM users WHERE id = ?", user_id).execute(&mut *tx).await.map_err(failed)?;
+    let change = Change::AccountDisabled { version };
+    let sequence = events::append(tx, user_id, &change, identity.tokens.lifetimes.access_token).await?;
+    audit::record(tx, by, Action::AccountDeleted, Some(user_id), Some(sequence), details).await
 }

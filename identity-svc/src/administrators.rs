@@ -13,31 +13,52 @@ use crate::email::Email;
 use crate::identity::Identity;
 use crate::password;
 
-/// Sees to it that somebody can still administer when this account no longer does, also when two leave at once.
-/// Locks the account, and the other administrators if it is one.
+/// Sees to it that somebody can still administer when this account no longer does, also when several leave at once.
+/// Locks the account, and the other administrators if it is one: all in the order of their ids, so that those who
+/// leave at once wait for each other.
 ///
 /// # Errors
 /// USER001; USER004 for the last active administrator.
 pub async fn must_not_be_last(tx: &mut MySqlConnection, user_id: &str) -> Outcome<()> {
+    let seen = sqlx::query_scalar!("SELECT role FROM users WHERE id = ?", user_id)
+        .fetch_optional(&mut *tx)
+        .await
+        .map_err(failed)?;
+    let mut others = if is_admin(seen.as_deref()) { Some(other_admins(tx, user_id).await?) } else { None };
     let role = sqlx::query_scalar!("SELECT role FROM users WHERE id = ? FOR UPDATE", user_id)
         .fetch_optional(&mut *tx)
         .await
         .map_err(failed)?;
-    let role = role.ok_or_else(|| Failure::new(ErrorCode::UserNotFound))?;
-    if role != Role::Admin.name() {
+    if role.is_none() {
+        return Err(Failure::new(ErrorCode::UserNotFound));
+    }
+    if !is_admin(role.as_deref()) {
         return Ok(());
     }
+    if others.is_none() {
+        // Promoted between the look and the lock.
+        others = Some(other_admins(tx, user_id).await?);
+    }
+    if others.is_some_and(|others| others > 0) {
+        Ok(())
+    } else {
+        Err(Failure::new(ErrorCode::LastAdministrator))
+    }
+}
+
+fn is_admin(role: Option<&str>) -> bool {
+    role == Some(Role::Admin.name())
+}
+
+/// How many active administrators there are beside this one. Locks them all.
+async fn other_admins(tx: &mut MySqlConnection, user_id: &str) -> Outcome<usize> {
     let admins = sqlx::query_scalar!(
         "SELECT id FROM users WHERE role = 'admin' AND is_active = TRUE ORDER BY id FOR UPDATE"
     )
     .fetch_all(tx)
     .await
     .map_err(failed)?;
-    if admins.iter().any(|id| id != user_id) {
-        Ok(())
-    } else {
-        Err(Failure::new(ErrorCode::LastAdministrator))
-    }
+    Ok(admins.iter().filter(|id| *id != user_id).count())
 }
 
 /// Makes an administrator: a new account, or an existing one, whose password then stays as it is. Gives whether the

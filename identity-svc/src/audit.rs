@@ -5,8 +5,8 @@ use chassis::mysql::failed;
 use contract::Outcome;
 use contract::identity::Device;
 use serde_json::Value;
-use sqlx::MySqlConnection;
 use sqlx::types::Json;
+use sqlx::{MySql, MySqlConnection, QueryBuilder};
 use uuid::Uuid;
 
 /// Longest request id that is kept, in bytes.
@@ -40,6 +40,14 @@ pub enum Action {
     AccountDeleted,
     AdministratorMade,
     TierChanged,
+    AccountUpdated,
+    AccountImported,
+    PermissionGranted,
+    PermissionRevoked,
+    PasswordSet,
+    SessionsEnded,
+    TierChangeApproved,
+    UsersExported,
     KeyRotated,
 }
 
@@ -54,6 +62,14 @@ impl Action {
             Action::AccountDeleted => "account_deleted",
             Action::AdministratorMade => "administrator_made",
             Action::TierChanged => "tier_changed",
+            Action::AccountUpdated => "account_updated",
+            Action::AccountImported => "account_imported",
+            Action::PermissionGranted => "permission_granted",
+            Action::PermissionRevoked => "permission_revoked",
+            Action::PasswordSet => "password_set",
+            Action::SessionsEnded => "sessions_ended",
+            Action::TierChangeApproved => "tier_change_approved",
+            Action::UsersExported => "users_exported",
             Action::KeyRotated => "key_rotated",
         }
     }
@@ -87,6 +103,31 @@ pub async fn record(
     .execute(tx)
     .await
     .map_err(failed)?;
+    Ok(())
+}
+
+/// Keeps the same act on many accounts, in one statement.
+pub async fn record_all(
+    tx: &mut MySqlConnection,
+    by: By<'_>,
+    action: Action,
+    targets: impl Iterator<Item = &str>,
+    details: Value,
+) -> Outcome<()> {
+    let (address, request_id) =
+        by.device.map_or(("", ""), |device| (device.ip_address.as_str(), device.request_id.as_str()));
+    let (address, request_id) =
+        (plain(address, crate::sign_in::MAX_ADDRESS), plain(request_id, MAX_REQUEST_ID));
+    let (now, details) = (now(), details.to_string());
+    let mut statement = QueryBuilder::<MySql>::new(
+        "INSERT INTO audit_log (id, at, actor_id, action, target_id, ip_address, request_id, details) ",
+    );
+    statement.push_values(targets, |mut row, target_id| {
+        row.push_bind(Uuid::now_v7().to_string()).push_bind(now).push_bind(by.actor_id);
+        row.push_bind(action.name()).push_bind(target_id);
+        row.push_bind(&address).push_bind(&request_id).push_bind(&details);
+    });
+    statement.build().execute(tx).await.map_err(failed)?;
     Ok(())
 }
 

@@ -23,17 +23,22 @@ pub async fn raise_version(connection: &mut MySqlConnection, user_id: &str) -> O
         .map_err(failed)
 }
 
-/// Has changed claims bind on tokens already issued, and gives the number of the event. From here on the transaction
-/// holds up all others that announce something: only the audit log comes after it.
+/// Has changed claims bind on tokens already issued, and gives the number of the event. A disabled account has no
+/// claims that could be told, whatever has changed of it. From here on the transaction holds up all others that
+/// announce something: only the audit log comes after it.
 pub async fn announce(connection: &mut MySqlConnection, identity: &Identity, user_id: &str) -> Outcome<i64> {
     raise_version(connection, user_id).await?;
     let account = accounts::find(connection, user_id).await?;
-    let change = Change::AccountChanged {
-        version: account.version,
-        email: account.email,
-        role: account.role,
-        tier: account.tier,
-        permissions: account.permissions,
+    let change = if account.is_active {
+        Change::AccountChanged {
+            version: account.version,
+            email: account.email,
+            role: account.role,
+            tier: account.tier,
+            permissions: account.permissions,
+        }
+    } else {
+        Change::AccountDisabled { version: account.version }
     };
     events::append(connection, user_id, &change, identity.tokens.lifetimes.access_token).await
 }

@@ -11,7 +11,7 @@ const MAX_LOCAL_BYTES: usize = 64;
 
 /// A canonical address: trimmed, lower-case, NFC. Two accounts never differ in case or composition alone, and what is
 /// stored is what is used downstream, never what was typed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Email(String);
 
 /// A text that is no address that we could write to.

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod admin;
+mod administration;
 mod administrators;
 mod audit;
 mod claims;

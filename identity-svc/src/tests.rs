@@ -18,7 +18,8 @@ use crate::settings::Lifetimes;
 use crate::throttle::Limits;
 use crate::{accounts, administrators, claims, sign_in};
 
-async fn identity(pool: MySqlPool) -> Identity {
+/// A service on a database of the test's own.
+pub async fn identity(pool: MySqlPool) -> Identity {
     let lifetimes = Lifetimes {
         access_token: Duration::from_secs(900),
         session_idle: Duration::from_secs(3600),
@@ -43,7 +44,8 @@ async fn identity(pool: MySqlPool) -> Identity {
     }
 }
 
-async fn register(identity: &Identity, email: &str) -> String {
+/// A new account; gives its id.
+pub async fn register(identity: &Identity, email: &str) -> String {
     let request = RegisterRequest {
         email: email.to_owned(),
         password: "correct horse battery".to_owned(),

@@ -185,6 +185,25 @@ async fn count_one(tx: &mut MySqlConnection, subject: &Subject) -> Outcome<()> {
     Ok(())
 }
 
+/// How many attempts of a subject are remembered; `None` when its rule is switched off.
+///
+/// # Errors
+/// GW001 when the database is away.
+pub async fn attempts(connection: &mut MySqlConnection, subject: &Subject) -> Outcome<Option<i64>> {
+    if subject.rule.free == 0 {
+        return Ok(None);
+    }
+    let attempts = sqlx::query_scalar!(
+        "SELECT attempts FROM throttles WHERE bucket = ? AND forget_at > ?",
+        subject.bucket,
+        now()
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(failed)?;
+    Ok(Some(attempts.unwrap_or(0).into()))
+}
+
 /// Forgets the attempts of subjects, since one has succeeded.
 ///
 /// # Errors

@@ -60,8 +60,13 @@ impl Failure {
 
     /// Names a field of the request and what is wrong with it.
     pub fn with_field(mut self, name: impl Into<String>, fault: impl fmt::Display) -> Self {
-        self.0.fields.insert(name.into(), fault.to_string());
+        self.add_field(name, fault);
         self
+    }
+
+    /// As [`with_field`](Failure::with_field), where faults are collected before they are many or none.
+    pub fn add_field(&mut self, name: impl Into<String>, fault: impl fmt::Display) {
+        self.0.fields.insert(name.into(), fault.to_string());
     }
 
     /// Adds a fact to the details, such as the limit that was reached.

@@ -9,7 +9,7 @@ pub mod token;
 
 pub use error::{ErrorCode, WsClose};
 pub use failure::{Failure, Outcome};
-pub use names::{ANY_PERMISSION, KNOWN_PERMISSIONS, Resource, Role, Tier, UnknownName};
+pub use names::{ANY_PERMISSION, KNOWN_PERMISSIONS, Resource, Role, Tier, UnknownName, UserField, UserSort};
 
 /// The gRPC interface of identity-svc.
 pub mod identity {
@@ -26,6 +26,10 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("pers
 
 /// `ErrorInfo.domain` of every refusal that crosses gRPC.
 pub const ERROR_DOMAIN: &str = "persona-platform";
+
+/// Most rows of one call of an import, and most of them with a password, which takes long to hash.
+pub const MAX_IMPORT_ROWS: usize = 500;
+pub const MAX_IMPORT_PASSWORDS: usize = 25;
 
 /// What a field is told whose id is not one.
 pub const NOT_AN_ID: &str = "must be a UUID in its canonical form";

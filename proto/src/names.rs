@@ -66,6 +66,41 @@ names! {
     Resource { Personas = "personas", Projects = "projects", Content = "content" }
 }
 
+names! {
+    /// What a list of users can be sorted by.
+    UserSort {
+        CreatedAt = "created_at",
+        UpdatedAt = "updated_at",
+        LastLoginAt = "last_login_at",
+        Email = "email",
+        Role = "role",
+        Tier = "tier",
+        ClientId = "client_id",
+    }
+}
+
+names! {
+    /// What an export of users can have, in the order in which it has it.
+    UserField {
+        Id = "id",
+        Email = "email",
+        Role = "role",
+        ClientId = "client_id",
+        SubscriptionTier = "subscription_tier",
+        IsActive = "is_active",
+        EmailVerified = "email_verified",
+        CreatedAt = "created_at",
+        UpdatedAt = "updated_at",
+        LastLoginAt = "last_login_at",
+        FirstName = "first_name",
+        LastName = "last_name",
+        Company = "company",
+        Phone = "phone",
+        AvatarUrl = "avatar_url",
+        Permissions = "permissions",
+    }
+}
+
 /// The permission that stands for all of them.
 pub const ANY_PERMISSION: &str = "*";
 

@@ -3,8 +3,8 @@
 use std::fmt::{Debug, Formatter, Result};
 
 use crate::identity::{
-    ChangePasswordRequest, LoginRequest, Profile, RefreshRequest, RegisterRequest, TokenPair,
-    ValidateTokenRequest,
+    ChangePasswordRequest, ImportedRow, LoginRequest, Profile, RefreshRequest, RegisterRequest,
+    SetPasswordRequest, TokenPair, ValidateTokenRequest,
 };
 
 macro_rules! redact {
@@ -19,10 +19,12 @@ macro_rules! redact {
 
 redact!(
     ChangePasswordRequest,
+    ImportedRow,
     LoginRequest,
     Profile,
     RefreshRequest,
     RegisterRequest,
+    SetPasswordRequest,
     TokenPair,
     ValidateTokenRequest
 );

@@ -82,8 +82,41 @@ impl Client {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let body = Full::new(body.map(|body| Bytes::from(body.to_string())).unwrap_or_default());
-        let response = self.inner.request(request.body(body).expect("a request")).await.ok()?;
+        let body = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
+        self.answer(request.body(Full::new(body)).expect("a request")).await
+    }
+
+    /// Sends a form whose parts each have a name, a file name if they are a file, and a text.
+    pub async fn post_form(
+        &self,
+        path: &str,
+        token: &str,
+        headers: &[(&str, &str)],
+        parts: &[(&str, Option<&str>, &str)],
+    ) -> Reply {
+        const BOUNDARY: &str = "the-boundary-of-the-parts";
+        let mut body = String::new();
+        for (name, file, text) in parts {
+            let file = file.map(|file| format!("; filename=\"{file}\"")).unwrap_or_default();
+            body += &format!(
+                "--{BOUNDARY}\r\ncontent-disposition: form-data; name=\"{name}\"{file}\r\n\r\n{text}\r\n"
+            );
+        }
+        body += &format!("--{BOUNDARY}--\r\n");
+        let mut request = Request::builder()
+            .method(Method::POST)
+            .uri(format!("{}{path}", self.base))
+            .header("authorization", format!("Bearer {token}"))
+            .header("content-type", format!("multipart/form-data; boundary={BOUNDARY}"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let reply = self.answer(request.body(Full::new(body.into())).expect("a request")).await;
+        reply.unwrap_or_else(|| panic!("POST {path} got no whole answer"))
+    }
+
+    async fn answer(&self, request: Request<Full<Bytes>>) -> Option<Reply> {
+        let response = self.inner.request(request).await.ok()?;
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.ok()?.to_bytes();
         let body = serde_json::from_slice(&bytes).unwrap_or_default();

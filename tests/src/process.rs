@@ -107,6 +107,14 @@ impl Process {
         panic!("{} did not end within {PATIENCE:?}", self.name);
     }
 
+    /// The most memory that the process has ever had resident, in KiB.
+    pub fn peak_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.expect("the process runs, on Linux");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
     /// Fails the test when the process has died.
     pub fn must_run(&mut self) {
         if let Ok(Some(status)) = self.child.try_wait() {

@@ -1,4 +1,6 @@
 use std::net::TcpListener;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -75,10 +77,20 @@ impl User {
     }
 }
 
-/// A port that nobody listens on at the moment.
+/// A port for a process to come. Below those that the system gives to connections, and none of them twice: one that
+/// is merely free at the moment may be taken before the process listens.
 fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address").port()
+    static TRIED: AtomicU32 = AtomicU32::new(0);
+    const PORTS: std::ops::Range<u32> = 12_000..32_000;
+    loop {
+        // Two runs at once begin far from each other.
+        let next = std::process::id().wrapping_mul(997).wrapping_add(TRIED.fetch_add(1, Relaxed));
+        let port = PORTS.start + next % (PORTS.end - PORTS.start);
+        let port = u16::try_from(port).expect("a port");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 fn local() -> String {

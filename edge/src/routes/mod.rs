@@ -5,6 +5,7 @@ mod projects;
 mod subscription;
 mod subscriptions;
 mod user;
+mod users;
 
 use std::sync::Arc;
 
@@ -29,6 +30,8 @@ use crate::json::JsonLimit;
 use crate::services::Services;
 use crate::ws::{self, Sockets};
 
+pub use users::Imports;
+
 /// What handlers need. Cheap to clone.
 #[derive(Clone, FromRef)]
 pub struct Edge {
@@ -37,6 +40,7 @@ pub struct Edge {
     pub json_limit: JsonLimit,
     pub gateway: Arc<Gateway>,
     pub sockets: Arc<Sockets>,
+    pub imports: Arc<Imports>,
 }
 
 /// The whole public listener: our own routes, `/ws`, and the gateway for the rest.
@@ -47,6 +51,7 @@ pub fn public(edge: Edge, front: Front) -> Router {
         .nest("/api/v1/projects", projects::routes())
         .nest("/api/v1/subscription", subscription::routes())
         .nest("/api/v1/admin/subscriptions", subscriptions::routes())
+        .nest("/api/v1/admin/users", users::routes(&edge.imports))
         .route("/.well-known/jwks.json", get(jwks))
         .route("/health", get(health))
         .route("/ws", get(ws::upgrade))

@@ -21,7 +21,8 @@ pub fn routes() -> Router<Edge> {
     Router::new().route("/", get(list).post(create)).route("/{user_id}", put(update))
 }
 
-fn actor(caller: Caller) -> Option<Actor> {
+/// The acting administrator, as subscription-svc is told.
+pub fn actor(caller: Caller) -> Option<Actor> {
     let claims = caller.0;
     Some(Actor {
         user_id: claims.user_id,
@@ -51,7 +52,8 @@ struct Subscriptions {
     total_pages: i64,
 }
 
-fn pages(total: i64, page_size: i32) -> i64 {
+/// How many pages there are.
+pub fn pages(total: i64, page_size: i32) -> i64 {
     let page_size = i64::from(page_size.max(1));
     (total + page_size - 1) / page_size
 }

@@ -26,8 +26,9 @@ pub fn routes() -> Router<Edge> {
         .route("/delete", delete(remove))
 }
 
+/// An account as its owner and administrators see it.
 #[derive(Serialize)]
-struct UserBody {
+pub struct UserBody {
     id: String,
     email: String,
     role: String,
@@ -54,26 +55,34 @@ struct ProfileBody {
     preferences: Box<RawValue>,
 }
 
-fn user_body(user: Option<User>) -> Outcome<axum::Json<UserBody>> {
-    let user = present(user)?;
-    let Profile { first_name, last_name, company, phone, avatar_url, preferences_json } =
-        present(user.profile)?;
-    let preferences = RawValue::from_string(preferences_json).map_err(Failure::internal)?;
-    let user_id = user.id.clone();
-    Ok(axum::Json(UserBody {
-        id: user.id,
-        email: user.email,
-        role: user.role,
-        client_id: user.client_id,
-        subscription_tier: user.subscription_tier,
-        is_active: user.is_active,
-        email_verified: user.email_verified,
-        created_at: time(user.created_at),
-        updated_at: time(user.updated_at),
-        last_login_at: time(user.last_login_at),
-        profile: ProfileBody { user_id, first_name, last_name, company, phone, avatar_url, preferences },
-        permissions: user.permissions,
-    }))
+impl TryFrom<User> for UserBody {
+    type Error = Failure;
+
+    fn try_from(user: User) -> Outcome<Self> {
+        let Profile { first_name, last_name, company, phone, avatar_url, preferences_json } =
+            present(user.profile)?;
+        let preferences = RawValue::from_string(preferences_json).map_err(Failure::internal)?;
+        let user_id = user.id.clone();
+        Ok(UserBody {
+            id: user.id,
+            email: user.email,
+            role: user.role,
+            client_id: user.client_id,
+            subscription_tier: user.subscription_tier,
+            is_active: user.is_active,
+            email_verified: user.email_verified,
+            created_at: time(user.created_at),
+            updated_at: time(user.updated_at),
+            last_login_at: time(user.last_login_at),
+            profile: ProfileBody { user_id, first_name, last_name, company, phone, avatar_url, preferences },
+            permissions: user.permissions,
+        })
+    }
+}
+
+/// The body for one account.
+pub fn user_body(user: Option<User>) -> Outcome<axum::Json<UserBody>> {
+    Ok(axum::Json(present(user)?.try_into()?))
 }
 
 async fn profile(

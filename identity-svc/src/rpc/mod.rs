@@ -1,10 +1,12 @@
 //! The gRPC services: parse → call → encode.
 
+mod admin;
 mod auth;
 mod live;
 mod projects;
 mod users;
 
+use contract::identity::admin_service_server::AdminServiceServer;
 use contract::identity::auth_service_server::AuthServiceServer;
 use contract::identity::live_claims_service_server::LiveClaimsServiceServer;
 use contract::identity::project_service_server::ProjectServiceServer;
@@ -18,5 +20,6 @@ pub fn services(identity: &Identity) -> Routes {
     Routes::new(AuthServiceServer::new(auth::Auth(identity.clone())))
         .add_service(UserServiceServer::new(users::Users(identity.clone())))
         .add_service(ProjectServiceServer::new(projects::Projects(identity.clone())))
+        .add_service(AdminServiceServer::new(admin::Administration(identity.clone())))
         .add_service(LiveClaimsServiceServer::new(live::LiveClaims(identity.clone())))
 }

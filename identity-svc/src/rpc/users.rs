@@ -5,7 +5,7 @@ use contract::identity::{
     ChangePasswordRequest, ChangePasswordResponse, DeleteUserRequest, DeleteUserResponse, GetUserRequest,
     GetUserResponse, SetTierRequest, SetTierResponse, UpdateProfileRequest, UpdateProfileResponse,
 };
-use contract::{Failure, Tier};
+use contract::{ErrorCode, Failure, Tier};
 use tonic::{Request, Response, Status};
 
 use crate::audit::By;
@@ -60,6 +60,10 @@ impl UserService for Users {
         let removed = async {
             id("user_id", &user_id)?;
             id("actor_id", &actor_id)?;
+            if actor_id != user_id {
+                // Administrators have a service of their own, which asks whether they are.
+                return Err(Failure::new(ErrorCode::Forbidden));
+            }
             accounts::remove(&self.0, &user_id, By::user(&actor_id, device.as_ref())).await
         };
         answer(removed.await.map(|()| DeleteUserResponse {}))

@@ -18,7 +18,7 @@ enum Who {
 use Who::{Admin, Anybody, User};
 
 /// Every route of the public listener.
-const ROUTES: [(&str, &str, Who); 35] = [
+const ROUTES: [(&str, &str, Who); 48] = [
     ("POST", "/api/v1/auth/register", Anybody),
     ("POST", "/api/v1/auth/login", Anybody),
     ("POST", "/api/v1/auth/refresh", Anybody),
@@ -44,6 +44,19 @@ const ROUTES: [(&str, &str, Who); 35] = [
     ("GET", "/api/v1/admin/subscriptions", Admin),
     ("POST", "/api/v1/admin/subscriptions", Admin),
     ("PUT", "/api/v1/admin/subscriptions/{id}", Admin),
+    ("GET", "/api/v1/admin/users", Admin),
+    ("POST", "/api/v1/admin/users/bulk", Admin),
+    ("POST", "/api/v1/admin/users/export", Admin),
+    ("POST", "/api/v1/admin/users/import", Admin),
+    ("GET", "/api/v1/admin/users/{id}", Admin),
+    ("PUT", "/api/v1/admin/users/{id}", Admin),
+    ("DELETE", "/api/v1/admin/users/{id}", Admin),
+    ("POST", "/api/v1/admin/users/{id}/permissions", Admin),
+    ("DELETE", "/api/v1/admin/users/{id}/permissions/projects.manage", Admin),
+    ("GET", "/api/v1/admin/users/{id}/sessions", Admin),
+    ("DELETE", "/api/v1/admin/users/{id}/sessions", Admin),
+    ("POST", "/api/v1/admin/users/{id}/password", Admin),
+    ("GET", "/api/v1/admin/users/{id}/audit", Admin),
     ("GET", "/.well-known/jwks.json", Anybody),
     ("GET", "/health", Anybody),
     ("GET", "/ws", User),

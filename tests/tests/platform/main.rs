@@ -1,6 +1,8 @@
 //! The journeys of users, operators and attackers, over real sockets. The files mirror the tree of URLs.
 
 mod admin_subscriptions;
+mod admin_transfer;
+mod admin_users;
 mod auth;
 mod credentials;
 mod errors;

@@ -1,0 +1,121 @@
+//! Lists of accounts.
+
+use axum::Extension;
+use axum::extract::State;
+use contract::identity::{ListUsersRequest, UserFilter};
+use contract::{ErrorCode, Failure, Outcome, Role, Tier, UserSort};
+use http::HeaderMap;
+use serde::{Deserialize, Serialize};
+
+use crate::answer::Answer;
+use crate::claims::Admin;
+use crate::front::RequestContext;
+use crate::json::Parameters;
+use crate::routes::device;
+use crate::routes::subscriptions::pages;
+use crate::routes::user::UserBody;
+use crate::services::{Services, from_identity};
+
+const MAX_PAGE: i32 = 1_000_000;
+const MAX_PAGE_SIZE: i32 = 100;
+
+/// All as text, so that every parameter that is wrong can be named at once.
+#[derive(Deserialize)]
+pub struct Asked {
+    page: Option<String>,
+    page_size: Option<String>,
+    email: Option<String>,
+    client_id: Option<String>,
+    role: Option<String>,
+    tier: Option<String>,
+    is_active: Option<String>,
+    sort_by: Option<String>,
+    sort_order: Option<String>,
+}
+
+/// Reads parameters and collects what is wrong with them. An empty parameter is an absent one.
+struct Reader(Failure);
+
+impl Reader {
+    fn read<T>(
+        &mut self,
+        name: &'static str,
+        text: Option<String>,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let text = text.filter(|text| !text.is_empty())?;
+        parse(&text).inspect_err(|fault| self.0.add_field(name, fault)).ok()
+    }
+
+    fn number(&mut self, name: &'static str, text: Option<String>, most: i32) -> Option<i32> {
+        self.read(name, text, |text| {
+            let number = text.parse().ok().filter(|number| (1..=most).contains(number));
+            number.ok_or_else(|| format!("must be a whole number from 1 to {most}"))
+        })
+    }
+}
+
+fn named<T: std::str::FromStr<Err: ToString>>(text: &str) -> Result<String, String> {
+    text.parse::<T>().map(|_| text.to_owned()).map_err(|fault| fault.to_string())
+}
+
+impl Asked {
+    fn request(self) -> Outcome<ListUsersRequest> {
+        let mut reader = Reader(Failure::new(ErrorCode::InvalidRequest));
+        let filter = UserFilter {
+            email: self.email.filter(|text| !text.is_empty()),
+            client_id: self.client_id.filter(|text| !text.is_empty()),
+            role: reader.read("role", self.role, named::<Role>),
+            tier: reader.read("tier", self.tier, named::<Tier>),
+            is_active: reader.read("is_active", self.is_active, |text| {
+                text.parse().map_err(|_| "must be true or false".to_owned())
+            }),
+        };
+        let ascending = reader.read("sort_order", self.sort_order, |text| match text {
+            "asc" => Ok(true),
+            "desc" => Ok(false),
+            _ => Err("must be asc or desc".to_owned()),
+        });
+        let request = ListUsersRequest {
+            actor_id: String::new(),
+            device: None,
+            filter: Some(filter),
+            page: reader.number("page", self.page, MAX_PAGE).unwrap_or_default(),
+            page_size: reader.number("page_size", self.page_size, MAX_PAGE_SIZE).unwrap_or_default(),
+            sort_by: reader.read("sort_by", self.sort_by, named::<UserSort>).unwrap_or_default(),
+            ascending: ascending.unwrap_or_default(),
+        };
+        if reader.0.fields().is_empty() { Ok(request) } else { Err(reader.0) }
+    }
+}
+
+#[derive(Serialize)]
+pub struct Users {
+    users: Vec<UserBody>,
+    total_count: i64,
+    page: i32,
+    page_size: i32,
+    total_pages: i64,
+}
+
+/// Newest first unless asked otherwise.
+pub async fn list(
+    Admin(caller): Admin,
+    State(services): State<Services>,
+    Extension(context): Extension<RequestContext>,
+    headers: HeaderMap,
+    Parameters(asked): Parameters<Asked>,
+) -> Answer<axum::Json<Users>> {
+    let mut request = asked.request()?;
+    request.actor_id = caller.user_id().to_owned();
+    request.device = Some(device(&context, &headers));
+    let answer = from_identity(services.admin().list_users(context.call(request)).await)?;
+    let users: Outcome<Vec<UserBody>> = answer.users.into_iter().map(UserBody::try_from).collect();
+    Ok(axum::Json(Users {
+        users: users?,
+        total_count: answer.total_count,
+        page: answer.page,
+        page_size: answer.page_size,
+        total_pages: pages(answer.total_count, answer.page_size),
+    }))
+}

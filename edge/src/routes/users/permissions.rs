@@ -1,0 +1,56 @@
+//! Granting permissions and taking them away.
+
+use axum::Extension;
+use axum::extract::{Path, State};
+use contract::identity::{GrantPermissionRequest, RevokePermissionRequest};
+use contract::{Failure, NOT_AN_ID, is_canonical_id};
+use http::{HeaderMap, StatusCode};
+use serde::{Deserialize, Serialize};
+
+use crate::answer::Answer;
+use crate::claims::Admin;
+use crate::front::RequestContext;
+use crate::json::{Json, PathId};
+use crate::routes::device;
+use crate::services::{Services, from_identity};
+
+#[derive(Deserialize)]
+pub struct Grant {
+    permission_name: String,
+}
+
+#[derive(Serialize)]
+pub struct Held {
+    user_id: String,
+    permissions: Vec<String>,
+}
+
+pub async fn grant(
+    Admin(caller): Admin,
+    State(services): State<Services>,
+    Extension(context): Extension<RequestContext>,
+    headers: HeaderMap,
+    PathId(user_id): PathId,
+    Json(Grant { permission_name: permission }): Json<Grant>,
+) -> Answer<axum::Json<Held>> {
+    let (actor_id, device) = (caller.user_id().to_owned(), Some(device(&context, &headers)));
+    let request = GrantPermissionRequest { actor_id, device, user_id: user_id.clone(), permission };
+    let answer = from_identity(services.admin().grant_permission(context.call(request)).await)?;
+    Ok(axum::Json(Held { user_id, permissions: answer.permissions }))
+}
+
+pub async fn revoke(
+    Admin(caller): Admin,
+    State(services): State<Services>,
+    Extension(context): Extension<RequestContext>,
+    headers: HeaderMap,
+    Path((user_id, permission)): Path<(String, String)>,
+) -> Answer<StatusCode> {
+    if !is_canonical_id(&user_id) {
+        return Err(Failure::field("id", NOT_AN_ID).into());
+    }
+    let (actor_id, device) = (caller.user_id().to_owned(), Some(device(&context, &headers)));
+    let request = RevokePermissionRequest { actor_id, device, user_id, permission };
+    from_identity(services.admin().revoke_permission(context.call(request)).await)?;
+    Ok(StatusCode::NO_CONTENT)
+}
