@@ -45,10 +45,21 @@ pub struct GatewaySettings {
 #[derive(Clone)]
 pub struct FrontSettings {
     pub connections: usize,
-    pub header_timeout: Duration,
+    pub patience: Patience,
     pub json_limit: usize,
     pub import_limit: usize,
     pub trusted_hops: usize,
+}
+
+/// How long a connection may be of no use.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Until the headers of a request have arrived.
+    pub headers: Duration,
+    /// Between requests.
+    pub idle: Duration,
+    /// Until the next bytes of a body come, or of an answer are taken.
+    pub stall: Duration,
 }
 
 /// Limits of a WebSocket.
@@ -170,12 +181,27 @@ impl FrontSettings {
                 1..=1_000_000,
                 "Most connections to the public listener at once",
             ) as usize,
-            header_timeout: Duration::from_secs(env.number(
-                "EDGE_HEADER_TIMEOUT_SECONDS",
-                "10",
-                1..=300,
-                "Seconds in which a request's headers must have arrived",
-            )),
+            patience: Patience {
+                headers: Duration::from_secs(env.number(
+                    "EDGE_HEADER_TIMEOUT_SECONDS",
+                    "10",
+                    1..=300,
+                    "Seconds in which a request's headers must have arrived",
+                )),
+                idle: Duration::from_secs(env.number(
+                    "EDGE_IDLE_SECONDS",
+                    "75",
+                    1..=3600,
+                    "Seconds without a request after which a connection is closed; longer than a load balancer keeps \
+                     its own open",
+                )),
+                stall: Duration::from_secs(env.number(
+                    "EDGE_STALL_SECONDS",
+                    "30",
+                    1..=3600,
+                    "Seconds in which a client must send more of a body, or take more of an answer",
+                )),
+            },
             json_limit: env.number(
                 "EDGE_JSON_LIMIT_BYTES",
                 "65536",

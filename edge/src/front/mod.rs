@@ -5,6 +5,7 @@ mod bare_errors;
 mod cors;
 mod ids;
 mod path;
+mod patience;
 mod serve;
 
 use std::net::IpAddr;

@@ -1,11 +1,13 @@
-//! The accept loop of the public listener. axum's own sets no header timeout and no cap on connections.
+//! The accept loop of the public listener. axum's own sets no timeouts and no cap on connections.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::response::Response;
 use chassis::drain::Drain;
 use http::Request;
 use hyper::body::Incoming;
@@ -15,10 +17,13 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutWriter;
 use tower::ServiceExt;
+use tower_http::timeout::TimeoutBody;
 
 use super::bare_errors::ShapedErrors;
-use crate::settings::FrontSettings;
+use super::patience::{Activity, Answering};
+use crate::settings::{FrontSettings, Patience};
 
 /// The address that a connection comes from; in the extensions of every request.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +37,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Accepts until the drain, then lets what runs finish within the drain's limit.
 pub async fn serve(listener: TcpListener, router: Router, settings: &FrontSettings, drain: Drain) {
     let builder = Arc::new(builder(settings));
+    let patience = settings.patience;
     let places = Arc::new(Semaphore::new(settings.connections));
     let graceful = GracefulShutdown::new();
     let accept = async {
@@ -42,10 +48,10 @@ pub async fn serve(listener: TcpListener, router: Router, settings: &FrontSettin
             };
             match listener.accept().await {
                 Ok((stream, peer)) => {
-                    let connection =
-                        connection(builder.clone(), stream, peer, router.clone(), graceful.watcher());
+                    let connection = Connection { stream, peer, patience };
+                    let serving = connection.serve(builder.clone(), router.clone(), graceful.watcher());
                     tokio::spawn(async move {
-                        connection.await;
+                        serving.await;
                         drop(place);
                     });
                 }
@@ -71,7 +77,7 @@ fn builder(settings: &FrontSettings) -> Builder<TokioExecutor> {
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(settings.header_timeout)
+        .header_read_timeout(settings.patience.headers)
         .max_buf_size(MAX_HEADER_BYTES as usize);
     builder
         .http2()
@@ -83,24 +89,44 @@ fn builder(settings: &FrontSettings) -> Builder<TokioExecutor> {
     builder
 }
 
-async fn connection(
-    builder: Arc<Builder<TokioExecutor>>,
+struct Connection {
     stream: TcpStream,
     peer: SocketAddr,
-    router: Router,
-    watcher: Watcher,
-) {
-    // Small answers must not wait for an acknowledgement.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "no TCP_NODELAY");
-    }
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(Peer(peer));
-        router.clone().oneshot(request.map(Body::new))
-    });
-    let io = TokioIo::new(ShapedErrors::new(stream));
-    let serving = watcher.watch(builder.serve_connection_with_upgrades(io, service));
-    if let Err(error) = serving.await {
-        tracing::debug!(%error, %peer, "a connection ended");
+    patience: Patience,
+}
+
+impl Connection {
+    async fn serve(self, builder: Arc<Builder<TokioExecutor>>, router: Router, watcher: Watcher) {
+        let Connection { stream, peer, patience } = self;
+        // Small answers must not wait for an acknowledgement.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "no TCP_NODELAY");
+        }
+        let activity = Arc::new(Activity::default());
+        let requests = activity.clone();
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            let running = requests.begin();
+            request.extensions_mut().insert(Peer(peer));
+            let answering =
+                router.clone().oneshot(request.map(|body| Body::new(TimeoutBody::new(patience.stall, body))));
+            async move {
+                let answer: Result<Response, Infallible> = answering.await;
+                answer.map(|response| response.map(|body| Answering::new(body, running)))
+            }
+        });
+        let mut stream = TimeoutWriter::new(stream);
+        stream.set_timeout(Some(patience.stall));
+        let io = TokioIo::new(ShapedErrors::new(Box::pin(stream)));
+        let serving = watcher.watch(builder.serve_connection_with_upgrades(io, service));
+        tokio::select! {
+            outcome = serving => {
+                if let Err(error) = outcome {
+                    tracing::debug!(%error, %peer, "a connection ended");
+                }
+            }
+            () = activity.ceases(patience.headers, patience.idle) => {
+                tracing::debug!(%peer, "an idle connection was closed");
+            }
+        }
     }
 }

@@ -4,6 +4,7 @@ mod admin_subscriptions;
 mod admin_transfer;
 mod admin_users;
 mod auth;
+mod connections;
 mod credentials;
 mod errors;
 mod gateway;
