@@ -6,15 +6,13 @@ use prost::Message;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let files = [
-        "persona/identity/v1/identity.proto",
-        "persona/identity/v1/admin.proto",
-        "persona/subscription/v1/subscription.proto",
-    ];
-    let descriptors = protox::compile(files, ["proto"])?;
+    let identity = ["persona/identity/v1/identity.proto", "persona/identity/v1/admin.proto"];
+    let subscription = ["persona/subscription/v1/subscription.proto"];
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    // tonic-prost-build writes no descriptor set when it is handed one; reflection needs it.
-    fs::write(out.join("persona_descriptor.bin"), descriptors.encode_to_vec())?;
+    // tonic-prost-build writes no descriptor set when it is handed one; the reflection of each service needs its own.
+    fs::write(out.join("identity.bin"), protox::compile(identity, ["proto"])?.encode_to_vec())?;
+    fs::write(out.join("subscription.bin"), protox::compile(subscription, ["proto"])?.encode_to_vec())?;
+    let descriptors = protox::compile(identity.iter().chain(&subscription), ["proto"])?;
     tonic_prost_build::configure()
         // Debug output reaches logs: no generated message may print a password or a token.
         .skip_debug(SECRET_MESSAGES)

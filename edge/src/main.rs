@@ -71,7 +71,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     let private = TcpListener::bind(settings.internal_listen).await?;
     tracing::info!(public = %public.local_addr()?, internal = %private.local_addr()?, "the edge listens");
 
-    let services = Services::connect(&settings.identity, &settings.subscription, &settings.internal_token);
+    let services = Services::connect(&settings.identity, &settings.subscription, &settings.internal);
     let live = Arc::new(LiveClaims::new(settings.staleness));
     let (sights, reports) = Sights::new();
     let authenticator = Authenticator::new(live, sights, services.identity_channel());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chassis::grpc::{InternalChannel, InternalToken, REQUEST_ID, channel};
+use chassis::grpc::{self, InternalChannel, REQUEST_ID, channel};
 use contract::identity::admin_service_client::AdminServiceClient;
 use contract::identity::auth_service_client::AuthServiceClient;
 use contract::identity::project_service_client::ProjectServiceClient;
@@ -32,8 +32,8 @@ pub struct Services {
 }
 
 impl Services {
-    pub fn connect(identity: &[Uri], subscription: &[Uri], token: &InternalToken) -> Self {
-        Services { identity: channel(identity, token), subscription: channel(subscription, token) }
+    pub fn connect(identity: &[Uri], subscription: &[Uri], internal: &grpc::Settings) -> Self {
+        Services { identity: channel(identity, internal), subscription: channel(subscription, internal) }
     }
 
     pub fn identity_channel(&self) -> InternalChannel {

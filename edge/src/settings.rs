@@ -3,9 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use chassis::grpc::InternalToken;
 use chassis::settings::Env;
-use chassis::{drain, logs};
+use chassis::{drain, grpc, logs};
 use http::Uri;
 
 use crate::claims::{KeySettings, Staleness};
@@ -17,7 +16,7 @@ pub struct Settings {
     pub internal_listen: SocketAddr,
     pub logs: logs::Settings,
     pub drain: drain::Settings,
-    pub internal_token: InternalToken,
+    pub internal: grpc::Settings,
     pub identity: Vec<Uri>,
     pub subscription: Vec<Uri>,
     pub keys: KeySettings,
@@ -78,6 +77,7 @@ pub struct SocketSettings {
 
 impl Settings {
     pub fn read(env: &mut Env) -> Self {
+        let internal = grpc::Settings::read(env);
         Settings {
             listen: env.value("EDGE_LISTEN", "0.0.0.0:8081", "Address of the public listener"),
             internal_listen: env.value(
@@ -87,13 +87,14 @@ impl Settings {
             ),
             logs: logs::Settings::read(env),
             drain: drain::Settings::read(env),
-            internal_token: InternalToken::read(env),
-            identity: env.replicas(
+            identity: internal.replicas(
+                env,
                 "IDENTITY_URL",
                 "http://127.0.0.1:50051",
                 "identity-svc, one URL for each replica",
             ),
-            subscription: env.replicas(
+            subscription: internal.replicas(
+                env,
                 "SUBSCRIPTION_URL",
                 "http://127.0.0.1:50052",
                 "subscription-svc, one URL for each replica",
@@ -127,6 +128,7 @@ impl Settings {
             gateway: GatewaySettings::read(env),
             sockets: SocketSettings::read(env),
             front: FrontSettings::read(env),
+            internal,
         }
     }
 }

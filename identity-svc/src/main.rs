@@ -157,7 +157,8 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     tokio::spawn(throttle::sweep(identity.pool.clone()));
     health.now_ready();
     let services = rpc::services(&identity);
-    grpc::serve(public, services, settings.internal_token, settings.reflection, health, drain)
+    let descriptors = settings.reflection.then_some(contract::identity::FILE_DESCRIPTOR_SET);
+    grpc::serve(public, services, descriptors, &settings.internal, health, drain)
         .await
         .map_err(|error| error.to_string())?;
     identity.pool.close().await;

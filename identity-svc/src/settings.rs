@@ -6,9 +6,8 @@ use std::time::Duration;
 use crate::hasher::Cost;
 use crate::keys;
 use crate::throttle::Limits;
-use chassis::grpc::InternalToken;
 use chassis::settings::Env;
-use chassis::{drain, logs, mysql};
+use chassis::{drain, grpc, logs, mysql};
 
 pub struct Settings {
     pub listen: SocketAddr,
@@ -16,7 +15,7 @@ pub struct Settings {
     pub logs: logs::Settings,
     pub drain: drain::Settings,
     pub database: mysql::Settings,
-    pub internal_token: InternalToken,
+    pub internal: grpc::Settings,
     pub reflection: bool,
     pub keys: keys::Settings,
     pub lifetimes: Lifetimes,
@@ -44,6 +43,7 @@ pub struct PasswordSettings {
 
 impl Settings {
     pub fn read(env: &mut Env) -> Self {
+        let internal = grpc::Settings::read(env);
         let lifetimes = Lifetimes::read(env);
         Settings {
             listen: env.value("IDENTITY_LISTEN", "0.0.0.0:50051", "Address of the gRPC listener"),
@@ -55,7 +55,7 @@ impl Settings {
             logs: logs::Settings::read(env),
             drain: drain::Settings::read(env),
             database: mysql::Settings::read(env, "identity_svc"),
-            internal_token: InternalToken::read(env),
+            internal,
             reflection: env.value("GRPC_REFLECTION", "true", "Whether gRPC reflection is served"),
             keys: keys(env, lifetimes),
             lifetimes,

@@ -14,15 +14,18 @@ pub use names::{ANY_PERMISSION, KNOWN_PERMISSIONS, Resource, Role, Tier, Unknown
 /// The gRPC interface of identity-svc.
 pub mod identity {
     tonic::include_proto!("persona.identity.v1");
+
+    /// The compiled .proto files, for gRPC server reflection.
+    pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("identity");
 }
 
 /// The gRPC interface of subscription-svc.
 pub mod subscription {
     tonic::include_proto!("persona.subscription.v1");
-}
 
-/// The compiled .proto files, for gRPC server reflection.
-pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("persona_descriptor");
+    /// The compiled .proto files, for gRPC server reflection.
+    pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("subscription");
+}
 
 /// `ErrorInfo.domain` of every refusal that crosses gRPC.
 pub const ERROR_DOMAIN: &str = "persona-platform";

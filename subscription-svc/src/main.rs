@@ -94,7 +94,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     let internal = tokio::spawn(internal::serve(private, "subscription-svc", health.clone(), drain.clone()));
 
     let pool = mysql::pool(&settings.database);
-    let identity = grpc::channel(&settings.identity, &settings.internal_token);
+    let identity = grpc::channel(&settings.identity, &settings.internal);
     watch_dependencies(&health, &pool, &identity);
     tokio::select! {
         migrated = migrate_when_possible(&pool) => migrated?,
@@ -105,7 +105,8 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     let background = tokio::spawn(in_the_background(service.clone()));
     health.now_ready();
     let services = rpc::services(&service);
-    grpc::serve(public, services, settings.internal_token, settings.reflection, health, drain)
+    let descriptors = settings.reflection.then_some(contract::subscription::FILE_DESCRIPTOR_SET);
+    grpc::serve(public, services, descriptors, &settings.internal, health, drain)
         .await
         .map_err(|error| error.to_string())?;
     background.abort();

@@ -2,9 +2,8 @@
 
 use std::net::SocketAddr;
 
-use chassis::grpc::InternalToken;
 use chassis::settings::Env;
-use chassis::{drain, logs, mysql};
+use chassis::{drain, grpc, logs, mysql};
 use tonic::transport::Uri;
 
 pub struct Settings {
@@ -13,13 +12,14 @@ pub struct Settings {
     pub logs: logs::Settings,
     pub drain: drain::Settings,
     pub database: mysql::Settings,
-    pub internal_token: InternalToken,
+    pub internal: grpc::Settings,
     pub reflection: bool,
     pub identity: Vec<Uri>,
 }
 
 impl Settings {
     pub fn read(env: &mut Env) -> Self {
+        let internal = grpc::Settings::read(env);
         Settings {
             listen: env.value("SUBSCRIPTION_LISTEN", "0.0.0.0:50052", "Address of the gRPC listener"),
             internal_listen: env.value(
@@ -30,13 +30,14 @@ impl Settings {
             logs: logs::Settings::read(env),
             drain: drain::Settings::read(env),
             database: mysql::Settings::read(env, "subscription_svc"),
-            internal_token: InternalToken::read(env),
             reflection: env.value("GRPC_REFLECTION", "true", "Whether gRPC reflection is served"),
-            identity: env.replicas(
+            identity: internal.replicas(
+                env,
                 "IDENTITY_URL",
                 "http://127.0.0.1:50051",
                 "identity-svc, one URL for each replica",
             ),
+            internal,
         }
     }
 }

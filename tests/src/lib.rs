@@ -1,12 +1,14 @@
 //! A sandbox for end-to-end tests: the real processes on a real database and real sockets. Only core-manager is a
 //! stand-in.
 
+mod authority;
 mod client;
 mod gate;
 mod process;
 mod sandbox;
 mod socket;
 
+pub use authority::Authority;
 pub use client::{Client, Reply, raw};
 pub use gate::Gate;
 pub use process::Process;

@@ -1,3 +1,5 @@
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -9,6 +11,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Process {
     name: &'static str,
     child: Child,
+    log: File,
 }
 
 /// Where the built programs are: `PERSONA_BIN_DIR`, or beside the test.
@@ -30,7 +33,13 @@ fn program(name: &str) -> PathBuf {
 impl Process {
     /// Starts a program with these settings and no others.
     pub fn start(name: &'static str, settings: &[(&str, String)]) -> Process {
-        let output = if std::env::var_os("E2E_LOGS").is_some() { Stdio::inherit } else { Stdio::null };
+        let log = tempfile::tempfile().expect("a file for the log");
+        let output = || {
+            if std::env::var_os("E2E_LOGS").is_some() {
+                return Stdio::inherit();
+            }
+            log.try_clone().expect("a handle").into()
+        };
         let child = Command::new(program(name))
             .env_clear()
             .envs(settings.iter().map(|(name, value)| (name, value)))
@@ -38,7 +47,7 @@ impl Process {
             .stdout(output())
             .stderr(output())
             .spawn();
-        Process { name, child: child.unwrap_or_else(|e| panic!("{name} cannot be started: {e}")) }
+        Process { name, child: child.unwrap_or_else(|e| panic!("{name} cannot be started: {e}")), log }
     }
 
     /// Runs a program with these settings and arguments to its end, and gives what it printed.
@@ -118,8 +127,16 @@ impl Process {
     /// Fails the test when the process has died.
     pub fn must_run(&mut self) {
         if let Ok(Some(status)) = self.child.try_wait() {
-            panic!("{} ended with {status}; set E2E_LOGS=1 to see why", self.name);
+            panic!("{} ended with {status}:\n{}", self.name, self.said());
         }
+    }
+
+    /// What the process has logged; nothing when `E2E_LOGS` shows it on the terminal instead.
+    pub fn said(&self) -> String {
+        let length = self.log.metadata().expect("a file").len();
+        let mut text = vec![0; usize::try_from(length).expect("a length")];
+        self.log.read_exact_at(&mut text, 0).expect("read");
+        String::from_utf8_lossy(&text).into_owned()
     }
 }
 

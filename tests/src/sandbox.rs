@@ -1,4 +1,5 @@
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -8,6 +9,7 @@ use sqlx::mysql::MySqlConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection};
 use uuid::Uuid;
 
+use crate::authority::Authority;
 use crate::client::Client;
 use crate::gate::Gate;
 use crate::process::Process;
@@ -28,6 +30,8 @@ pub struct Plan {
     pub replicas: usize,
     /// Settings of all processes beyond the usual.
     pub settings: Vec<(&'static str, String)>,
+    /// Mutual TLS on the internal plane with certificates of this authority.
+    pub authority: Option<Arc<Authority>>,
 }
 
 /// A running platform.
@@ -83,8 +87,8 @@ fn free_port() -> u16 {
     static TRIED: AtomicU32 = AtomicU32::new(0);
     const PORTS: std::ops::Range<u32> = 12_000..32_000;
     loop {
-        // Two runs at once begin far from each other.
-        let next = std::process::id().wrapping_mul(997).wrapping_add(TRIED.fetch_add(1, Relaxed));
+        // Two runs at once begin far from each other, as the numbers of their processes are near.
+        let next = std::process::id().wrapping_mul(613).wrapping_add(TRIED.fetch_add(1, Relaxed));
         let port = PORTS.start + next % (PORTS.end - PORTS.start);
         let port = u16::try_from(port).expect("a port");
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
@@ -121,8 +125,10 @@ impl Sandbox {
         let count = plan.replicas.max(1);
         let identity: Vec<String> = (0..count).map(|_| local()).collect();
         let subscription: Vec<String> = (0..count).map(|_| local()).collect();
-        let urls =
-            |all: &[String]| all.iter().map(|place| format!("http://{place}")).collect::<Vec<_>>().join(",");
+        let scheme = if plan.authority.is_some() { "https" } else { "http" };
+        let urls = |all: &[String]| {
+            all.iter().map(|place| format!("{scheme}://{place}")).collect::<Vec<_>>().join(",")
+        };
         let stub_address = local();
         let mut common = vec![
             ("AUTH_DB_HOST", "127.0.0.1".to_owned()),
@@ -139,6 +145,11 @@ impl Sandbox {
             ("GATEWAY_ROUTES", "GET+POST+PUT+PATCH+DELETE /api/v1/echo/{*rest} user".to_owned()),
         ];
         common.extend(plan.settings);
+        if let Some(authority) = &plan.authority {
+            let (certificate, key) = authority.issue("127.0.0.1");
+            common.extend([("GRPC_TLS_CA", authority.certificate()), ("GRPC_TLS_CERT", certificate)]);
+            common.push(("GRPC_TLS_KEY", key));
+        }
         let mut sandbox = Sandbox {
             edges: Vec::new(),
             internals: Vec::new(),

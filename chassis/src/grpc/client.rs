@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::header::AUTHORIZATION;
+use http::uri::Scheme;
 use http::{HeaderValue, Request, Response, Uri};
 use http_body_util::{BodyExt, Full};
 use tonic::body::Body;
@@ -16,7 +17,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tower::Service;
 
-use super::InternalToken;
+use super::Settings;
 use crate::health::State;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -43,13 +44,15 @@ struct Replica {
 
 /// A channel to the given replicas. Connections are made when needed, and again whenever they are lost; the health
 /// of each replica is probed from now on.
-pub fn channel(replicas: &[Uri], token: &InternalToken) -> InternalChannel {
-    let mut authorization = HeaderValue::from_str(&token.authorization())
+pub fn channel(replicas: &[Uri], settings: &Settings) -> InternalChannel {
+    let mut authorization = HeaderValue::from_str(&settings.token.authorization())
         // A token with a control character cannot be sent; every call is then refused, which says why.
         .unwrap_or_else(|_| HeaderValue::from_static("Bearer"));
     authorization.set_sensitive(true);
-    let connect =
-        |uri: &Uri| Replica { channel: endpoint(uri).connect_lazy(), serving: AtomicBool::new(false) };
+    let connect = |uri: &Uri| Replica {
+        channel: endpoint(uri, settings).connect_lazy(),
+        serving: AtomicBool::new(false),
+    };
     let replicas = Replicas {
         replicas: replicas.iter().map(connect).collect(),
         next: AtomicUsize::new(0),
@@ -62,14 +65,19 @@ pub fn channel(replicas: &[Uri], token: &InternalToken) -> InternalChannel {
     channel
 }
 
-fn endpoint(uri: &Uri) -> Endpoint {
-    Endpoint::from(uri.clone())
+fn endpoint(uri: &Uri, settings: &Settings) -> Endpoint {
+    let endpoint = Endpoint::from(uri.clone())
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(CALL_TIMEOUT)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(Duration::from_secs(10))
         .keep_alive_timeout(Duration::from_secs(3))
-        .keep_alive_while_idle(true)
+        .keep_alive_while_idle(true);
+    if uri.scheme() != Some(&Scheme::HTTPS) {
+        return endpoint;
+    }
+    // The settings were tried when they were read.
+    endpoint.tls_config(settings.tls.of_client()).unwrap_or_else(|fault| unreachable!("{fault}"))
 }
 
 async fn probe(replicas: std::sync::Weak<Replicas>, place: usize) {

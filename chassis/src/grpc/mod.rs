@@ -2,29 +2,60 @@
 
 mod client;
 mod server;
+mod tls;
 
 pub use client::{InternalChannel, channel};
 pub use server::{answer, serve};
 
+use http::Uri;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::settings::Env;
+use tls::Tls;
 
 /// The metadata key, and HTTP header, that ties the logs of all processes for one request together.
 pub const REQUEST_ID: &str = "x-request-id";
 
-/// The token without which no call of the internal plane is admitted.
-#[derive(Clone, Debug)]
-pub struct InternalToken(SecretString);
+/// How a process takes part in the internal plane.
+#[derive(Clone)]
+pub struct Settings {
+    token: InternalToken,
+    tls: Tls,
+}
 
-impl InternalToken {
+impl Settings {
     pub fn read(env: &mut Env) -> Self {
-        InternalToken(env.secret("INTERNAL_GRPC_TOKEN", "The token that every internal gRPC call carries"))
+        Settings { token: InternalToken::read(env), tls: Tls::read(env) }
     }
 
-    /// For tests and tools that already hold the token.
-    pub fn new(token: SecretString) -> Self {
-        InternalToken(token)
+    /// Without TLS, for tests.
+    pub fn plain(token: SecretString) -> Self {
+        Settings { token: InternalToken(token), tls: Tls::default() }
+    }
+
+    /// The replicas of a service that the process calls: a comma-separated list of URLs, at least one.
+    pub fn replicas(
+        &self,
+        env: &mut Env,
+        name: &'static str,
+        default: &'static str,
+        meaning: &'static str,
+    ) -> Vec<Uri> {
+        let replicas = env.replicas(name, default, meaning);
+        if !self.tls.can_call(&replicas) {
+            env.fault(format!("{name}: https needs GRPC_TLS_CA"));
+        }
+        replicas
+    }
+}
+
+/// The token without which no call of the internal plane is admitted.
+#[derive(Clone, Debug)]
+struct InternalToken(SecretString);
+
+impl InternalToken {
+    fn read(env: &mut Env) -> Self {
+        InternalToken(env.secret("INTERNAL_GRPC_TOKEN", "The token that every internal gRPC call carries"))
     }
 
     fn authorization(&self) -> String {

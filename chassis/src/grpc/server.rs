@@ -15,38 +15,46 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tracing::Instrument;
 
-use super::{InternalToken, REQUEST_ID};
+use super::{REQUEST_ID, Settings};
 use crate::drain::Drain;
 use crate::health::{Health, State};
 
 /// How long a call may take when the caller sets no shorter deadline.
 const CALL_LIMIT: Duration = Duration::from_secs(30);
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
 const REPORT_INTERVAL: Duration = Duration::from_millis(250);
 const HEALTH_PREFIX: &str = "/grpc.health.v1.Health/";
 
-/// Serves `services` with health and, if wanted, reflection (v1, and v1alpha which older grpcurl speaks) until the
-/// drain. Every call but health needs the token, those to unknown methods included.
+/// Serves `services` with health and, when their descriptors are given, reflection (v1, and v1alpha which older grpcurl
+/// speaks) until the drain. Every call but health needs the token, those to unknown methods included.
 ///
 /// # Errors
 /// When the descriptors or the listener fail.
 pub async fn serve(
     listener: TcpListener,
     services: Routes,
-    token: InternalToken,
-    reflection: bool,
+    descriptors: Option<&'static [u8]>,
+    settings: &Settings,
     health: Health,
     drain: Drain,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
-    let services = if reflection { with_reflection(services)? } else { services };
+    let services = match descriptors {
+        Some(descriptors) => with_reflection(services, descriptors)?,
+        None => services,
+    };
     let (reporter, health_service) = tonic_health::server::health_reporter();
     tokio::spawn(report(reporter, health, drain.clone()));
-    let expected: Arc<str> = token.authorization().into();
+    let expected: Arc<str> = settings.token.authorization().into();
     let admitted = services
         .add_service(health_service)
         .into_axum_router()
         .layer(middleware::from_fn_with_state(expected, admit));
     let until = drain.clone();
-    let serving = Server::builder()
+    let mut server = Server::builder();
+    if let Some(tls) = settings.tls.of_server() {
+        server = server.tls_config(tls.timeout(HANDSHAKE_LIMIT))?;
+    }
+    let serving = server
         .timeout(CALL_LIMIT)
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
@@ -85,10 +93,13 @@ async fn overdue(drain: &Drain) {
     tokio::time::sleep(drain.limit()).await;
 }
 
-fn with_reflection(services: Routes) -> Result<Routes, tonic_reflection::server::Error> {
+fn with_reflection(
+    services: Routes,
+    descriptors: &'static [u8],
+) -> Result<Routes, tonic_reflection::server::Error> {
     let builder = || {
         tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(contract::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(descriptors)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             // So that grpcurl can print the details of a refusal.
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)

@@ -201,7 +201,7 @@ impl Budget {
 mod tests {
     use std::sync::Arc;
 
-    use chassis::grpc::{InternalToken, channel};
+    use chassis::grpc::{Settings as Plane, channel};
     use contract::identity::auth_event::Change;
     use contract::identity::{AccountChanged, AuthEvent, Position, SessionEnded};
     use contract::token::{Claims, ISSUER, Signer, Verifier};
@@ -240,7 +240,7 @@ mod tests {
         let verifier = Verifier::hs256(&secret(), "persona-platform");
         let live = LiveClaims::new(Staleness { limit: Duration::from_secs(10), grace: Duration::ZERO });
         live.heard_at(Position::default());
-        let identity = channel(&[], &InternalToken::new(secret()));
+        let identity = channel(&[], &Plane::plain(secret()));
         let authenticator = Authenticator::new(Arc::new(live), Sights::new().0, identity);
         authenticator.accept(verifier);
         let settings = SocketSettings {
@@ -368,7 +368,7 @@ mod tests {
     fn what_passes_is_confirmed_while_live_claims_are_stale() {
         let mut session = session();
         let live = LiveClaims::new(Staleness { limit: Duration::ZERO, grace: Duration::ZERO });
-        let identity = channel(&[], &InternalToken::new(secret()));
+        let identity = channel(&[], &Plane::plain(secret()));
         let verifier = Verifier::hs256(&secret(), "persona-platform");
         session.authenticator = Authenticator::new(Arc::new(live), Sights::new().0, identity);
         session.authenticator.accept(verifier);

@@ -33,8 +33,8 @@ async fn service(options: MySqlPoolOptions, database: MySqlConnectOptions) -> (S
         .expect("a database");
     prepare(&pool).await;
     let (fake, uri) = identity::start().await;
-    let token = grpc::InternalToken::new("0123456789abcdef0123456789abcdef".to_owned().into());
-    let identity = grpc::channel(&[uri], &token);
+    let internal = grpc::Settings::plain("0123456789abcdef0123456789abcdef".to_owned().into());
+    let identity = grpc::channel(&[uri], &internal);
     let service = Service { relay: Relay::new(pool.clone(), identity.clone()), pool, identity };
     (service, fake)
 }

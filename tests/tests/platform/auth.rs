@@ -127,7 +127,7 @@ async fn a_body_that_is_not_plain_json_is_refused() {
 async fn guessing_must_wait_on_every_replica_and_the_owner_elsewhere_need_not() {
     let settings =
         vec![("TRUSTED_PROXY_HOPS", "1".to_owned()), ("LOGIN_FAILURES_PER_ACCOUNT", "3".to_owned())];
-    let sandbox = Sandbox::planned(Plan { replicas: 2, settings }).await;
+    let sandbox = Sandbox::planned(Plan { replicas: 2, settings, ..Plan::default() }).await;
     let user = sandbox.register().await;
     let sign_in = async |edge: usize, email: &str, password: &str, from: &str| {
         let body = json!({ "email": email, "password": password });

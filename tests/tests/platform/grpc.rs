@@ -1,8 +1,15 @@
+use std::sync::Arc;
+
 use contract::identity::auth_service_client::AuthServiceClient;
 use contract::identity::{LoginRequest, ValidateTokenRequest};
-use e2e::{INTERNAL_TOKEN, Sandbox};
+use e2e::{Authority, INTERNAL_TOKEN, Plan, Sandbox};
 use tonic::metadata::MetadataValue;
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Request};
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+use tonic_reflection::pb::v1::{ServerReflectionRequest, ServiceResponse};
 use tonic_types::StatusExt;
 
 /// A call that carries a token.
@@ -47,4 +54,60 @@ async fn internal_services_sign_users_in_and_look_tokens_up() {
             (Code::Unauthenticated, false)
         );
     }
+}
+
+#[tokio::test]
+async fn reflection_lists_what_is_served_and_nothing_else() {
+    let sandbox = Sandbox::start().await;
+    for (place, own, other) in [
+        (&sandbox.identity[0], "persona.identity.", "persona.subscription."),
+        (&sandbox.subscription[0], "persona.subscription.", "persona.identity."),
+    ] {
+        let channel = Endpoint::from_shared(format!("http://{place}")).expect("a URL");
+        let mut client = ServerReflectionClient::new(channel.connect().await.expect("a connection"));
+        let ask = ServerReflectionRequest {
+            message_request: Some(MessageRequest::ListServices(String::new())),
+            ..ServerReflectionRequest::default()
+        };
+        let answers = client.server_reflection_info(call(futures_util::stream::iter([ask]), INTERNAL_TOKEN));
+        let answer = answers.await.expect("admitted").into_inner().message().await.expect("an answer");
+        let Some(MessageResponse::ListServicesResponse(list)) = answer.and_then(|a| a.message_response)
+        else {
+            panic!("no list");
+        };
+        let names: Vec<String> = list.service.into_iter().map(|ServiceResponse { name }| name).collect();
+        assert!(names.iter().any(|name| name.starts_with(own)), "{names:?}");
+        assert!(!names.iter().any(|name| name.starts_with(other)), "{names:?}");
+    }
+}
+
+#[tokio::test]
+async fn with_mutual_tls_a_caller_needs_a_certificate_of_the_authority() {
+    let authority = Arc::new(Authority::default());
+    let plan = Plan { authority: Some(authority.clone()), ..Plan::default() };
+    let sandbox = Sandbox::planned(plan).await;
+    // Through the edge to both services, and from one service to the other.
+    let user = sandbox.register().await;
+    sandbox.edge().get("/api/v1/subscription", &user.token).await.must_be(200);
+
+    let trust = |authority: &Authority| {
+        ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority.certificate()))
+    };
+    let issued = |authority: &Authority| {
+        let (certificate, key) = authority.issue("127.0.0.1");
+        Identity::from_pem(certificate, key)
+    };
+    let stranger = Authority::default();
+    let look_up = async |scheme: &str, tls: ClientTlsConfig| {
+        let endpoint = Endpoint::from_shared(format!("{scheme}://{}", sandbox.identity[0])).expect("a URL");
+        let endpoint = if scheme == "https" { endpoint.tls_config(tls).expect("usable") } else { endpoint };
+        let mut client = AuthServiceClient::new(endpoint.connect_lazy());
+        let lookup = ValidateTokenRequest { access_token: user.token.clone() };
+        client.validate_token(call(lookup, INTERNAL_TOKEN)).await.is_ok()
+    };
+    assert!(look_up("https", trust(&authority).identity(issued(&authority))).await);
+    assert!(!look_up("https", trust(&authority)).await, "without a certificate");
+    assert!(!look_up("https", trust(&authority).identity(issued(&stranger))).await, "a stranger's");
+    assert!(!look_up("https", trust(&stranger).identity(issued(&authority))).await, "to a stranger");
+    assert!(!look_up("http", ClientTlsConfig::new()).await, "in plain text");
 }

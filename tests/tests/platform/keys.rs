@@ -74,7 +74,7 @@ async fn keys_of_one_secret_rotate_under_load_without_a_refused_request() {
 #[tokio::test]
 async fn key_pairs_rotate_under_load_and_their_public_halves_are_published() {
     let settings = vec![("JWT_ALGORITHM", "EdDSA".to_owned())];
-    let sandbox = Sandbox::planned(Plan { replicas: 2, settings }).await;
+    let sandbox = Sandbox::planned(Plan { replicas: 2, settings, ..Plan::default() }).await;
     let user = sandbox.register().await;
     let jwks = sandbox.edge().open_get("/.well-known/jwks.json").await;
     assert_eq!(jwks.headers["cache-control"], "public, max-age=60");

@@ -160,7 +160,7 @@ async fn a_frozen_database_degrades_as_promised_and_its_return_needs_no_restart(
         ("LIVE_CLAIMS_GRACE_SECONDS", "6".to_owned()),
         ("WS_HEARTBEAT_SECONDS", "1".to_owned()),
     ];
-    let sandbox = Sandbox::planned(Plan { replicas: 2, settings }).await;
+    let sandbox = Sandbox::planned(Plan { replicas: 2, settings, ..Plan::default() }).await;
     let (user, admin) = (sandbox.register().await, sandbox.administrator().await);
     let mut socket = sandbox.socket(&user).await;
     let edge = sandbox.edge();

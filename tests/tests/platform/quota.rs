@@ -155,7 +155,7 @@ async fn one_idempotency_key_sent_twenty_times_at_once_makes_one_thing_and_gives
 async fn what_became_of_a_creation_is_counted_whatever_goes_wrong() {
     let settings =
         vec![("GATEWAY_TIMEOUT_MS", "1000".to_owned()), ("QUOTA_RESERVATION_SECONDS", "3".to_owned())];
-    let mut sandbox = Sandbox::planned(Plan { replicas: 2, settings }).await;
+    let mut sandbox = Sandbox::planned(Plan { replicas: 2, settings, ..Plan::default() }).await;
     let user = sandbox.register().await;
     put_on(&sandbox, &user, "premium").await;
     let edge = sandbox.edges[1].clone();
