@@ -10,7 +10,7 @@ use contract::{ErrorCode, Failure, Outcome};
 use prometheus::{Histogram, IntGauge};
 use ring::rand::{SecureRandom, SystemRandom};
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 
 /// What one hash costs (OWASP Password Storage: at least 19 MiB and two passes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub struct Hasher {
     places: Arc<Semaphore>,
     /// What is verified when there is no account, so that it takes as long as when there is one.
     nobody: Arc<str>,
+    /// The hash of a random password, made when it is first needed.
+    unusable: Arc<OnceCell<String>>,
 }
 
 /// Why hashing cannot start.
@@ -61,6 +63,7 @@ impl Hasher {
             cores: Arc::new(Semaphore::new(cores)),
             places: Arc::new(Semaphore::new(queue + cores)),
             nobody: nobody.into(),
+            unusable: Arc::default(),
         })
     }
 
@@ -71,6 +74,21 @@ impl Hasher {
     pub async fn hash(&self, password: SecretString) -> Outcome<String> {
         let argon2 = self.argon2.clone();
         self.run(move || hash_now(&argon2, password.expose_secret().as_bytes())).await?
+    }
+
+    /// The hash of a password that nobody knows: to verify it costs what every other does. Accounts may share it, since
+    /// there is nothing to be learnt from one about another.
+    ///
+    /// # Errors
+    /// GW003 when too many already wait.
+    pub async fn unusable(&self) -> Outcome<String> {
+        let made = self.unusable.get_or_try_init(async || {
+            let mut bytes = [0; 32];
+            SystemRandom::new().fill(&mut bytes).map_err(|_| Failure::internal("no randomness"))?;
+            let password: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            self.hash(password.into()).await
+        });
+        made.await.cloned()
     }
 
     /// Compares a password with a stored hash, or does the same work in vain when there is none.

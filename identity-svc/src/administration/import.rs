@@ -7,7 +7,6 @@ use chassis::mysql::{failed, transaction};
 use chrono::{DateTime, SubsecRound, Utc};
 use contract::identity::{ImportFault, ImportUsersRequest, ImportUsersResponse, ImportedRow};
 use contract::{Failure, MAX_IMPORT_PASSWORDS, MAX_IMPORT_ROWS, Outcome, Role, from_timestamp};
-use ring::rand::{SecureRandom, SystemRandom};
 use secrecy::SecretString;
 use serde_json::json;
 use sqlx::{MySql, MySqlConnection, QueryBuilder};
@@ -201,29 +200,16 @@ struct Hashed {
 
 /// Hashes the passwords, one after the other, so that an import takes one place of those that sign-ins wait in.
 async fn hash_all(identity: &Identity, users: Vec<NewUser>) -> Outcome<Vec<Hashed>> {
-    let mut unusable = None;
     let mut hashed = Vec::with_capacity(users.len());
     for mut user in users {
         let password_hash = match std::mem::replace(&mut user.secret, Secret::Nothing) {
             Secret::Hash(hash) => hash,
             Secret::Password(password) => identity.hasher.hash(password).await?,
-            Secret::Nothing => match &unusable {
-                Some(hash) => String::clone(hash),
-                None => unusable.insert(unusable_hash(identity).await?).clone(),
-            },
+            Secret::Nothing => identity.hasher.unusable().await?,
         };
         hashed.push(Hashed { id: Uuid::now_v7().to_string(), password_hash, user });
     }
     Ok(hashed)
-}
-
-/// The hash of a password that nobody knows: to verify it costs what every other does. Accounts may share it, since
-/// there is nothing to be learnt from one about another.
-async fn unusable_hash(identity: &Identity) -> Outcome<String> {
-    let mut bytes = [0; 32];
-    SystemRandom::new().fill(&mut bytes).map_err(|_| Failure::internal("no randomness"))?;
-    let password: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    identity.hasher.hash(password.into()).await
 }
 
 /// Writes the accounts and gives how many were not there yet.
