@@ -1,4 +1,4 @@
-//! What every process of the platform needs to run, and nothing about users: settings, logs, gRPC, health, the
+//! What every process of the platform needs to run, and nothing about users: settings, logs, traces, gRPC, health, the
 //! internal listener, drain, the MySQL pool.
 
 pub mod clock;
@@ -9,6 +9,7 @@ pub mod internal;
 pub mod logs;
 pub mod mysql;
 pub mod settings;
+pub mod traces;
 
 /// The version that health answers and logs carry.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

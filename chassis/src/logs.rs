@@ -1,10 +1,14 @@
 //! Logs: one event a line, JSON by default, control characters escaped by the formatter.
 
+use std::io::IsTerminal;
 use std::str::FromStr;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, fmt};
 
 use crate::settings::Env;
+use crate::traces::{self, Traces, TracesError};
 
 /// How lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +49,7 @@ impl FromStr for Level {
 pub struct Settings {
     level: Level,
     format: Format,
+    traces: traces::Settings,
 }
 
 impl Settings {
@@ -52,16 +57,32 @@ impl Settings {
         Settings {
             level: env.value("LOG_LEVEL", "info", "Least level that is logged, or `target=level,…`"),
             format: env.value("LOG_FORMAT", "json", "`json` (one object a line) or `text`"),
+            traces: traces::Settings::read(env),
         }
     }
 }
 
-/// Starts logging to standard output. Called once, before anything else of the process.
-pub fn init(settings: &Settings) {
-    let filter = EnvFilter::new(&settings.level.0);
-    let lines = tracing_subscriber::fmt().with_env_filter(filter);
-    match settings.format {
-        Format::Json => lines.json().flatten_event(true).with_current_span(true).with_span_list(false).init(),
-        Format::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stdout())).init(),
+/// Starts logging to standard output and, where a collector is configured, exporting traces. Called once, inside the
+/// runtime, before anything else of the process.
+///
+/// # Errors
+/// When the collector's address cannot be used.
+pub fn init(settings: &Settings, service: &'static str) -> Result<Traces, TracesError> {
+    let traces = Traces::start(&settings.traces, service)?;
+    // Spans for traces are not for the logs.
+    let filter = EnvFilter::new(format!("{},{}=off", settings.level.0, traces::TARGET));
+    let lines = fmt::layer();
+    let lines = match settings.format {
+        Format::Json => {
+            lines.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed()
+        }
+        Format::Text => lines.with_ansi(std::io::stdout().is_terminal()).boxed(),
+    };
+    let registry = tracing_subscriber::registry();
+    match traces.layer() {
+        Some(exported) => registry.with(lines.with_filter(filter)).with(exported).init(),
+        // A filter of the whole is cheaper than one of a layer.
+        None => registry.with(lines).with(filter).init(),
     }
+    Ok(traces)
 }

@@ -14,8 +14,10 @@ use sqlx::error::ErrorKind;
 use sqlx::migrate::Migrator;
 use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlSslMode};
 use sqlx::{ConnectOptions, Connection, Executor, MySqlConnection, MySqlPool};
+use tracing::Instrument;
 
 use crate::settings::Env;
+use crate::traces;
 
 /// Seconds that one replica waits while another migrates.
 const MIGRATION_LOCK_SECONDS: i32 = 120;
@@ -81,7 +83,9 @@ impl Settings {
             .password(self.password.expose_secret())
             .database(&self.database)
             .ssl_mode(self.tls.0)
-            .disable_statement_logging()
+            // With their text and time, never with their values; for traces, and for logs at that level.
+            .log_statements(log::LevelFilter::Debug)
+            .log_slow_statements(log::LevelFilter::Off, Duration::MAX)
     }
 }
 
@@ -183,7 +187,14 @@ pub async fn transaction<C: Sync, T>(
             }
         }
     };
-    let outcome = tokio::time::timeout(TRANSACTION_LIMIT, attempts).await;
+    let span = tracing::info_span!(
+        target: traces::TARGET,
+        "transaction",
+        otel.name = name,
+        otel.kind = "client",
+        db.system.name = "mysql"
+    );
+    let outcome = tokio::time::timeout(TRANSACTION_LIMIT, attempts).instrument(span).await;
     timer.observe_duration();
     outcome.unwrap_or_else(|_| Err(Failure::new(ErrorCode::Timeout).with_fact("service", "mysql")))
 }

@@ -54,8 +54,16 @@ async fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    logs::init(&settings.logs);
-    match serve(settings).await {
+    let traces = match logs::init(&settings.logs, "edge") {
+        Ok(traces) => traces,
+        Err(error) => {
+            eprintln!("edge: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = serve(settings).await;
+    traces.finish().await;
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "the edge cannot run");

@@ -84,10 +84,14 @@ async fn main() -> ExitCode {
         }
     };
     let outcome = match command {
-        None => {
-            logs::init(&settings.logs);
-            serve(settings).await
-        }
+        None => match logs::init(&settings.logs, "identity-svc") {
+            Ok(traces) => {
+                let outcome = serve(settings).await;
+                traces.finish().await;
+                outcome
+            }
+            Err(error) => Err(error.into()),
+        },
         Some(Command::Migrate) => migrate(&mysql::pool(&settings.database)).await.map_err(Into::into),
         Some(Command::Admin(command)) => admin::run(settings, command).await,
         Some(Command::Keys(command)) => {

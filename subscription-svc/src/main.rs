@@ -69,8 +69,14 @@ async fn main() -> ExitCode {
     let outcome = if command.is_some() {
         migrate(&mysql::pool(&settings.database)).await.map_err(Into::into)
     } else {
-        logs::init(&settings.logs);
-        serve(settings).await
+        match logs::init(&settings.logs, "subscription-svc") {
+            Ok(traces) => {
+                let outcome = serve(settings).await;
+                traces.finish().await;
+                outcome
+            }
+            Err(error) => Err(error.into()),
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

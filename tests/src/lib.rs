@@ -3,6 +3,7 @@
 
 mod authority;
 mod client;
+mod collector;
 mod gate;
 mod process;
 mod sandbox;
@@ -10,6 +11,7 @@ mod socket;
 
 pub use authority::Authority;
 pub use client::{Client, Reply, raw};
+pub use collector::{Collector, Traced};
 pub use gate::Gate;
 pub use process::Process;
 pub use sandbox::{INTERNAL_TOKEN, JWT_SECRET, Plan, Sandbox, User, until};

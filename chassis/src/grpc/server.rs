@@ -14,10 +14,12 @@ use tonic::{Code, Status};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tracing::Instrument;
+use tracing::field::Empty;
 
 use super::{REQUEST_ID, Settings};
 use crate::drain::Drain;
 use crate::health::{Health, State};
+use crate::traces;
 
 /// How long a call may take when the caller sets no shorter deadline.
 const CALL_LIMIT: Duration = Duration::from_secs(30);
@@ -120,8 +122,22 @@ async fn admit(
         return refusal.into_response();
     }
     let request_id = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
-    let span = tracing::info_span!("call", rpc = path, request_id);
-    next.run(request).instrument(span).await
+    let logged = tracing::info_span!("call", rpc = path, request_id);
+    let traced = tracing::info_span!(
+        target: traces::TARGET,
+        "call",
+        otel.name = path.trim_start_matches('/'),
+        otel.kind = "server",
+        rpc.system = "grpc",
+        rpc.grpc.status_code = Empty,
+        request_id
+    );
+    traces::continue_from(&traced, request.headers());
+    let response = next.run(request).instrument(logged).instrument(traced.clone()).await;
+    if let Some(status) = response.headers().get("grpc-status").and_then(|status| status.to_str().ok()) {
+        traced.record("rpc.grpc.status_code", status);
+    }
+    response
 }
 
 /// Compares without an early exit, so that the time taken says nothing about the token.

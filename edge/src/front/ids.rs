@@ -14,14 +14,14 @@ pub struct RequestIds {
 }
 
 impl RequestIds {
-    /// Takes over what the client sent where it is well-formed, and makes the rest.
-    pub fn of(headers: &HeaderMap) -> Self {
+    /// Takes over what the client sent where it is well-formed, and makes the rest. `traced` is the `traceparent` of
+    /// the request's own span, when traces are exported.
+    pub fn of(headers: &HeaderMap, traced: Option<String>) -> Self {
         let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         let request_id = text("x-request-id").filter(|id| is_id(id));
-        let trace = text("traceparent").and_then(trace_of);
         RequestIds {
             request_id: request_id.map_or_else(|| Uuid::now_v7().to_string(), str::to_owned),
-            traceparent: child_of(trace),
+            traceparent: traced.unwrap_or_else(|| child_of(text("traceparent").and_then(trace_of))),
         }
     }
 
@@ -74,7 +74,7 @@ mod tests {
     fn ids(name: &'static str, value: &str) -> RequestIds {
         let mut headers = HeaderMap::new();
         headers.insert(name, HeaderValue::from_str(value).expect("a value"));
-        RequestIds::of(&headers)
+        RequestIds::of(&headers, None)
     }
 
     #[test]

@@ -16,10 +16,13 @@ use std::time::Instant;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use chassis::traces;
 use contract::{ErrorCode, Failure};
 use futures_util::FutureExt;
 use http::{HeaderValue, Method};
 use prometheus::{HistogramVec, IntCounterVec};
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 
 use crate::answer::{self, Refusal};
 use crate::gateway::RouteLabel;
@@ -76,7 +79,8 @@ pub struct Front {
 /// The outermost layer of the public router.
 pub async fn pass(State(front): State<Arc<Front>>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
-    let context = know(&front, &request);
+    let span = span_of(&request);
+    let context = know(&front, &request, &span);
     let seen = Seen::of(&request);
     let origin = cors::origin_of(&request);
     request.extensions_mut().insert(context.clone());
@@ -85,7 +89,7 @@ pub async fn pass(State(front): State<Arc<Front>>, mut request: Request, next: N
         Err(failure) => Refusal::from(failure).into_response(),
         Ok(()) => match front.origins.preflight(&request) {
             Some(preflight) => preflight,
-            None => handle(request, next).await,
+            None => handle(request, next).instrument(span.clone()).await,
         },
     };
 
@@ -97,7 +101,7 @@ pub async fn pass(State(front): State<Arc<Front>>, mut request: Request, next: N
     if context.scheme() == "https" {
         headers.insert("strict-transport-security", HeaderValue::from_static("max-age=31536000"));
     }
-    seen.report(&response, code, &context, started);
+    seen.report(&response, code, &context, &span, started);
     response
 }
 
@@ -113,13 +117,33 @@ async fn handle(request: Request, next: Next) -> Response {
     }
 }
 
-fn know(front: &Front, request: &Request) -> RequestContext {
+/// The request as traces show it, under the client's own trace when it sent one. It ends with the answer's headers.
+fn span_of(request: &Request) -> Span {
+    let span = tracing::info_span!(
+        target: traces::TARGET,
+        "request",
+        otel.name = Empty,
+        otel.kind = "server",
+        otel.status_code = Empty,
+        http.request.method = request.method().as_str(),
+        url.path = request.uri().path(),
+        http.route = Empty,
+        http.response.status_code = Empty,
+        request_id = Empty
+    );
+    traces::continue_from(&span, request.headers());
+    span
+}
+
+fn know(front: &Front, request: &Request, span: &Span) -> RequestContext {
     let peer = request.extensions().get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
     let client = forwarded_for(request, front.trusted_hops).unwrap_or(peer);
     // The edge itself speaks plain HTTP; only a trusted proxy can know better.
     let says_https = request.headers().get("x-forwarded-proto").is_some_and(|scheme| scheme == "https");
     let scheme = if front.trusted_hops > 0 && says_https { "https" } else { "http" };
-    RequestContext(Arc::new(Known { ids: RequestIds::of(request.headers()), client, scheme }))
+    let ids = RequestIds::of(request.headers(), traces::traceparent(span));
+    span.record("request_id", ids.request_id());
+    RequestContext(Arc::new(Known { ids, client, scheme }))
 }
 
 /// The address that the outermost trusted proxy saw: each proxy appends the address that it was called from, so
@@ -148,6 +172,7 @@ impl Seen {
         response: &Response,
         code: Option<ErrorCode>,
         context: &RequestContext,
+        span: &Span,
         started: Instant,
     ) {
         let seconds = started.elapsed().as_secs_f64();
@@ -157,6 +182,13 @@ impl Seen {
         let status_label = STATUS_LABELS[usize::from(status / 100).min(5)];
         METRICS.requests.with_label_values(&[route, self.method_label(), status_label]).inc();
         METRICS.seconds.with_label_values(&[route]).observe(seconds);
+        if !span.is_disabled() {
+            span.record("otel.name", format!("{} {route}", self.method_label()));
+            span.record("http.route", route).record("http.response.status_code", status);
+            if status >= 500 {
+                span.record("otel.status_code", "ERROR");
+            }
+        }
         tracing::info!(
             target: "access",
             request_id = context.id(),

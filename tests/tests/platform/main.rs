@@ -18,5 +18,6 @@ mod quota;
 mod replicas;
 mod sessions;
 mod subscription;
+mod traces;
 mod user;
 mod ws;
