@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Messages that carry a secret; `src/redacted.rs` writes their `Debug`.
-const SECRET_MESSAGES: [&str; 9] = [
+const SECRET_MESSAGES: [&str; 11] = [
     ".persona.identity.v1.RegisterRequest",
     ".persona.identity.v1.LoginRequest",
     ".persona.identity.v1.RefreshRequest",
@@ -30,5 +30,7 @@ const SECRET_MESSAGES: [&str; 9] = [
     ".persona.identity.v1.TokenPair",
     ".persona.identity.v1.Profile",
     ".persona.identity.v1.SetPasswordRequest",
+    ".persona.identity.v1.VerifyEmailRequest",
+    ".persona.identity.v1.ResetPasswordRequest",
     ".persona.identity.v1.ImportedRow",
 ];

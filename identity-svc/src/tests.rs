@@ -14,6 +14,7 @@ use crate::events::{self, Change, Tail};
 use crate::hasher::{Cost, Hasher};
 use crate::identity::{Identity, Tokens};
 use crate::keys::{self, KeyRing};
+use crate::mail::Mail;
 use crate::settings::Lifetimes;
 use crate::throttle::Limits;
 use crate::{accounts, administrators, claims, sign_in};
@@ -40,7 +41,14 @@ pub async fn identity(pool: MySqlPool) -> Identity {
         tokens: Arc::new(Tokens { keys, lifetimes }),
         tail: Tail::new(),
         min_password_length: 8,
-        limits: Limits { account: 5, address: 100, registrations: 0 },
+        limits: Limits {
+            account: 5,
+            address: 100,
+            registrations: 0,
+            mails_to_account: 0,
+            mails_from_address: 0,
+        },
+        mail: Mail::new(None),
     }
 }
 

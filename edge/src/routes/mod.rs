@@ -1,6 +1,7 @@
 //! The public routes of the edge itself. Each route stands with its types and its handler.
 
 mod auth;
+mod email;
 mod projects;
 mod subscription;
 mod subscriptions;
@@ -46,7 +47,7 @@ pub struct Edge {
 /// The whole public listener: our own routes, `/ws`, and the gateway for the rest.
 pub fn public(edge: Edge, front: Front) -> Router {
     Router::new()
-        .nest("/api/v1/auth", auth::routes())
+        .nest("/api/v1/auth", auth::routes().merge(email::routes()))
         .nest("/api/v1/user", user::routes())
         .nest("/api/v1/projects", projects::routes())
         .nest("/api/v1/subscription", subscription::routes())
