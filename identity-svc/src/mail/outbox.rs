@@ -160,13 +160,24 @@ pub async fn sent(pool: &MySqlPool, mail: &Queued) -> Outcome<()> {
     .await
 }
 
+/// What is in the outbox.
+pub struct Waiting {
+    pub count: i64,
+    /// Those that nobody is sending, and whose time has come.
+    pub due: i64,
+    pub oldest: Option<DateTime<Utc>>,
+}
+
 /// How many mails wait, and since when the oldest does.
-pub async fn waiting(pool: &MySqlPool) -> Outcome<(i64, Option<DateTime<Utc>>)> {
-    let row = sqlx::query!(
-        r#"SELECT COUNT(*) AS "count: i64", MIN(queued_at) AS "oldest: DateTime<Utc>" FROM mail_outbox"#
+pub async fn waiting(pool: &MySqlPool) -> Outcome<Waiting> {
+    sqlx::query_as!(
+        Waiting,
+        r#"SELECT COUNT(*) AS "count: i64", COUNT(IF(due_at <= ?, 1, NULL)) AS "due: i64",
+                  MIN(queued_at) AS "oldest: DateTime<Utc>"
+           FROM mail_outbox"#,
+        now()
     )
     .fetch_one(pool)
     .await
-    .map_err(failed)?;
-    Ok((row.count, row.oldest))
+    .map_err(failed)
 }

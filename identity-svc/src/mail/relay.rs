@@ -98,9 +98,7 @@ impl Relay {
         let mut pause = None;
         while !drain.is_ending() {
             // A server that was away is tried with one mail.
-            let round = self.round(if pause.is_some() { 1 } else { BATCH }).await;
-            let measured = self.measure().await;
-            let wait = match round.and_then(|round| measured.map(|()| round)) {
+            let wait = match self.round(if pause.is_some() { 1 } else { BATCH }).await {
                 Ok(Round::Busy) => {
                     pause = None;
                     continue;
@@ -127,6 +125,9 @@ impl Relay {
     /// # Errors
     /// GW001 when the database is away.
     async fn round(&self, most: i64) -> Outcome<Round> {
+        if self.measure().await? == 0 {
+            return Ok(Round::Idle);
+        }
         let mails = outbox::take(&self.pool, most).await?;
         if mails.is_empty() {
             return Ok(Round::Idle);
@@ -212,13 +213,13 @@ impl Relay {
         fate
     }
 
-    /// Shows how many mails wait, and for how long the oldest has.
-    async fn measure(&self) -> Outcome<()> {
-        let (count, oldest) = outbox::waiting(&self.pool).await?;
-        let age = oldest.map_or(0, |oldest| (now() - oldest).num_milliseconds());
-        WAITING.set(count);
+    /// Shows how many mails wait, and for how long the oldest has. Gives how many are due.
+    async fn measure(&self) -> Outcome<i64> {
+        let waiting = outbox::waiting(&self.pool).await?;
+        let age = waiting.oldest.map_or(0, |oldest| (now() - oldest).num_milliseconds());
+        WAITING.set(waiting.count);
         OLDEST.set(age.max(0) as f64 / 1000.0);
-        Ok(())
+        Ok(waiting.due)
     }
 }
 
