@@ -241,8 +241,11 @@ impl FakeStripe {
         state.serial += 1;
         match state.mood {
             Mood::Silent => Duration::from_secs(600),
-            // Spread without a pattern that calls could follow.
-            Mood::Slow(most) => Duration::from_millis(state.serial.wrapping_mul(7919) % (most + 1)),
+            // Spread without a pattern that calls could follow (Fibonacci hashing).
+            Mood::Slow(most) => {
+                let spread = state.serial.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33;
+                Duration::from_millis(spread % (most + 1))
+            }
             _ => Duration::ZERO,
         }
     }

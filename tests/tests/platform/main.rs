@@ -5,6 +5,7 @@ mod admin_transfer;
 mod admin_users;
 mod auth;
 mod billing;
+mod checkout;
 mod connections;
 mod credentials;
 mod errors;
