@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use bytes::Bytes;
+use chassis::traces;
 use contract::{ErrorCode, Failure};
 use form_urlencoded::Serializer;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
@@ -18,6 +19,7 @@ use prometheus::IntCounterVec;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use tracing::Instrument;
 use uuid::Uuid;
 
 /// Stripe's name in error details.
@@ -179,7 +181,14 @@ impl Stripe {
     async fn send<T: DeserializeOwned>(&self, call: Call<'_>) -> Result<T, Fault> {
         let mut attempt = 1;
         loop {
-            let outcome = self.send_once(&call).await;
+            let span = tracing::info_span!(
+                target: traces::TARGET,
+                "stripe",
+                otel.name = call.name,
+                otel.kind = "client",
+                http.request.method = call.method.as_str()
+            );
+            let outcome = self.send_once(&call).instrument(span).await;
             let result = match &outcome {
                 Ok(_) => "answered",
                 Err(Fault::Refused { .. }) => "refused",

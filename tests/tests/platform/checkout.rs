@@ -144,3 +144,33 @@ async fn who_pays_a_former_price_keeps_the_tier() {
     let page = check_out(edge, &other, "premium", "month").await.must_be(200);
     assert_eq!(stripe.session(page["id"].as_str().expect("an id"))["price"], "price_premium_month_2");
 }
+
+#[tokio::test]
+async fn no_key_secret_address_or_page_of_a_payment_is_in_a_log() {
+    let (sandbox, stripe) = with_stripe(1, &[("LOG_LEVEL", "debug")]).await;
+    let edge = sandbox.edge();
+    let (user, id) = subscriber(&sandbox, &stripe, "basic").await;
+    let page = check_out(edge, &user, "premium", "month").await.must_be(200);
+    let wrong = stripe.updated(&id);
+    wrong.send_signed(edge, "t=1,v1=00").await.expect("an answer").must_fail(400, "REQ001");
+    stripe.set_mood(Mood::Away);
+    check_out(edge, &user, "premium", "month").await.must_fail(502, "GW001");
+    let settings = stripe.settings();
+    let setting = |wanted: &str| {
+        let found = settings.iter().find(|(name, _)| *name == wanted);
+        found.expect("a setting").1.clone()
+    };
+    let secrets = [
+        setting("STRIPE_SECRET_KEY"),
+        setting("STRIPE_WEBHOOK_SECRETS"),
+        user.email.clone(),
+        page["url"].as_str().expect("a URL").to_owned(),
+        "pm_card".to_owned(),
+    ];
+    let logs = [&sandbox.edge_processes[0], &sandbox.subscription_processes[0]].map(|process| process.said());
+    // What is to be there, so that the test looks at the right thing.
+    assert!(logs[0].contains("/webhooks/stripe") && logs[1].contains("a checkout: 503"), "{}", logs[1]);
+    for secret in secrets {
+        assert!(logs.iter().all(|log| !log.contains(&secret)), "{secret} is in a log");
+    }
+}
