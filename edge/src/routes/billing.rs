@@ -39,7 +39,7 @@ pub async fn checkout(
     Extension(context): Extension<RequestContext>,
     Json(Wanted { tier, interval }): Json<Wanted>,
 ) -> Answer<axum::Json<Checkout>> {
-    let (user_id, email) = (caller.user_id().to_owned(), caller.0.email);
+    let (user_id, email) = (caller.user_id().to_owned(), caller.claims().email.clone());
     let request = CreateCheckoutRequest { user_id, email, tier, interval };
     let answer = from_subscription(services.billing().create_checkout(context.call(request)).await);
     let page = answer.map_err(away_is_stripe)?;

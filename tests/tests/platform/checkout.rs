@@ -1,6 +1,6 @@
 //! What can be bought, and what happens on the way.
 
-use e2e::{Mood, Sandbox};
+use e2e::{Mood, Sandbox, until};
 use futures_util::future::join_all;
 use serde_json::json;
 
@@ -163,13 +163,20 @@ async fn no_key_secret_address_or_page_of_a_payment_is_in_a_log() {
     let secrets = [
         setting("STRIPE_SECRET_KEY"),
         setting("STRIPE_WEBHOOK_SECRETS"),
-        user.email.clone(),
+        // However it is encoded.
+        user.email.split('@').next().expect("a name").to_owned(),
         page["url"].as_str().expect("a URL").to_owned(),
         "pm_card".to_owned(),
     ];
-    let logs = [&sandbox.edge_processes[0], &sandbox.subscription_processes[0]].map(|process| process.said());
     // What is to be there, so that the test looks at the right thing.
-    assert!(logs[0].contains("/webhooks/stripe") && logs[1].contains("a checkout: 503"), "{}", logs[1]);
+    let said =
+        || [&sandbox.edge_processes[0], &sandbox.subscription_processes[0]].map(|process| process.said());
+    until("the last refusal is in the logs", async || {
+        let logs = said();
+        logs[0].contains(r#""status":502"#) && logs[1].contains("a checkout: 503")
+    })
+    .await;
+    let logs = said();
     for secret in secrets {
         assert!(logs.iter().all(|log| !log.contains(&secret)), "{secret} is in a log");
     }
