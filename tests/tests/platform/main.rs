@@ -11,6 +11,7 @@ mod credentials;
 mod errors;
 mod gateway;
 mod grpc;
+mod idempotency;
 mod internal;
 mod keys;
 mod live;
