@@ -9,6 +9,7 @@ mod credentials;
 mod errors;
 mod gateway;
 mod grpc;
+mod idempotency;
 mod internal;
 mod keys;
 mod live;
