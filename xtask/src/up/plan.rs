@@ -8,6 +8,7 @@ use crate::database::{Account, Services};
 use crate::workspace::{kept_secret, setting};
 
 /// A process to start.
+#[derive(Clone)]
 pub struct Unit {
     /// What its log lines begin with.
     pub name: String,

@@ -180,7 +180,8 @@ impl Running {
     }
 }
 
-async fn build(release: bool) -> Outcome {
+/// Builds the programs of the platform.
+pub async fn build(release: bool) -> Outcome {
     let mut build = cargo(&["build", "--bins"]);
     for package in ["edge", "identity-svc", "subscription-svc", "core-manager-stub", "mail-catcher"] {
         build.args(["--package", package]);
@@ -190,7 +191,11 @@ async fn build(release: bool) -> Outcome {
 }
 
 fn command(unit: &Unit, profile: &str) -> Command {
-    let mut command = bound_to_us(&programs(profile).join(unit.program));
+    equip(bound_to_us(&programs(profile).join(unit.program)), unit)
+}
+
+/// Gives a command the settings of a unit.
+pub fn equip(mut command: Command, unit: &Unit) -> Command {
     // In our environment these name the administrator of the database, which is none of the services' business.
     for name in ["HOST", "PORT", "USER", "PASSWORD", "NAME"] {
         command.env_remove(format!("AUTH_DB_{name}")).env_remove(format!("AUTH_DB_{name}_FILE"));
