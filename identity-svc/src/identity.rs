@@ -11,6 +11,7 @@ use crate::hasher::Hasher;
 use crate::keys::KeyRing;
 use crate::settings::Lifetimes;
 use crate::throttle::Limits;
+use crate::token_lives::Noted;
 
 /// The state of the process. Cheap to clone.
 #[derive(Clone)]
@@ -27,6 +28,9 @@ pub struct Identity {
 pub struct Tokens {
     pub keys: KeyRing,
     pub lifetimes: Lifetimes,
+    /// Most open sessions of an account.
+    pub max_sessions: usize,
+    pub noted: Noted,
 }
 
 /// Checks that a field of a request is an id in the one form that tables hold.

@@ -12,6 +12,7 @@ mod events;
 mod hasher;
 mod identity;
 mod keys;
+mod newcomers;
 mod password;
 mod profiles;
 mod projects;
@@ -22,6 +23,7 @@ mod sign_in;
 #[cfg(test)]
 mod tests;
 mod throttle;
+mod token_lives;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -41,6 +43,7 @@ use hasher::Hasher;
 use identity::{Identity, Tokens};
 use keys::KeyRing;
 use settings::Settings;
+use token_lives::Noted;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -126,7 +129,12 @@ async fn state(settings: &Settings, pool: MySqlPool) -> Result<Identity, Box<dyn
     Ok(Identity {
         pool,
         hasher: Hasher::new(settings.passwords.cost, settings.passwords.queue)?,
-        tokens: Arc::new(Tokens { keys, lifetimes: settings.lifetimes }),
+        tokens: Arc::new(Tokens {
+            keys,
+            lifetimes: settings.lifetimes,
+            max_sessions: settings.max_sessions,
+            noted: Noted::default(),
+        }),
         tail: Tail::new(),
         min_password_length: settings.passwords.min_length,
         limits: settings.limits,
@@ -159,6 +167,8 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     tokio::spawn(events::sweep(identity.pool.clone()));
     tokio::spawn(sessions::sweep(identity.pool.clone()));
     tokio::spawn(throttle::sweep(identity.pool.clone()));
+    let noted = identity.tokens.noted.clone();
+    tokio::spawn(noted.keep(identity.pool.clone(), settings.lifetimes.access_token));
     health.now_ready();
     let services = rpc::services(&identity);
     let descriptors = settings.reflection.then_some(contract::identity::FILE_DESCRIPTOR_SET);

@@ -48,9 +48,9 @@ pub async fn register(identity: &Identity, request: RegisterRequest) -> Outcome<
         password_hash: identity.hasher.hash(password).await?,
         client_id: request.client_id,
         role: Role::User,
-        first_name: request.first_name,
-        last_name: request.last_name,
-        company: request.company,
+        first_name: given(request.first_name),
+        last_name: given(request.last_name),
+        company: given(request.company),
     };
     let pair = transaction(
         &identity.pool,
@@ -68,6 +68,11 @@ pub async fn register(identity: &Identity, request: RegisterRequest) -> Outcome<
     .await?;
     SIGN_INS.with_label_values(&["registered"]).inc();
     Ok(pair)
+}
+
+/// An empty text is none, as in a profile that is changed.
+fn given(text: Option<String>) -> Option<String> {
+    text.filter(|text| !text.is_empty())
 }
 
 fn check_registration(request: &RegisterRequest) -> Outcome<Email> {
@@ -252,24 +257,22 @@ pub async fn change_password(identity: &Identity, request: ChangePasswordRequest
     let new = identity.hasher.hash(new).await?;
     for _ in 0..ROUNDS {
         let Some(right) = verified(identity, Some(&email), &current_password).await? else { break };
-        let given = (identity, &right, &session_id, &new, &device);
+        let given = (&right, &session_id, &new, &device);
         let work = "change_password";
-        let changed =
-            transaction(&identity.pool, work, given, |tx, (identity, right, session_id, new, device)| {
-                Box::pin(async move {
-                    if !accounts::still_has(tx, &right.user_id, &right.hash).await? {
-                        return Ok(false);
-                    }
-                    accounts::set_password_hash(tx, &right.user_id, new).await?;
-                    let by = By::user(&right.user_id, Some(device));
-                    audit::record(tx, by, Action::PasswordChanged, Some(&right.user_id), None, json!({}))
-                        .await?;
-                    let because = Because::PasswordChanged;
-                    sessions::end_others(tx, identity, &right.user_id, Some(session_id), because, by).await?;
-                    Ok(true)
-                })
+        let changed = transaction(&identity.pool, work, given, |tx, (right, session_id, new, device)| {
+            Box::pin(async move {
+                if !accounts::still_has(tx, &right.user_id, &right.hash).await? {
+                    return Ok(false);
+                }
+                accounts::set_password_hash(tx, &right.user_id, new).await?;
+                let by = By::user(&right.user_id, Some(device));
+                audit::record(tx, by, Action::PasswordChanged, Some(&right.user_id), None, json!({})).await?;
+                let because = Because::PasswordChanged;
+                sessions::end_others(tx, &right.user_id, Some(session_id), because, by).await?;
+                Ok(true)
             })
-            .await?;
+        })
+        .await?;
         if changed {
             throttle::forget(&identity.pool, &guesses).await?;
             identity.tail.hurry();

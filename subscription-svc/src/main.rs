@@ -2,6 +2,7 @@
 
 mod administration;
 mod idempotency;
+mod newcomers;
 mod outbox;
 mod rpc;
 mod service;
@@ -125,7 +126,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
 }
 
 async fn in_the_background(service: Service) {
-    tokio::join!(service.relay.clone().run(), sweep::run(service));
+    tokio::join!(service.relay.clone().run(), sweep::run(service.clone()), newcomers::run(service));
 }
 
 fn watch_dependencies(health: &Health, pool: &MySqlPool, identity: &grpc::InternalChannel) {

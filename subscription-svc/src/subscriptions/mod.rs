@@ -8,7 +8,7 @@ use contract::{Tier, to_timestamp};
 
 mod table;
 
-pub use table::{find, lapsed_users, list, lock, write};
+pub use table::{find, lapsed_users, list, lock, welcome, write};
 
 /// Where a subscription stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
