@@ -1,6 +1,5 @@
-//! Changes to subscriptions: by administrators, and the user's own cancellation.
+//! Changes to subscriptions by administrators.
 
-use chassis::mysql::transaction;
 use chrono::Duration;
 use contract::identity::user_service_client::UserServiceClient;
 use contract::identity::{ApproveSubscriptionChangeRequest, Device, GetUserRequest, SubscriptionChange};
@@ -8,11 +7,10 @@ use contract::subscription::{Actor, CreateSubscriptionRequest, UpdateSubscriptio
 use contract::{
     ADMINISTER_SUBSCRIPTIONS, ANY_PERMISSION, ErrorCode, Failure, Outcome, Tier, is_canonical_id,
 };
-use sqlx::MySqlConnection;
 
-use crate::outbox;
+use crate::billing;
 use crate::service::{IDENTITY, Service};
-use crate::subscriptions::{self, Status, Subscription};
+use crate::subscriptions::{Status, Subscription, change};
 use chassis::clock::now;
 
 const MAX_TRIAL_DAYS: i32 = 365;
@@ -120,12 +118,20 @@ pub async fn update(service: &Service, request: UpdateSubscriptionRequest) -> Ou
         _ => failure,
     };
     approve(service, request.actor.as_ref(), &request.user_id, changes).await.map_err(no_subscription)?;
+    let grace = service.grace;
+    if matches!(status, Some(Status::Canceled | Status::Expired)) {
+        // Nobody pays on for what an administrator has ended.
+        match billing::end(service, &request.user_id).await {
+            Err(failure) if failure.code() == ErrorCode::UserNotFound => {}
+            ended => ended?,
+        }
+    }
     change(service, "update_subscription", &request.user_id, move |subscription| {
         if let Some(tier) = tier {
             subscription.tier = tier;
         }
         if let Some(status) = status {
-            subscription.set_status(status, now());
+            subscription.set_status(status, now(), grace);
         }
         if let Some(method) = &payment_method {
             subscription.payment_method = Some(method.clone());
@@ -133,65 +139,6 @@ pub async fn update(service: &Service, request: UpdateSubscriptionRequest) -> Ou
     })
     .await
     .map_err(no_subscription)
-}
-
-/// Cancels the user's own subscription.
-///
-/// # Errors
-/// USER001.
-pub async fn cancel(service: &Service, user_id: &str) -> Outcome<Subscription> {
-    change(service, "cancel_subscription", user_id, |subscription| subscription.cancel(now())).await
-}
-
-/// Ends a subscription whose time is over, and changes nothing when it is not.
-///
-/// # Errors
-/// GW001 when the database is away.
-pub async fn lapse(service: &Service, user_id: &str) -> Outcome<()> {
-    let ended = change(service, "lapse_subscription", user_id, |subscription| subscription.lapse(now()));
-    match ended.await {
-        Err(failure) if failure.code() == ErrorCode::UserNotFound => Ok(()),
-        outcome => outcome.map(drop),
-    }
-}
-
-/// Changes a subscription under its lock; a change of the tier that counts goes into the outbox in the same
-/// transaction.
-async fn change(
-    service: &Service,
-    name: &'static str,
-    user_id: &str,
-    apply: impl Fn(&mut Subscription) + Send + Sync,
-) -> Outcome<Subscription> {
-    let changed = transaction(&service.pool, name, (user_id, apply), |tx, (user_id, apply)| {
-        Box::pin(async move { change_locked(tx, user_id, apply).await })
-    })
-    .await?;
-    service.relay.hurry();
-    Ok(changed)
-}
-
-async fn change_locked(
-    tx: &mut MySqlConnection,
-    user_id: &str,
-    apply: &(impl Fn(&mut Subscription) + Send + Sync),
-) -> Outcome<Subscription> {
-    let before = subscriptions::lock(tx, user_id).await?;
-    let mut subscription = before.clone();
-    apply(&mut subscription);
-    if subscription == before {
-        return Ok(before);
-    }
-    let now = now();
-    subscription.updated_at = now;
-    subscriptions::write(tx, &subscription).await?;
-    // When the time of a subscription has run out, identity-svc may have been told of that or not: both the tier
-    // that counted and the one that was bought may be what it knows. Telling it twice does no harm.
-    let after = subscription.effective_tier(now);
-    if before.effective_tier(now) != after || before.tier != after {
-        outbox::append(tx, user_id, after).await?;
-    }
-    Ok(subscription)
 }
 
 fn checked_payment_method(given: Option<String>) -> Outcome<Option<String>> {
