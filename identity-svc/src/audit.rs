@@ -10,7 +10,7 @@ use sqlx::{MySql, MySqlConnection, QueryBuilder};
 use uuid::Uuid;
 
 /// Longest request id that is kept, in bytes.
-pub const MAX_REQUEST_ID: usize = 64;
+pub const MAX_REQUEST_ID: usize = 128;
 
 /// Who acts, and from where.
 #[derive(Clone, Copy)]
@@ -47,6 +47,7 @@ pub enum Action {
     PasswordSet,
     SessionsEnded,
     TierChangeApproved,
+    SubscriptionChangeApproved,
     UsersExported,
     KeyRotated,
     MailSent,
@@ -72,6 +73,7 @@ impl Action {
             Action::PasswordSet => "password_set",
             Action::SessionsEnded => "sessions_ended",
             Action::TierChangeApproved => "tier_change_approved",
+            Action::SubscriptionChangeApproved => "subscription_change_approved",
             Action::UsersExported => "users_exported",
             Action::KeyRotated => "key_rotated",
             Action::MailSent => "mail_sent",

@@ -12,6 +12,7 @@ use crate::keys::KeyRing;
 use crate::mail::Mail;
 use crate::settings::Lifetimes;
 use crate::throttle::Limits;
+use crate::token_lives::Noted;
 
 /// The state of the process. Cheap to clone.
 #[derive(Clone)]
@@ -29,6 +30,9 @@ pub struct Identity {
 pub struct Tokens {
     pub keys: KeyRing,
     pub lifetimes: Lifetimes,
+    /// Most open sessions of an account.
+    pub max_sessions: usize,
+    pub noted: Noted,
 }
 
 /// Checks that a field of a request is an id in the one form that tables hold.

@@ -13,6 +13,7 @@ mod hasher;
 mod identity;
 mod keys;
 mod mail;
+mod newcomers;
 mod opaque;
 mod password;
 mod profiles;
@@ -25,6 +26,7 @@ mod sign_in;
 #[cfg(test)]
 mod tests;
 mod throttle;
+mod token_lives;
 mod verification;
 
 use std::error::Error;
@@ -46,6 +48,7 @@ use identity::{Identity, Tokens};
 use keys::KeyRing;
 use mail::{Mail, Relay};
 use settings::Settings;
+use token_lives::Noted;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -133,7 +136,12 @@ async fn state(settings: &Settings, pool: MySqlPool) -> Result<Identity, Box<dyn
     Ok(Identity {
         pool,
         hasher: Hasher::new(settings.passwords.cost, settings.passwords.queue)?,
-        tokens: Arc::new(Tokens { keys, lifetimes: settings.lifetimes }),
+        tokens: Arc::new(Tokens {
+            keys,
+            lifetimes: settings.lifetimes,
+            max_sessions: settings.max_sessions,
+            noted: Noted::default(),
+        }),
         tail: Tail::new(),
         min_password_length: settings.passwords.min_length,
         limits: settings.limits,
@@ -175,6 +183,8 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
         );
     }
     let relay = relay.map(|relay| tokio::spawn(relay.run(drain.clone())));
+    let noted = identity.tokens.noted.clone();
+    tokio::spawn(noted.keep(identity.pool.clone(), settings.lifetimes.access_token));
     health.now_ready();
     let services = rpc::services(&identity);
     let descriptors = settings.reflection.then_some(contract::identity::FILE_DESCRIPTOR_SET);

@@ -70,7 +70,7 @@ pub async fn reset(identity: &Identity, request: ResetPasswordRequest) -> Outcom
             after_change(tx, identity, user_id, email, device).await?;
             let by = By::user(user_id, Some(device));
             audit::record(tx, by, Action::PasswordReset, Some(user_id), None, json!({})).await?;
-            sessions::end_others(tx, identity, user_id, None, Because::PasswordReset, by).await
+            sessions::end_others(tx, user_id, None, Because::PasswordReset, by).await
         })
     })
     .await?;

@@ -19,6 +19,8 @@ pub struct Settings {
     pub reflection: bool,
     pub keys: keys::Settings,
     pub lifetimes: Lifetimes,
+    /// Most open sessions of an account.
+    pub max_sessions: usize,
     pub passwords: PasswordSettings,
     pub limits: Limits,
     /// `None` when no mail is sent.
@@ -47,6 +49,12 @@ impl Settings {
     pub fn read(env: &mut Env) -> Self {
         let internal = grpc::Settings::read(env);
         let lifetimes = Lifetimes::read(env);
+        let max_sessions = env.number(
+            "SESSIONS_PER_ACCOUNT",
+            "100",
+            1..=1000,
+            "Most open sessions of an account; a sign-in beyond that ends the one seen the longest ago",
+        );
         Settings {
             listen: env.value("IDENTITY_LISTEN", "0.0.0.0:50051", "Address of the gRPC listener"),
             internal_listen: env.value(
@@ -59,8 +67,9 @@ impl Settings {
             database: mysql::Settings::read(env, "identity_svc"),
             internal,
             reflection: env.value("GRPC_REFLECTION", "true", "Whether gRPC reflection is served"),
-            keys: keys(env, lifetimes),
+            keys: keys(env),
             lifetimes,
+            max_sessions: max_sessions as usize,
             passwords: PasswordSettings::read(env),
             limits: limits(env),
             mail: mail::Settings::read(env),
@@ -68,7 +77,7 @@ impl Settings {
     }
 }
 
-fn keys(env: &mut Env, lifetimes: Lifetimes) -> keys::Settings {
+fn keys(env: &mut Env) -> keys::Settings {
     keys::Settings {
         algorithm: env.value(
             "JWT_ALGORITHM",
@@ -78,7 +87,6 @@ fn keys(env: &mut Env, lifetimes: Lifetimes) -> keys::Settings {
         ),
         secrets: chassis::settings::token_secrets(env),
         audience: env.value("JWT_AUDIENCE", "persona-platform", "`aud` of access tokens"),
-        lifetime: lifetimes.access_token,
     }
 }
 

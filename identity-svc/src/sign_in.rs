@@ -51,9 +51,9 @@ pub async fn register(identity: &Identity, request: RegisterRequest) -> Outcome<
         password_hash: identity.hasher.hash(password).await?,
         client_id: request.client_id,
         role: Role::User,
-        first_name: request.first_name,
-        last_name: request.last_name,
-        company: request.company,
+        first_name: given(request.first_name),
+        last_name: given(request.last_name),
+        company: given(request.company),
     };
     let pair = transaction(
         &identity.pool,
@@ -74,6 +74,11 @@ pub async fn register(identity: &Identity, request: RegisterRequest) -> Outcome<
     identity.mail.hurry();
     SIGN_INS.with_label_values(&["registered"]).inc();
     Ok(pair)
+}
+
+/// An empty text is none, as in a profile that is changed.
+fn given(text: Option<String>) -> Option<String> {
+    text.filter(|text| !text.is_empty())
 }
 
 fn check_registration(request: &RegisterRequest) -> Outcome<Email> {
@@ -308,7 +313,7 @@ pub async fn change_password(identity: &Identity, request: ChangePasswordRequest
                     audit::record(tx, by, Action::PasswordChanged, Some(&right.user_id), None, json!({}))
                         .await?;
                     let because = Because::PasswordChanged;
-                    sessions::end_others(tx, identity, &right.user_id, Some(session_id), because, by).await?;
+                    sessions::end_others(tx, &right.user_id, Some(session_id), because, by).await?;
                     Ok(true)
                 })
             },

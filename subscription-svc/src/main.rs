@@ -3,6 +3,7 @@
 mod administration;
 mod billing;
 mod idempotency;
+mod newcomers;
 mod outbox;
 mod rpc;
 mod service;
@@ -129,7 +130,12 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
 }
 
 async fn in_the_background(service: Service) {
-    tokio::join!(service.relay.clone().run(), billing::run(service.clone()), sweep::run(service));
+    tokio::join!(
+        service.relay.clone().run(),
+        billing::run(service.clone()),
+        sweep::run(service.clone()),
+        newcomers::run(service)
+    );
 }
 
 fn watch_dependencies(health: &Health, pool: &MySqlPool, identity: &grpc::InternalChannel) {

@@ -30,6 +30,8 @@ pub async fn issue(
     of: Of<'_>,
 ) -> Outcome<TokenPair> {
     let (refresh, now) = (OpaqueToken::generate()?, now());
+    let expires = of.absolute_end.min(now + tokens.lifetimes.access_token);
+    tokens.noted.cover(tx, tokens.lifetimes.access_token, expires).await?;
     let jti = Uuid::now_v7().to_string();
     sqlx::query!(
         "INSERT INTO refresh_tokens (token_hash, session_id, parent_hash, access_jti, issued_at)
@@ -43,7 +45,6 @@ pub async fn issue(
     .execute(tx)
     .await
     .map_err(failed)?;
-    let expires = of.absolute_end.min(now + tokens.lifetimes.access_token);
     let claims = Claims {
         iss: ISSUER.to_owned(),
         aud: tokens.keys.settings().audience.clone(),

@@ -87,7 +87,7 @@ impl SubscriptionService for Subscriptions {
 
 async fn list(service: &Service, request: ListSubscriptionsRequest) -> Outcome<ListSubscriptionsResponse> {
     let ListSubscriptionsRequest { actor, page, page_size, tier, status } = request;
-    administration::must_administer(actor.as_ref())?;
+    administration::must_administer(service, actor.as_ref()).await?;
     let page = if page == 0 { 1 } else { page };
     let page_size = if page_size == 0 { DEFAULT_PAGE_SIZE } else { page_size };
     if page < 1 {

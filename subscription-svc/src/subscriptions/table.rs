@@ -3,7 +3,7 @@
 use chassis::mysql::{failed, misses_parent, transaction};
 use chrono::{DateTime, Utc};
 use contract::{ErrorCode, Failure, Outcome, Tier};
-use sqlx::{MySqlConnection, MySqlPool};
+use sqlx::{MySql, MySqlConnection, MySqlPool, QueryBuilder};
 use uuid::Uuid;
 
 use super::{Status, Subscription, TRIAL_SLACK};
@@ -121,6 +121,48 @@ async fn make_free(tx: &mut MySqlConnection, user_id: &str) -> Outcome<()> {
         Err(error) if misses_parent(&error) => Err(Failure::new(ErrorCode::UserNotFound)),
         Err(error) => Err(failed(error)),
     }
+}
+
+/// Makes the subscriptions that users start with, for those that have none.
+///
+/// # Errors
+/// GW001 when the database is away.
+pub async fn welcome(pool: &MySqlPool, user_ids: &[String]) -> Outcome<()> {
+    match make_free_for(pool, user_ids).await {
+        Err(failure) if failure.code() == ErrorCode::UserNotFound => {}
+        outcome => return outcome,
+    }
+    // One of them was deleted meanwhile, and with it the whole statement was refused.
+    for user_id in user_ids {
+        match make_free_for(pool, std::slice::from_ref(user_id)).await {
+            Err(failure) if failure.code() == ErrorCode::UserNotFound => {}
+            outcome => outcome?,
+        }
+    }
+    Ok(())
+}
+
+async fn make_free_for(pool: &MySqlPool, user_ids: &[String]) -> Outcome<()> {
+    transaction(pool, "first_subscriptions", user_ids, |tx, user_ids| {
+        Box::pin(async move {
+            let now = now();
+            let mut statement = QueryBuilder::<MySql>::new(
+                "INSERT INTO subscriptions (id, user_id, tier, status, start_date, created_at, updated_at) ",
+            );
+            statement.push_values(*user_ids, |mut row, user_id| {
+                row.push_bind(Uuid::now_v7().to_string()).push_bind(user_id);
+                row.push_bind(Tier::Free.name()).push_bind(Status::Active.name());
+                row.push_bind(now).push_bind(now).push_bind(now);
+            });
+            statement.push(" ON DUPLICATE KEY UPDATE user_id = VALUES(user_id)");
+            match statement.build().execute(tx).await {
+                Ok(_) => Ok(()),
+                Err(error) if misses_parent(&error) => Err(Failure::new(ErrorCode::UserNotFound)),
+                Err(error) => Err(failed(error)),
+            }
+        })
+    })
+    .await
 }
 
 fn deleted_meanwhile() -> Failure {

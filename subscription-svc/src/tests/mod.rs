@@ -1,6 +1,7 @@
 //! Tests on a real server: a database for each test, and a stand-in for identity-svc on a real socket.
 
 mod identity;
+mod newcomers;
 mod outbox;
 mod subscriptions;
 mod usage;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 
 use chassis::grpc;
 use chrono::TimeDelta;
+use contract::identity::User;
 use contract::subscription::Actor;
 use contract::{Failure, Outcome};
 use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
@@ -76,12 +78,21 @@ fn administrator() -> Option<Actor> {
     actor("admin", &[])
 }
 
+/// An account that identity-svc knows with this role and these permissions, as the one that acts.
 fn actor(role: &str, permissions: &[&str]) -> Option<Actor> {
-    Some(Actor {
-        user_id: Uuid::now_v7().to_string(),
+    let user_id = Uuid::now_v7().to_string();
+    let mut permissions: Vec<String> = permissions.iter().map(|&name| name.to_owned()).collect();
+    if role == "admin" {
+        permissions.insert(0, "*".to_owned());
+    }
+    identity::know(User {
+        id: user_id.clone(),
         role: role.to_owned(),
-        permissions: permissions.iter().map(|&name| name.to_owned()).collect(),
-    })
+        is_active: true,
+        permissions,
+        ..User::default()
+    });
+    Some(Actor { user_id, ip_address: "192.0.2.1".to_owned(), request_id: "a-request".to_owned() })
 }
 
 /// The code of a refusal, and the fields that it names.

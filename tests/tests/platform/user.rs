@@ -23,6 +23,20 @@ async fn a_profile_is_changed_field_by_field() {
 }
 
 #[tokio::test]
+async fn an_empty_name_is_none_when_it_is_registered_as_when_it_is_set() {
+    let sandbox = Sandbox::start().await;
+    let edge = sandbox.edge();
+    let body = json!({ "email": "a@example.com", "password": "correct horse battery", "client_id": "web",
+        "first_name": "", "last_name": "", "company": "" });
+    let tokens = edge.open_post("/api/v1/auth/register", body).await.must_be(201);
+    let token = tokens["access_token"].as_str().expect("a token");
+    let profile = edge.get("/api/v1/user/profile", token).await.must_be(200)["profile"].clone();
+    for field in ["first_name", "last_name", "company"] {
+        assert_eq!(profile[field], json!(null), "{field}");
+    }
+}
+
+#[tokio::test]
 async fn a_password_change_ends_the_other_sessions() {
     let sandbox = Sandbox::start().await;
     let (user, edge) = (sandbox.register().await, sandbox.edge());
