@@ -21,3 +21,5 @@ mod subscription;
 mod traces;
 mod user;
 mod ws;
+mod ws_end;
+mod ws_starts;
