@@ -108,24 +108,31 @@ pub async fn list(
 }
 
 /// Makes a project, if the owner has fewer than `limit` (below zero: unlimited). Concurrent calls for one owner wait
-/// for each other, so that exactly `limit` are admitted.
+/// for each other, so that exactly `limit` are admitted. A call for an `id` that the owner has already made gives what
+/// is there.
 ///
 /// # Errors
 /// REQ001; USER001; SUB002 with resource, limit and used.
 pub async fn create(
     identity: &Identity,
     actor_id: &str,
+    id: Option<&str>,
     name: &str,
     description: Option<&str>,
     limit: i64,
 ) -> Outcome<Project> {
     let name = checked_name(name)?;
     let description = checked_description(description)?;
-    let given = (actor_id, name, description);
-    transaction(&identity.pool, "create_project", given, move |tx, (actor_id, name, description)| {
+    let given = (actor_id, id, name, description);
+    transaction(&identity.pool, "create_project", given, move |tx, (actor_id, id, name, description)| {
         Box::pin(async move {
             accounts::lock(tx, actor_id).await?;
             let actor = actor(tx, actor_id).await?;
+            if let Some(id) = id
+                && owner(tx, id).await?.is_some_and(|owner| owner == *actor_id)
+            {
+                return visible(tx, &actor, id).await;
+            }
             let used = count(tx, actor_id).await?;
             if limit >= 0 && used >= limit {
                 return Err(Failure::new(ErrorCode::QuotaExceeded)
@@ -133,7 +140,7 @@ pub async fn create(
                     .with_fact("limit", limit)
                     .with_fact("used", used));
             }
-            insert(tx, &actor, name, *description).await
+            insert(tx, &actor, *id, name, *description).await
         })
     })
     .await
@@ -142,10 +149,11 @@ pub async fn create(
 async fn insert(
     tx: &mut MySqlConnection,
     actor: &Account,
+    id: Option<&str>,
     name: &str,
     description: Option<&str>,
 ) -> Outcome<Project> {
-    let (id, now) = (Uuid::now_v7().to_string(), now());
+    let (id, now) = (id.map_or_else(|| Uuid::now_v7().to_string(), str::to_owned), now());
     sqlx::query!(
         "INSERT INTO projects (id, client_id, name, description, owner_id, is_active, created_at, updated_at)
          VALUES (?, ?, ?, ?, ?, TRUE, ?, ?)",
@@ -161,6 +169,13 @@ async fn insert(
     .await
     .map_err(failed)?;
     visible(tx, actor, &id).await
+}
+
+async fn owner(connection: &mut MySqlConnection, id: &str) -> Outcome<Option<String>> {
+    sqlx::query_scalar!("SELECT owner_id FROM projects WHERE id = ?", id)
+        .fetch_optional(connection)
+        .await
+        .map_err(failed)
 }
 
 /// How many projects a user owns.
