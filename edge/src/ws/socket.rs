@@ -54,7 +54,7 @@ struct Connection {
     deadline: Instant,
     leg: Option<Box<Leg>>,
     /// Legs that were opened with claims that have changed since: what was started there still reports.
-    former: Vec<Box<Leg>>,
+    former: Vec<Leg>,
     /// The message on its way to core-manager. The next one waits for it, so that messages keep their order.
     passage: Option<Passage>,
     starts: Starts,
@@ -154,7 +154,7 @@ impl Connection {
             Err(_) => Err(End::Close(close::SESSION_ENDED, "session ended")),
             Ok(Standing::Unchanged) => Ok(()),
             Ok(Standing::Changed(text)) => {
-                self.former.extend(self.leg.take());
+                self.former.extend(self.leg.take().map(|leg| *leg));
                 if self.former.len() > MOST_FORMER {
                     return Err(End::Close(close::CORE_MANAGER_RESTARTED, "too many changes; reconnect"));
                 }
@@ -298,11 +298,14 @@ async fn step(passage: &mut Option<Passage>) -> Step {
 }
 
 /// What happens next on any leg.
-async fn next(leg: &mut Option<Box<Leg>>, former: &mut [Box<Leg>], listening: bool) -> Heard {
+async fn next(leg: &mut Option<Box<Leg>>, former: &mut [Leg], listening: bool) -> Heard {
     match leg {
         Some(leg) if former.is_empty() => leg.event(listening).await,
         None if former.is_empty() => std::future::pending().await,
-        leg => select_all(leg.iter_mut().chain(former).map(|leg| Box::pin(leg.event(listening)))).await.0,
+        leg => {
+            let legs = leg.iter_mut().map(Box::as_mut).chain(former);
+            select_all(legs.map(|leg| Box::pin(leg.event(listening)))).await.0
+        }
     }
 }
 
@@ -327,7 +330,7 @@ fn fault(error: &Error) -> End {
 }
 
 /// Hears whether what was just started runs, so that it counts although the client has gone.
-async fn last_answers(mut leg: Option<Box<Leg>>, mut former: Vec<Box<Leg>>, mut starts: Starts) {
+async fn last_answers(mut leg: Option<Box<Leg>>, mut former: Vec<Leg>, mut starts: Starts) {
     let answers = async {
         while starts.are_awaited() {
             match next(&mut leg, &mut former, true).await {

@@ -1,7 +1,7 @@
 //! What becomes of the workflows that were started on a socket. The `id` of a start is its idempotency key: it is
 //! taken, with a place of the quota, before core-manager hears of the start. core-manager's first status makes the
-//! place count and is kept as the answer to a start that is sent again; its refusal gives both back; and without an
-//! answer both are free when their time is over.
+//! place count and is kept as the answer to a start that is sent again; its refusal gives both back. Without an answer
+//! the place is free when its time is over, and the id stands for a start of which nobody knows whether it took effect.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use uuid::Uuid;
 use crate::claims::Caller;
 use crate::front::RequestContext;
 use crate::gateway::quota::{self, Reservation, Reserved};
+use crate::gateway::upstream_away;
 use crate::services::{Services, from_subscription, present};
 
 /// Most workflows of one socket that have not ended.
@@ -34,7 +35,8 @@ pub struct Start {
     user_id: String,
     key: String,
     runner: String,
-    reservation: Reservation,
+    /// Until it counts.
+    reservation: Option<Reservation>,
 }
 
 /// What is to be done with a start.
@@ -77,6 +79,8 @@ impl Wanted {
             idempotency_key: key.clone(),
             fingerprint: self.fingerprint,
             lease_seconds: i32::try_from(life.as_secs()).unwrap_or(i32::MAX),
+            // core-manager is not asked twice for what it may have started.
+            repeatable: false,
         };
         let begun = from_subscription(services.idempotency().begin(context.call(begin)).await);
         let runner = match present(begun.map_err(name_the_id)?.answer)? {
@@ -84,6 +88,12 @@ impl Wanted {
             Begun::Running(_) => {
                 let starting = json!({ "status": "in_progress", "step": "starting", "progress": 0.0 });
                 return Ok(Admission::Repeated(starting));
+            }
+            Begun::Unknown(_) => {
+                return Err(upstream_away().saying(
+                    "Whether the first start with this id took effect is not known; see what runs before sending it \
+                     with another id",
+                ));
             }
             Begun::Finished(finished) => {
                 let kept = serde_json::from_slice(&finished.body).map_err(Failure::internal)?;
@@ -99,6 +109,7 @@ impl Wanted {
         let (services, context) = (services.clone(), context.clone());
         match reserved {
             Ok(reservation) => {
+                let reservation = Some(reservation);
                 Ok(Admission::New(Start { services, context, user_id, key, runner, reservation }))
             }
             Err(failure) => {
@@ -121,46 +132,46 @@ impl Start {
     /// core-manager has not started it, and will not.
     pub async fn withdraw(self) {
         let Start { services, context, user_id, key, runner, reservation } = self;
-        reservation.release().await;
+        if let Some(reservation) = reservation {
+            reservation.release().await;
+        }
         abandon(services, context, user_id, key, runner).await;
     }
 
     /// Settles the start by what core-manager says of it, until it has ended or nothing more can be heard.
-    pub async fn follow(self, mut news: watch::Receiver<News>) {
-        let Start { services, context, user_id, key, runner, reservation } = self;
-        let mut reservation = Some(reservation);
+    pub async fn follow(mut self, mut news: watch::Receiver<News>) {
         while news.changed().await.is_ok() {
             let told = news.borrow_and_update().clone();
-            let (data, is_last) = match told {
-                News::Awaited => continue,
-                News::Refused => {
-                    if let Some(reservation) = reservation {
-                        reservation.release().await;
-                    }
-                    return abandon(services, context, user_id, key, runner).await;
-                }
-                News::Runs(data) => (data, false),
-                News::Ended(data) => (data, true),
-            };
-            if let Some(reservation) = reservation.take() {
-                reservation.commit().await;
-            }
-            let request = FinishRequest {
-                user_id: user_id.clone(),
-                idempotency_key: key.clone(),
-                runner: runner.clone(),
-                answer: Some(kept(&data)),
-            };
-            let services = services.clone();
-            quota::persist(context.clone(), "state of a workflow", move |context| {
-                let (mut keys, request) = (services.idempotency(), request.clone());
-                async move { keys.finish(context.call(request)).await.map(drop) }
-            })
-            .await;
-            if is_last {
-                return;
+            match told {
+                News::Awaited => {}
+                News::Refused => return self.withdraw().await,
+                News::Runs(data) => self.settle(Some(&data)).await,
+                News::Ended(data) => return self.settle(Some(&data)).await,
             }
         }
+        if self.reservation.is_some() {
+            self.settle(None).await;
+        }
+    }
+
+    /// Counts the start, and keeps where it stands; without a word of core-manager nobody knows.
+    async fn settle(&mut self, data: Option<&Value>) {
+        if data.is_some()
+            && let Some(reservation) = self.reservation.take()
+        {
+            reservation.commit().await;
+        }
+        let request = FinishRequest {
+            user_id: self.user_id.clone(),
+            idempotency_key: self.key.clone(),
+            runner: self.runner.clone(),
+            answer: data.map(kept),
+        };
+        quota::persist(self.context.clone(), "state of a workflow", |context| {
+            let (mut keys, request) = (self.services.idempotency(), request.clone());
+            async move { keys.finish(context.call(request)).await.map(drop) }
+        })
+        .await;
     }
 }
 

@@ -13,6 +13,15 @@ async fn open_sockets(sandbox: &Sandbox) -> String {
     line.rsplit(' ').next().unwrap_or_default().to_owned()
 }
 
+/// Has core-manager send more than a client that does not read can be given.
+async fn fill(socket: &mut Socket) {
+    let flood = json!({ "count": 400, "bytes": 60_000 });
+    socket.send(json!({ "type": "stub.flood", "id": "1", "data": flood })).await;
+    socket.next().await;
+    // As much as goes; too little would only make the test easier.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+}
+
 #[tokio::test]
 async fn a_socket_ends_with_its_token_however_much_its_client_says() {
     let settings =
@@ -44,8 +53,9 @@ async fn every_socket_hears_of_the_end_of_its_edge() {
     let mut sandbox = Sandbox::planned(Plan { settings, ..Plan::default() }).await;
     let user = sandbox.register().await;
     let mut sockets: Vec<Socket> = join_all((0..SOCKETS).map(|_| sandbox.socket(&user))).await;
-    // One that is in the middle of something.
-    sockets[0].send(json!({ "type": "stub.flood", "id": "1", "data": { "count": 1000 } })).await;
+    // Two have more before them than the connection holds.
+    fill(&mut sockets[0]).await;
+    fill(&mut sockets[1]).await;
     let codes = join_all(sockets.iter_mut().map(Socket::closed));
     let (codes, exit) = tokio::join!(codes, sandbox.edge_processes[0].terminate());
     assert_eq!(codes, [1001; SOCKETS]);
@@ -103,9 +113,7 @@ async fn a_logout_ends_a_socket_whose_client_does_not_read() {
     let sandbox = Sandbox::start().await;
     let user = sandbox.register().await;
     let mut socket = sandbox.socket(&user).await;
-    let flood = json!({ "count": 2000, "bytes": 60_000 });
-    socket.send(json!({ "type": "stub.flood", "id": "1", "data": flood })).await;
-    socket.next().await;
+    fill(&mut socket).await;
     sandbox.edge().post("/api/v1/auth/logout", &user.token, json!({})).await.must_be(200);
     let started = Instant::now();
     until("the socket is gone", async || open_sockets(&sandbox).await == "0").await;

@@ -110,6 +110,26 @@ async fn who_goes_away_right_after_a_start_has_started_it() {
 }
 
 #[tokio::test]
+async fn a_start_of_which_nobody_knows_whether_it_took_effect_is_not_repeated() {
+    let mut sandbox = Sandbox::start().await;
+    let user = sandbox.register().await;
+    let project = sandbox.project(&user).await;
+    let lost = start("w", &project, json!({ "delay_ms": 60_000 }));
+    let mut socket = sandbox.socket(&user).await;
+    socket.send(lost.clone()).await;
+    until("core-manager has the start", async || starts_seen(&sandbox).await == 1).await;
+    sandbox.restart_stub();
+    assert_eq!(socket.closed().await, 1012);
+    let mut socket = sandbox.socket(&user).await;
+    until("it is given up", async || {
+        socket.send(lost.clone()).await;
+        socket.next().await["error"]["code"] == "GW001"
+    })
+    .await;
+    assert_eq!(starts_seen(&sandbox).await, 0, "the new core-manager has not been asked");
+}
+
+#[tokio::test]
 async fn who_manages_all_projects_starts_nothing_on_those_of_others() {
     let sandbox = Sandbox::start().await;
     let (owner, admin) = (sandbox.register().await, sandbox.administrator().await);
