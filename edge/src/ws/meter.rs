@@ -57,6 +57,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
         ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
         let begun = self.frames.begun(&buf.filled()[before..]);
         if !self.budget.take(begun, Instant::now()) {
+            // Who fails has read nothing.
+            buf.set_filled(before);
             return Poll::Ready(Err(io::Error::other(TooManyFrames)));
         }
         Poll::Ready(Ok(()))
