@@ -32,6 +32,7 @@ pub enum Because {
     /// Ended by its user from another session.
     Revoked,
     PasswordChanged,
+    PasswordReset,
     TokenReused,
 }
 
@@ -41,6 +42,7 @@ impl Because {
             Because::Logout => "logout",
             Because::Revoked => "revoked",
             Because::PasswordChanged => "password_changed",
+            Because::PasswordReset => "password_reset",
             Because::TokenReused => "token_reused",
         }
     }

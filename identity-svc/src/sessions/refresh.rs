@@ -14,11 +14,12 @@ use contract::identity::{Device, TokenPair, TokenUse};
 use contract::{ErrorCode, Failure, Outcome, from_timestamp};
 use sqlx::MySqlConnection;
 
-use super::tokens::{Of, hash, issue};
+use super::tokens::{Of, issue};
 use super::{Because, end};
 use crate::accounts;
 use crate::audit::By;
 use crate::identity::Identity;
+use crate::opaque::hash;
 
 /// How long the verdict on a token that comes again waits for what edges have seen and not yet told.
 const SETTLING: Duration = Duration::from_millis(100);
