@@ -27,3 +27,5 @@ mod traces;
 mod user;
 mod webhooks;
 mod ws;
+mod ws_end;
+mod ws_starts;
