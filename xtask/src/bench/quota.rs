@@ -159,7 +159,8 @@ struct Counters {
 impl Counters {
     async fn read(connection: &mut MySqlConnection) -> Outcome<Self> {
         let names =
-            "'Com_select', 'Com_insert', 'Com_update', 'Com_delete', 'Com_insert_select', 'Com_commit'";
+            "'Com_select', 'Com_insert', 'Com_insert_select', 'Com_update', 'Com_update_multi', 'Com_delete',
+            'Com_delete_multi', 'Com_commit'";
         let query = format!("SHOW GLOBAL STATUS WHERE Variable_name IN ({names})");
         let mut counters = Counters::default();
         for row in sqlx::raw_sql(AssertSqlSafe(query)).fetch_all(connection).await? {

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use hyper::{Method, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::echo::{Inside, LARGE, PIECE};
+use super::http_load::Connection;
 use super::peers::{GET_PATH, POST_PATH};
 use super::report::{DOWNLOAD, UPLOAD};
 use super::stage::{Server, Stage};
@@ -20,7 +22,7 @@ pub async fn run(stage: &mut Stage) -> Outcome {
     let core_manager = [("CORE_MANAGER_URL", format!("http://{}", upstream.address))];
     let edge = stage.edge("edge-streams", &[stage.cores.tested], &core_manager).await?;
     let token = stage.mint.token()?.token;
-    let idle = settled(&edge).await?;
+    let idle = settled(&edge, &token).await?;
     for (name, path) in [(DOWNLOAD, GET_PATH), (UPLOAD, POST_PATH)] {
         let before = edge.cpu_seconds()?;
         let most = most_during(&edge, transfer(&edge, path, &token)).await?;
@@ -31,10 +33,13 @@ pub async fn run(stage: &mut Stage) -> Outcome {
     edge.stop().await
 }
 
-/// The memory, in KiB, of an edge that has served a request and come to rest.
-async fn settled(edge: &Server) -> Outcome<f64> {
-    let mut connection = super::http_load::Connection::open(&edge.authority()).await?;
-    connection.send(hyper::Method::GET, "/health", None, None).await?;
+/// The memory, in KiB, of an edge that has passed on a request without a body and come to rest.
+async fn settled(edge: &Server, token: &str) -> Outcome<f64> {
+    let mut connection = Connection::open(&edge.authority()).await?;
+    let (status, _) = connection.send(Method::POST, POST_PATH, Some(token), None).await?;
+    if status != StatusCode::OK {
+        return Err(format!("POST {POST_PATH}: {status}").into());
+    }
     drop(connection);
     tokio::time::sleep(Duration::from_millis(500)).await;
     edge.resident_kib()
