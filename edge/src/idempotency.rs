@@ -49,9 +49,8 @@ pub async fn once(State(edge): State<Edge>, request: Request, next: Next) -> Res
 
 async fn run_once(edge: Edge, request: Request, next: Next) -> Outcome<Response> {
     let key = key(request.headers())?.to_owned();
-    let context = request.extensions().get::<RequestContext>().cloned();
-    let context = context.ok_or_else(|| Failure::internal("a request without its context"))?;
-    let caller = edge.authenticator.caller(request.headers(), Intent::Act).await?;
+    let context = RequestContext::of(request.extensions())?.clone();
+    let caller = edge.authenticator.caller(request.headers(), &context, Intent::Act).await?;
     let (parts, body) = request.into_parts();
     let body = to_bytes(body, MAX_BODY).await.map_err(|_| {
         Failure::new(ErrorCode::Unacceptable)

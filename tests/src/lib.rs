@@ -6,6 +6,7 @@ mod client;
 mod collector;
 mod gate;
 mod process;
+mod redis;
 mod sandbox;
 mod socket;
 
@@ -14,5 +15,6 @@ pub use client::{Client, Reply, raw};
 pub use collector::{Collector, Traced};
 pub use gate::Gate;
 pub use process::Process;
+pub use redis::Redis;
 pub use sandbox::{INTERNAL_TOKEN, JWT_SECRET, Plan, Sandbox, User, until};
 pub use socket::Socket;

@@ -101,6 +101,7 @@ pub async fn upgrade(
         return Err(Failure::new(ErrorCode::Forbidden).saying("This origin is not allowed").into());
     }
     let caller = sockets.authenticator.verify(token(&headers)?)?;
+    sockets.authenticator.count(&caller, &context).await?;
     let upgrade = upgrade.map_err(not_an_upgrade)?;
     let limit = sockets.settings.max_message_bytes;
     let upgrade = upgrade

@@ -209,6 +209,7 @@ mod tests {
 
     use super::*;
     use crate::claims::{LiveClaims, Sights, Staleness};
+    use crate::rate::{Limits, RateLimiter};
 
     const PROJECT: &str = "0199c0de-0000-7000-8000-000000000001";
 
@@ -232,6 +233,10 @@ mod tests {
         }
     }
 
+    fn unlimited() -> RateLimiter {
+        RateLimiter::new(Limits::off(), None)
+    }
+
     fn secret() -> secrecy::SecretString {
         "0123456789abcdef0123456789abcdef".into()
     }
@@ -241,7 +246,7 @@ mod tests {
         let live = LiveClaims::new(Staleness { limit: Duration::from_secs(10), grace: Duration::ZERO });
         live.heard_at(Position::default());
         let identity = channel(&[], &Plane::plain(secret()));
-        let authenticator = Authenticator::new(Arc::new(live), Sights::new().0, identity);
+        let authenticator = Authenticator::new(Arc::new(live), Sights::new().0, unlimited(), identity);
         authenticator.accept(verifier);
         let settings = SocketSettings {
             heartbeat: Duration::from_secs(25),
@@ -370,7 +375,7 @@ mod tests {
         let live = LiveClaims::new(Staleness { limit: Duration::ZERO, grace: Duration::ZERO });
         let identity = channel(&[], &Plane::plain(secret()));
         let verifier = Verifier::hs256(&secret(), "persona-platform");
-        session.authenticator = Authenticator::new(Arc::new(live), Sights::new().0, identity);
+        session.authenticator = Authenticator::new(Arc::new(live), Sights::new().0, unlimited(), identity);
         session.authenticator.accept(verifier);
         let action = session.on_text(r#"{"type":"anything","id":"7"}"#, Instant::now());
         assert!(matches!(action, Action::Check(Passing { project_id: None, .. })), "{action:?}");

@@ -15,6 +15,7 @@ mod live;
 mod outages;
 mod projects;
 mod quota;
+mod rate;
 mod replicas;
 mod sessions;
 mod subscription;
