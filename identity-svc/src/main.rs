@@ -14,6 +14,7 @@ mod identity;
 mod keys;
 mod password;
 mod profiles;
+mod project_days;
 mod projects;
 mod rpc;
 mod sessions;

@@ -1,6 +1,7 @@
 //! subscription-svc: subscriptions, tiers, usage and quota. The only writer of tiers.
 
 mod administration;
+mod census;
 mod idempotency;
 mod outbox;
 mod rpc;
