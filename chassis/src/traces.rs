@@ -145,6 +145,13 @@ pub fn traceparent(span: &Span) -> Option<String> {
     known.is_valid().then(|| format!("00-{}-{}-{flags:02x}", known.trace_id(), known.span_id()))
 }
 
+/// Gives `span` the name that is known only now.
+pub fn rename(span: &Span, name: String) {
+    if !span.is_disabled() {
+        span.context().span().update_name(name);
+    }
+}
+
 /// The headers of a request, of HTTP or gRPC.
 struct Headers<'a>(&'a HeaderMap);
 

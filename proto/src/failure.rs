@@ -7,7 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use http::StatusCode;
-use tonic::{Code, Status};
+use tonic::{Code, Status, TimeoutExpired};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::{ERROR_DOMAIN, ErrorCode};
@@ -166,6 +166,10 @@ impl Failure {
 
     fn from_bare_status(status: Status, service: &'static str) -> Self {
         let failure = match status.code() {
+            // How tonic reports a deadline that passed on its side.
+            Code::Cancelled if status.message() == TimeoutExpired(()).to_string() => {
+                Failure::new(ErrorCode::Timeout).with_fact("service", service)
+            }
             // A connection that was cut in mid-call is reported as Unknown or Cancelled by the client half.
             Code::Unavailable | Code::Cancelled => Failure::new(ErrorCode::Unavailable)
                 .with_http(StatusCode::SERVICE_UNAVAILABLE)

@@ -17,7 +17,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tower::Service;
 
-use super::Settings;
+use super::{Settings, call};
 use crate::health::State;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -26,8 +26,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const PROBE_INTERVAL: Duration = Duration::from_millis(300);
 const PROBE_TIMEOUT: Duration = Duration::from_millis(800);
 
-/// A channel to the replicas of a service: adds the internal token and goes round those that are healthy.
-/// Cheap to clone.
+/// A channel to the replicas of a service: adds the internal token and what the call that is being served hands down,
+/// and goes round those that are healthy. Cheap to clone.
 #[derive(Clone)]
 pub struct InternalChannel(Arc<Replicas>);
 
@@ -137,6 +137,7 @@ impl Service<Request<Body>> for InternalChannel {
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         request.headers_mut().insert(AUTHORIZATION, self.0.authorization.clone());
+        call::hand_down(request.headers_mut());
         Box::pin(self.clone().send(request))
     }
 }

@@ -1,5 +1,6 @@
 //! gRPC between the processes: a server that admits only callers with the internal token, and channels to it.
 
+mod call;
 mod client;
 mod server;
 mod tls;

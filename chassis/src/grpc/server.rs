@@ -16,6 +16,7 @@ use tonic_health::server::HealthReporter;
 use tracing::Instrument;
 use tracing::field::Empty;
 
+use super::call::Call;
 use super::{REQUEST_ID, Settings};
 use crate::drain::Drain;
 use crate::health::{Health, State};
@@ -121,6 +122,10 @@ async fn admit(
             Status::unauthenticated("the internal token is missing or wrong").into_http();
         return refusal.into_response();
     }
+    // Probes would drown everything else.
+    if path.starts_with(HEALTH_PREFIX) {
+        return next.run(request).await;
+    }
     let request_id = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
     let logged = tracing::info_span!("call", rpc = path, request_id);
     let traced = tracing::info_span!(
@@ -133,7 +138,8 @@ async fn admit(
         request_id
     );
     traces::continue_from(&traced, request.headers());
-    let response = next.run(request).instrument(logged).instrument(traced.clone()).await;
+    let call = Call::new(request.headers(), traced.clone());
+    let response = call.serve(next.run(request).instrument(logged).instrument(traced.clone())).await;
     if let Some(status) = response.headers().get("grpc-status").and_then(|status| status.to_str().ok()) {
         traced.record("rpc.grpc.status_code", status);
     }

@@ -145,7 +145,6 @@ fn span_of(request: &Request) -> Span {
     let span = tracing::info_span!(
         target: traces::TARGET,
         "request",
-        otel.name = Empty,
         otel.kind = "server",
         otel.status_code = Empty,
         http.request.method = request.method().as_str(),
@@ -206,7 +205,7 @@ impl Seen {
         METRICS.requests.with_label_values(&[route, self.method_label(), status_label]).inc();
         METRICS.seconds.with_label_values(&[route]).observe(seconds);
         if !span.is_disabled() {
-            span.record("otel.name", format!("{} {route}", self.method_label()));
+            traces::rename(span, format!("{} {route}", self.method_label()));
             span.record("http.route", route).record("http.response.status_code", status);
             if status >= 500 {
                 span.record("otel.status_code", "ERROR");

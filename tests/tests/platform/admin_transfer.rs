@@ -267,7 +267,7 @@ async fn an_export_that_breaks_off_cannot_be_taken_for_a_whole_one() {
 
 #[tokio::test]
 async fn memory_stays_flat_however_many_accounts_come_and_go() {
-    const ROWS: usize = 50_000;
+    const ROWS: usize = 100_000;
     /// Less than the file, or the accounts, would take if they were held.
     const GROWTH_KIB: u64 = 20 * 1024;
     let sandbox = Sandbox::start().await;

@@ -4,9 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use e2e::{Client, Plan, Sandbox, User, until};
+use contract::token::{Claims, Signer};
+use e2e::{Client, JWT_SECRET, Plan, Sandbox, User, until};
 use serde_json::json;
 use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use crate::credentials::claims;
 
 const READ: &str = "/api/v1/personas/instances";
 
@@ -51,7 +55,9 @@ impl Load {
 /// What a change leads to.
 enum Expected {
     Refused,
-    Tier(&'static str),
+    Served,
+    /// What core-manager is told of the caller.
+    Header(&'static str, &'static str),
 }
 
 /// How long it takes until an edge enforces a change.
@@ -61,7 +67,8 @@ async fn enforced(edge: &Client, token: &str, expected: &Expected) -> Duration {
         let reply = edge.get("/api/v1/echo/live", token).await;
         let holds = match expected {
             Expected::Refused => reply.code() == "AUTH003",
-            Expected::Tier(tier) => reply.text().contains(&format!(r#"["x-user-tier","{tier}"]"#)),
+            Expected::Served => reply.status == 200,
+            Expected::Header(name, value) => reply.text().contains(&format!(r#"["{name}","{value}"]"#)),
         };
         if holds {
             return started.elapsed();
@@ -75,6 +82,43 @@ fn report(what: &str, mut times: Vec<Duration>) -> Duration {
     let at = |percent: usize| times[(times.len() - 1) * percent / 100];
     println!("{what}: {} changes, p50 {:?}, p99 {:?}, max {:?}", times.len(), at(50), at(99), at(100));
     at(99)
+}
+
+/// Changes a user in one of five ways, by the round, and says what that leads to.
+async fn change(edge: &Client, admin: &User, user: &User, round: usize) -> Expected {
+    let account = format!("/api/v1/admin/users/{}", user.id);
+    let is_even = round % 2 == 0;
+    match round % 5 {
+        0 => {
+            let tier = ["basic", "premium", "enterprise", "free"][round / 5 % 4];
+            let path = format!("/api/v1/admin/subscriptions/{}", user.id);
+            edge.put(&path, &admin.token, json!({ "tier": tier })).await.must_be(200);
+            Expected::Header("x-user-tier", tier)
+        }
+        1 => {
+            let role = if is_even { "user" } else { "moderator" };
+            edge.put(&account, &admin.token, json!({ "role": role })).await.must_be(200);
+            Expected::Header("x-user-role", role)
+        }
+        2 if is_even => {
+            let body = json!({ "permission_name": "personas.delete" });
+            edge.post(&format!("{account}/permissions"), &admin.token, body).await.must_be(200);
+            Expected::Header("x-user-permissions", "personas.delete")
+        }
+        2 => {
+            let path = format!("{account}/permissions/personas.delete");
+            edge.delete(&path, &admin.token).await.must_be(204);
+            Expected::Header("x-user-permissions", "")
+        }
+        3 => {
+            edge.post("/api/v1/auth/logout", &user.token, json!({})).await.must_be(200);
+            Expected::Refused
+        }
+        _ => {
+            edge.put(&account, &admin.token, json!({ "is_active": false })).await.must_be(200);
+            Expected::Refused
+        }
+    }
 }
 
 #[tokio::test]
@@ -92,21 +136,17 @@ async fn a_thousand_changes_bind_on_every_replica_within_a_second() {
             let mut times = Vec::new();
             for round in 0..EACH {
                 let edge = &sandbox.edges[(actor + round) % 2];
-                // Each fourth is a logout, the others change the tier.
-                let expected = if round % 4 == 3 {
-                    edge.post("/api/v1/auth/logout", &user.token, json!({})).await.must_be(200);
-                    Expected::Refused
-                } else {
-                    let tier = ["basic", "premium", "enterprise"][round % 4];
-                    let path = format!("/api/v1/admin/subscriptions/{}", user.id);
-                    edge.put(&path, &admin.token, json!({ "tier": tier })).await.must_be(200);
-                    Expected::Tier(tier)
-                };
+                let expected = change(edge, &admin, &user, round).await;
                 for edge in &sandbox.edges {
                     times.push(enforced(edge, &user.token, &expected).await);
                 }
-                if round % 4 == 3 {
+                if round % 5 == 4 {
+                    let path = format!("/api/v1/admin/users/{}", user.id);
+                    edge.put(&path, &admin.token, json!({ "is_active": true })).await.must_be(200);
+                }
+                if round % 5 >= 3 {
                     user = sandbox.log_in(&user).await;
+                    enforced(edge, &user.token, &Expected::Served).await;
                 }
             }
             times
@@ -121,34 +161,53 @@ async fn a_thousand_changes_bind_on_every_replica_within_a_second() {
     assert!(p99 <= Duration::from_secs(1), "{p99:?}");
 }
 
-#[tokio::test]
-async fn revocations_survive_the_death_of_the_replica_that_is_watched() {
-    const USERS: usize = 60;
-    let mut sandbox = Sandbox::planned(Plan { replicas: 2, ..Plan::default() }).await;
-    let mut users = Vec::new();
-    for _ in 0..USERS {
-        users.push(sandbox.register().await);
+/// Tokens of as many further sessions of the user, made without the work of signing in.
+async fn sessions(sandbox: &Sandbox, user: &User, count: usize) -> Vec<String> {
+    let (known, signer) = (claims(&user.token), Signer::hs256(&JWT_SECRET.to_owned().into()));
+    let mut connection = sandbox.connection().await;
+    let mut tokens = Vec::new();
+    for _ in 0..count {
+        let claims = Claims { sid: Uuid::now_v7().to_string(), ..known.clone() };
+        let insert = "INSERT INTO sessions (id, user_id, created_at, last_seen_at, expires_at, absolute_expires_at,
+                                            ip_address, user_agent)
+                      SELECT ?, user_id, created_at, last_seen_at, expires_at, absolute_expires_at, ip_address, 'e2e'
+                      FROM sessions WHERE id = ?";
+        let insert = sqlx::query(insert).bind(&claims.sid).bind(&known.sid);
+        insert.execute(&mut connection).await.expect("a session");
+        tokens.push(signer.sign(&claims).expect("signed"));
     }
-    for (place, user) in users.iter().enumerate() {
+    tokens
+}
+
+#[tokio::test]
+async fn a_thousand_revocations_survive_the_death_of_the_replica_that_is_watched() {
+    const USERS: usize = 10;
+    const SESSIONS: usize = 100;
+    let mut sandbox = Sandbox::planned(Plan { replicas: 2, ..Plan::default() }).await;
+    let mut tokens = Vec::new();
+    for _ in 0..USERS {
+        let user = sandbox.register().await;
+        tokens.extend(sessions(&sandbox, &user, SESSIONS).await);
+    }
+    for (place, token) in tokens.iter().enumerate() {
         // Every edge watches one of the two; each dies once, with revocations before, around and after its death.
-        if place == USERS / 3 {
+        if place == tokens.len() / 3 {
             sandbox.identity_processes[0].kill();
         }
-        if place == USERS / 2 {
+        if place == tokens.len() / 2 {
             sandbox.restart_identity(0).await;
             sandbox.identity_processes[1].kill();
         }
-        let path = "/api/v1/auth/logout";
         until("the revocation is acknowledged", async || {
-            let reply = sandbox.edge().post(path, &user.token, json!({})).await;
+            let reply = sandbox.edge().post("/api/v1/auth/logout", token, json!({})).await;
             // Refused, if a try whose answer was lost has ended the session.
             reply.status == 200 || reply.code() == "AUTH003"
         })
         .await;
     }
     for edge in &sandbox.edges {
-        for user in &users {
-            enforced(edge, &user.token, &Expected::Refused).await;
+        for token in &tokens {
+            enforced(edge, token, &Expected::Refused).await;
         }
     }
 }
