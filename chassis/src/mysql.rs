@@ -13,7 +13,8 @@ use secrecy::{ExposeSecret, SecretString};
 use sqlx::error::ErrorKind;
 use sqlx::migrate::Migrator;
 use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlSslMode};
-use sqlx::{ConnectOptions, Connection, Executor, MySqlConnection, MySqlPool};
+use sqlx::pool::PoolConnection;
+use sqlx::{ConnectOptions, Connection, Executor, MySql, MySqlConnection, MySqlPool};
 use tracing::Instrument;
 
 use crate::settings::Env;
@@ -153,7 +154,12 @@ pub async fn migrate(
 
 /// Whether the database answers.
 pub async fn probe(pool: &MySqlPool) -> crate::health::State {
-    let answer = async { pool.acquire().await?.ping().await };
+    let answer = async {
+        let mut connection = Lent::from(pool).await?;
+        connection.get().ping().await?;
+        connection.give_back();
+        Ok::<_, sqlx::Error>(())
+    };
     if answer.await.is_ok() { crate::health::State::Healthy } else { crate::health::State::Unhealthy }
 }
 
@@ -204,10 +210,42 @@ async fn once<C, T>(
     given: &C,
     work: &impl for<'c> Fn(&'c mut MySqlConnection, &'c C) -> Work<'c, T>,
 ) -> Outcome<T> {
-    let mut transaction = pool.begin().await.map_err(failed)?;
-    let value = work(&mut transaction, given).await?;
-    transaction.commit().await.map_err(failed)?;
-    Ok(value)
+    let mut connection = Lent::from(pool).await.map_err(failed)?;
+    let mut transaction = connection.get().begin().await.map_err(failed)?;
+    let outcome = work(&mut transaction, given).await;
+    match &outcome {
+        Ok(_) => transaction.commit().await.map_err(failed)?,
+        // sqlx rolls back before the connection is used again.
+        Err(_) => drop(transaction),
+    }
+    connection.give_back();
+    outcome
+}
+
+/// A connection that is closed unless it is given back. sqlx would let whoever comes next read the answer that a
+/// dropped future was waiting for (to a ping or while a statement is prepared), and take it for its own.
+struct Lent(Option<PoolConnection<MySql>>);
+
+impl Lent {
+    async fn from(pool: &MySqlPool) -> Result<Self, sqlx::Error> {
+        Ok(Lent(Some(pool.acquire().await?)))
+    }
+
+    fn get(&mut self) -> &mut MySqlConnection {
+        self.0.as_deref_mut().unwrap_or_else(|| unreachable!("it is there until it is given back"))
+    }
+
+    fn give_back(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            drop(connection.detach());
+        }
+    }
 }
 
 /// What an unexpected database error means to the caller: the database is away, or something is wrong.
