@@ -54,6 +54,7 @@ async fn of_many_projects_at_once_over_two_edges_exactly_the_limit_is_admitted()
     const AT_ONCE: usize = 200;
     let sandbox = Sandbox::planned(Plan { replicas: 2, ..Plan::default() }).await;
     let user = sandbox.register().await;
+    super::quota::open_pools(&sandbox, &user).await;
     let started = Instant::now();
     for round in 0..super::quota::rounds() {
         let made = make_at_once(&sandbox, &user, AT_ONCE, &[3]).await;
