@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use contract::{ErrorCode, Failure, Outcome};
@@ -13,8 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sqlx::error::ErrorKind;
 use sqlx::migrate::Migrator;
 use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlSslMode};
-use sqlx::pool::PoolConnection;
-use sqlx::{ConnectOptions, Connection, Executor, MySql, MySqlConnection, MySqlPool};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, MySqlConnection, MySqlPool, Row};
 use tracing::Instrument;
 
 use crate::settings::Env;
@@ -92,8 +92,12 @@ impl Settings {
 
 /// Opens the pool. The database may still be away: connections are made when they are needed.
 pub fn pool(settings: &Settings) -> MySqlPool {
+    pool_of(settings.options(), u32::try_from(settings.connections).unwrap_or(u32::MAX))
+}
+
+fn pool_of(options: MySqlConnectOptions, connections: u32) -> MySqlPool {
     MySqlPoolOptions::new()
-        .max_connections(u32::try_from(settings.connections).unwrap_or(u32::MAX))
+        .max_connections(connections)
         .acquire_timeout(Duration::from_secs(3))
         .idle_timeout(Duration::from_secs(300))
         .after_connect(|connection, _| {
@@ -103,7 +107,23 @@ pub fn pool(settings: &Settings) -> MySqlPool {
                 Ok(())
             })
         })
-        .connect_lazy_with(settings.options())
+        // In place of sqlx's ping, which takes any answer for its own.
+        .test_before_acquire(false)
+        .before_acquire(|connection, _| Box::pin(is_in_step(connection)))
+        .connect_lazy_with(options)
+}
+
+/// Whether the connection answers what it is asked. A future that was dropped in the middle of a ping, or while a
+/// statement was prepared, leaves an answer behind that sqlx does not know of: each later question would be given the
+/// answer to the one before it, which may be another user's.
+async fn is_in_step(connection: &mut MySqlConnection) -> Result<bool, sqlx::Error> {
+    static ASKED: AtomicI64 = AtomicI64::new(1);
+    let asked = ASKED.fetch_add(1, Ordering::Relaxed);
+    let row = connection.fetch_one(sqlx::raw_sql(AssertSqlSafe(format!("SELECT {asked}")))).await?;
+    if row.try_get::<i64, _>(0)? == asked {
+        return Ok(true);
+    }
+    Err(sqlx::Error::Protocol("the answers of a connection are out of step; it is closed".to_owned()))
 }
 
 /// Why the database cannot be used.
@@ -154,12 +174,7 @@ pub async fn migrate(
 
 /// Whether the database answers.
 pub async fn probe(pool: &MySqlPool) -> crate::health::State {
-    let answer = async {
-        let mut connection = Lent::from(pool).await?;
-        connection.get().ping().await?;
-        connection.give_back();
-        Ok::<_, sqlx::Error>(())
-    };
+    let answer = async { pool.acquire().await?.ping().await };
     if answer.await.is_ok() { crate::health::State::Healthy } else { crate::health::State::Unhealthy }
 }
 
@@ -210,42 +225,10 @@ async fn once<C, T>(
     given: &C,
     work: &impl for<'c> Fn(&'c mut MySqlConnection, &'c C) -> Work<'c, T>,
 ) -> Outcome<T> {
-    let mut connection = Lent::from(pool).await.map_err(failed)?;
-    let mut transaction = connection.get().begin().await.map_err(failed)?;
-    let outcome = work(&mut transaction, given).await;
-    match &outcome {
-        Ok(_) => transaction.commit().await.map_err(failed)?,
-        // sqlx rolls back before the connection is used again.
-        Err(_) => drop(transaction),
-    }
-    connection.give_back();
-    outcome
-}
-
-/// A connection that is closed unless it is given back. sqlx would let whoever comes next read the answer that a
-/// dropped future was waiting for (to a ping or while a statement is prepared), and take it for its own.
-struct Lent(Option<PoolConnection<MySql>>);
-
-impl Lent {
-    async fn from(pool: &MySqlPool) -> Result<Self, sqlx::Error> {
-        Ok(Lent(Some(pool.acquire().await?)))
-    }
-
-    fn get(&mut self) -> &mut MySqlConnection {
-        self.0.as_deref_mut().unwrap_or_else(|| unreachable!("it is there until it is given back"))
-    }
-
-    fn give_back(mut self) {
-        drop(self.0.take());
-    }
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        if let Some(connection) = self.0.take() {
-            drop(connection.detach());
-        }
-    }
+    let mut transaction = pool.begin().await.map_err(failed)?;
+    let value = work(&mut transaction, given).await?;
+    transaction.commit().await.map_err(failed)?;
+    Ok(value)
 }
 
 /// What an unexpected database error means to the caller: the database is away, or something is wrong.
@@ -318,4 +301,70 @@ fn metrics() -> &'static Metrics {
         .unwrap_or_else(|e| unreachable!("registered once: {e}")),
     });
     &METRICS
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Poll;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// The server, with answers that take long enough to be waited for in vain.
+    async fn slow(options: MySqlConnectOptions) -> MySqlConnectOptions {
+        let server = (options.get_host().to_owned(), options.get_port());
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let (mut questions, mut client) = client.into_split();
+                let server = TcpStream::connect(&server).await.expect("the server");
+                let (mut answers, mut server) = server.into_split();
+                tokio::spawn(async move { copy(&mut questions, &mut server).await });
+                tokio::spawn(async move {
+                    let mut answer = [0; 4096];
+                    while let Ok(length @ 1..) = answers.read(&mut answer).await {
+                        tokio::time::sleep(Duration::from_millis(2)).await;
+                        client.write_all(&answer[..length]).await?;
+                    }
+                    client.shutdown().await
+                });
+            }
+        });
+        options.host("127.0.0.1").port(port)
+    }
+
+    /// Polls a future once and drops it, as a caller that goes away does.
+    async fn abandon<F: Future>(work: F) {
+        let mut work = std::pin::pin!(work);
+        std::future::poll_fn(|context| {
+            let _ = work.as_mut().poll(context);
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    #[sqlx::test]
+    async fn what_was_abandoned_never_gives_its_answer_to_the_next_question(
+        _: MySqlPoolOptions,
+        options: MySqlConnectOptions,
+    ) {
+        let pool = pool_of(slow(options).await, 1);
+        for question in 0..30_i64 {
+            let mut connection = pool.acquire().await.expect("a connection");
+            match question % 3 {
+                0 => abandon(connection.ping()).await,
+                1 => abandon(sqlx::query("SELECT ?, 'new'").bind(question).fetch_one(&mut *connection)).await,
+                _ => abandon(connection.begin()).await,
+            }
+            drop(connection);
+            let answer: i64 =
+                sqlx::query_scalar("SELECT ?").bind(question).fetch_one(&pool).await.expect("an answer");
+            assert_eq!(answer, question);
+            let transaction = pool.begin().await.expect("a transaction");
+            transaction.commit().await.expect("committed");
+        }
+    }
 }

@@ -67,9 +67,8 @@ impl Settings {
 }
 
 /// The exporter of a process. It has a bounded queue: what a slow collector does not take is dropped and logged.
-#[must_use = "the last spans are lost unless it is finished"]
 #[derive(Default)]
-pub struct Traces(Option<SdkTracerProvider>);
+pub(crate) struct Traces(Option<SdkTracerProvider>);
 
 impl Traces {
     /// Starts exporting where a collector is configured. Called inside the runtime.
@@ -102,7 +101,7 @@ impl Traces {
     }
 
     /// Sends what is still queued, for at most two seconds.
-    pub async fn finish(self) {
+    pub(crate) async fn finish(self) {
         let Some(provider) = self.0 else { return };
         // It waits for a thread that needs this runtime to send.
         let shutdown = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(SHUTDOWN_LIMIT));

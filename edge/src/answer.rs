@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::response::{IntoResponse, Response};
 use contract::{ErrorCode, Failure};
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use serde_json::{Map, Value, json};
 
@@ -48,6 +48,8 @@ pub fn render(response: &mut Response, request_id: &str) -> Option<ErrorCode> {
     let failure = response.extensions_mut().remove::<Arc<Failure>>()?;
     log(&failure, request_id);
     let headers = response.headers_mut();
+    // The router has measured the empty body that stood in for this one.
+    headers.remove(CONTENT_LENGTH);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if failure.http() == StatusCode::UNAUTHORIZED {

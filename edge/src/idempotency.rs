@@ -4,8 +4,7 @@
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
-use axum::extract::{Request, State};
-use axum::middleware::Next;
+use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use contract::subscription::begin_response::Answer as Begun;
 use contract::subscription::{AbandonRequest, BeginRequest, FinishRequest, Finished, Header, Headers};
@@ -17,7 +16,7 @@ use ring::digest::{Context, SHA256};
 use crate::answer::Refusal;
 use crate::claims::Intent;
 use crate::front::RequestContext;
-use crate::routes::Edge;
+use crate::routes::{Edge, Public};
 use crate::services::{from_subscription, present};
 
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -32,22 +31,23 @@ const LEASE_SECONDS: i32 = 90;
 const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_millis(40);
 
-/// The layer over all routes. Signing in makes no lasting thing that could be repeated, and its answer, a token, must
+/// Serves a request, once for each key that comes with it. Signing in makes no lasting thing that could be repeated, and its answer, a token, must
 /// not be kept.
-pub async fn once(State(edge): State<Edge>, request: Request, next: Next) -> Response {
+pub async fn once(public: &Public, request: Request) -> Response {
     let applies = request.method() == Method::POST
         && request.headers().contains_key(KEY)
         && !request.uri().path().starts_with("/api/v1/auth/");
     if !applies {
-        return next.run(request).await;
+        return public.serve(request).await;
     }
-    match run_once(edge, request, next).await {
+    match run_once(public, request).await {
         Ok(response) => response,
         Err(failure) => Refusal::from(failure).into_response(),
     }
 }
 
-async fn run_once(edge: Edge, request: Request, next: Next) -> Outcome<Response> {
+async fn run_once(public: &Public, request: Request) -> Outcome<Response> {
+    let edge = public.edge();
     let key = key(request.headers())?.to_owned();
     let context = RequestContext::of(request.extensions())?.clone();
     let caller = edge.authenticator.caller(request.headers(), &context, Intent::Act).await?;
@@ -67,7 +67,7 @@ async fn run_once(edge: Edge, request: Request, next: Next) -> Outcome<Response>
         fingerprint: digest.finish().as_ref().to_vec(),
         lease_seconds: LEASE_SECONDS,
     };
-    let runner = match begun(&edge, &context, begin).await? {
+    let runner = match begun(edge, &context, begin).await? {
         Begun::Proceed(proceed) => proceed.runner,
         Begun::Finished(finished) => return replay(finished),
         Begun::Running(_) => {
@@ -76,9 +76,9 @@ async fn run_once(edge: Edge, request: Request, next: Next) -> Outcome<Response>
                 .retry_after(Duration::from_secs(1)));
         }
     };
-    let run = Run { edge, context, user_id: caller.user_id().to_owned(), key, runner };
+    let run = Run { public: public.clone(), context, user_id: caller.user_id().to_owned(), key, runner };
     // On its own: a client that goes away does not take the answer for those after it along.
-    let running = tokio::spawn(run.finish(Request::from_parts(parts, Body::from(body)), next));
+    let running = tokio::spawn(run.finish(Request::from_parts(parts, Body::from(body))));
     running.await.map_err(Failure::internal)?
 }
 
@@ -106,7 +106,7 @@ async fn begun(edge: &Edge, context: &RequestContext, begin: BeginRequest) -> Ou
 
 /// The one run of a key.
 struct Run {
-    edge: Edge,
+    public: Public,
     context: RequestContext,
     user_id: String,
     key: String,
@@ -115,8 +115,8 @@ struct Run {
 
 impl Run {
     /// Runs the request and keeps its answer.
-    async fn finish(self, request: Request, next: Next) -> Outcome<Response> {
-        let response = next.run(request).await;
+    async fn finish(self, request: Request) -> Outcome<Response> {
+        let response = self.public.serve(request).await;
         if !response.status().is_success() {
             self.abandon().await;
             return Ok(response);
@@ -138,7 +138,9 @@ impl Run {
             runner: self.runner,
             answer: Some(answer),
         };
-        if let Err(status) = self.edge.services.idempotency().finish(self.context.call(request)).await {
+        if let Err(status) =
+            self.public.edge().services.idempotency().finish(self.context.call(request)).await
+        {
             tracing::error!(request_id = self.context.id(), %status, "an answer was not kept for its key");
         }
         Ok(Response::from_parts(parts, Body::from(body)))
@@ -147,7 +149,9 @@ impl Run {
     async fn abandon(self) {
         let request =
             AbandonRequest { user_id: self.user_id, idempotency_key: self.key, runner: self.runner };
-        if let Err(status) = self.edge.services.idempotency().abandon(self.context.call(request)).await {
+        if let Err(status) =
+            self.public.edge().services.idempotency().abandon(self.context.call(request)).await
+        {
             tracing::warn!(request_id = self.context.id(), %status, "a key stays taken until its lease ends");
         }
     }

@@ -26,7 +26,7 @@ use front::Front;
 use gateway::{CORE_MANAGER, Gateway};
 use json::JsonLimit;
 use rate::RateLimiter;
-use routes::{Edge, Imports};
+use routes::{Edge, Imports, Public};
 use services::{IDENTITY, SUBSCRIPTION, Services};
 use settings::Settings;
 use ws::Sockets;
@@ -56,30 +56,27 @@ async fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let traces = match logs::init(&settings.logs, "edge") {
-        Ok(traces) => traces,
+    let logs = match logs::init(&settings.logs, "edge") {
+        Ok(logs) => logs,
         Err(error) => {
             eprintln!("edge: {error}");
             return ExitCode::FAILURE;
         }
     };
     let outcome = serve(settings).await;
-    traces.finish().await;
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!(%error, "the edge cannot run");
-            ExitCode::FAILURE
-        }
+    if let Err(error) = &outcome {
+        tracing::error!(%error, "the edge cannot run");
     }
+    logs.finish().await;
+    if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     let drain = Drain::on_signals(settings.drain.clone())?;
     let health = Health::default();
-    let public = TcpListener::bind(settings.listen).await?;
+    let listener = TcpListener::bind(settings.listen).await?;
     let private = TcpListener::bind(settings.internal_listen).await?;
-    tracing::info!(public = %public.local_addr()?, internal = %private.local_addr()?, "the edge listens");
+    tracing::info!(public = %listener.local_addr()?, internal = %private.local_addr()?, "the edge listens");
 
     let services = Services::connect(&settings.identity, &settings.subscription, &settings.internal);
     let live = Arc::new(LiveClaims::new(settings.staleness));
@@ -114,10 +111,10 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     let front = Front { origins: settings.origins, trusted_hops: settings.front.trusted_hops, rate };
     let imports = Arc::new(Imports::new(settings.front.import_limit));
     let edge = Edge { authenticator, services, json_limit, gateway, sockets, imports };
-    let router = routes::public(edge, front);
+    let public = Public::new(edge, front);
 
     let internal = tokio::spawn(internal::serve(private, "edge", health, drain.clone()));
-    front::serve(public, router, &settings.front, drain).await;
+    front::serve(listener, public, &settings.front, drain).await;
     internal.await??;
     tracing::info!("the edge has stopped");
     Ok(())

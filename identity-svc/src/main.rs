@@ -86,9 +86,9 @@ async fn main() -> ExitCode {
     };
     let outcome = match command {
         None => match logs::init(&settings.logs, "identity-svc") {
-            Ok(traces) => {
+            Ok(logs) => {
                 let outcome = serve(settings).await;
-                traces.finish().await;
+                logs.finish().await;
                 outcome
             }
             Err(error) => Err(error.into()),

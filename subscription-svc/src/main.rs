@@ -71,9 +71,9 @@ async fn main() -> ExitCode {
         migrate(&mysql::pool(&settings.database)).await.map_err(Into::into)
     } else {
         match logs::init(&settings.logs, "subscription-svc") {
-            Ok(traces) => {
+            Ok(logs) => {
                 let outcome = serve(settings).await;
-                traces.finish().await;
+                logs.finish().await;
                 outcome
             }
             Err(error) => Err(error.into()),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::extract::Request;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use contract::{Failure, Outcome};
+use contract::Outcome;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::service::Routes;
@@ -139,14 +139,7 @@ async fn admit(
     );
     traces::continue_from(&traced, request.headers());
     let call = Call::new(request.headers(), traced.clone());
-    // On its own: a caller that goes away or has waited for long enough must not drop a query half-way, as its
-    // connection could not be used again.
-    let work = call.serve(next.run(request).instrument(logged).instrument(traced.clone()));
-    let response = tokio::spawn(work).await.unwrap_or_else(|panic| {
-        tracing::error!(%panic, "a call has panicked");
-        let failure: http::Response<tonic::body::Body> = Failure::internal(panic).to_status().into_http();
-        failure.into_response()
-    });
+    let response = call.serve(next.run(request).instrument(logged).instrument(traced.clone())).await;
     if let Some(status) = response.headers().get("grpc-status").and_then(|status| status.to_str().ok()) {
         traced.record("rpc.grpc.status_code", status);
     }

@@ -1,5 +1,5 @@
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
@@ -11,11 +11,11 @@ use contract::token::{Claims, TokenFault, Verifier};
 use contract::{ANY_PERMISSION, ErrorCode, Failure, Outcome, Role};
 use http::header::AUTHORIZATION;
 use http::request::Parts;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use prometheus::IntCounterVec;
 
 use super::sights::Sights;
-use super::{Freshness, LiveClaims};
+use super::{Freshness, LiveClaims, recent};
 use crate::answer::Refusal;
 use crate::front::RequestContext;
 use crate::rate::RateLimiter;
@@ -51,7 +51,7 @@ impl Intent {
 pub struct Authenticator(Arc<Known>);
 
 struct Known {
-    verifier: ArcSwap<Verifier>,
+    keys: ArcSwap<Keys>,
     live: Arc<LiveClaims>,
     sights: Sights,
     rate: RateLimiter,
@@ -60,13 +60,26 @@ struct Known {
     spared_until: AtomicI64,
 }
 
+/// The keys that tokens are verified with, and a number that no other keys have.
+struct Keys {
+    verifier: Verifier,
+    number: u64,
+}
+
+impl Keys {
+    fn new(verifier: Verifier) -> Self {
+        static KNOWN: AtomicU64 = AtomicU64::new(0);
+        Keys { verifier, number: KNOWN.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
 impl Authenticator {
     /// Nothing is verified before keys are known; see [`Authenticator::accept`].
     pub fn new(live: Arc<LiveClaims>, sights: Sights, rate: RateLimiter, identity: InternalChannel) -> Self {
-        let verifier = ArcSwap::from_pointee(Verifier::new(Vec::new(), ""));
+        let keys = ArcSwap::from_pointee(Keys::new(Verifier::new(Vec::new(), "")));
         let identity = LiveClaimsServiceClient::new(identity);
         let spared_until = AtomicI64::new(0);
-        Authenticator(Arc::new(Known { verifier, live, sights, rate, identity, spared_until }))
+        Authenticator(Arc::new(Known { keys, live, sights, rate, identity, spared_until }))
     }
 
     /// The table of live claims.
@@ -76,12 +89,12 @@ impl Authenticator {
 
     /// From now on tokens are verified with these keys.
     pub fn accept(&self, verifier: Verifier) {
-        self.0.verifier.store(Arc::new(verifier));
+        self.0.keys.store(Arc::new(Keys::new(verifier)));
     }
 
     /// The public keys of tokens, as a JSON Web Key Set.
     pub fn public_keys(&self) -> serde_json::Value {
-        self.0.verifier.load().public_keys()
+        self.0.keys.load().verifier.public_keys()
     }
 
     /// Drops what no token can need any more.
@@ -96,17 +109,21 @@ impl Authenticator {
     /// # Errors
     /// AUTH002, AUTH003; GW001 while no key is known.
     pub fn verify(&self, token: &str) -> Outcome<Caller> {
-        let verifier = self.0.verifier.load();
-        if verifier.is_empty() {
+        let keys = self.0.keys.load();
+        if keys.verifier.is_empty() {
             return Err(identity_away());
         }
-        let claims = verifier.verify(token, now()).map_err(|fault| match fault {
+        let now = now();
+        if let Some(caller) = recent::find(token, keys.number, now, &self.0.live)? {
+            return Ok(caller);
+        }
+        let claims = keys.verifier.verify(token, now).map_err(|fault| match fault {
             TokenFault::Expired => Failure::new(ErrorCode::TokenExpired),
             TokenFault::Invalid => Failure::new(ErrorCode::TokenInvalid),
         })?;
-        let claims = self.0.live.overrule(claims)?;
-        self.0.sights.note(&claims);
-        Ok(Caller(claims))
+        let caller = recent::keep(token, claims, keys.number, &self.0.live)?;
+        self.0.sights.note(caller.claims());
+        Ok(caller)
     }
 
     /// The caller of a request, with rights that stand at this moment. The request counts against the caller's rate.
@@ -210,28 +227,72 @@ pub fn bearer(headers: &HeaderMap) -> Outcome<&str> {
     }
 }
 
-/// The user behind a request, with the claims that count now.
+/// The user behind a request, with the claims that count now. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Caller(pub Claims);
+pub struct Caller(Arc<Subject>);
+
+#[derive(Debug)]
+struct Subject {
+    claims: Claims,
+    headers: OnceLock<IdentityHeaders>,
+}
+
+/// What core-manager is told of a caller.
+pub type IdentityHeaders = [(HeaderName, HeaderValue); 6];
 
 impl Caller {
+    pub fn new(claims: Claims) -> Self {
+        Caller(Arc::new(Subject { claims, headers: OnceLock::new() }))
+    }
+
+    pub fn claims(&self) -> &Claims {
+        &self.0.claims
+    }
+
+    /// The headers that say who the caller is, made once.
+    ///
+    /// # Errors
+    /// Those of `make`.
+    pub fn headers(
+        &self,
+        make: impl FnOnce(&Claims) -> Outcome<IdentityHeaders>,
+    ) -> Outcome<&IdentityHeaders> {
+        match self.0.headers.get() {
+            Some(headers) => Ok(headers),
+            None => {
+                let made = make(&self.0.claims)?;
+                Ok(self.0.headers.get_or_init(|| made))
+            }
+        }
+    }
+
+    /// The caller with the live claims laid over these.
+    ///
+    /// # Errors
+    /// AUTH003 when the session has ended or the account is disabled.
+    pub fn under(&self, live: &LiveClaims) -> Outcome<Caller> {
+        Ok(live.overrule(self.claims())?.map_or_else(|| self.clone(), Caller::new))
+    }
+
     /// The caller with the claims that identity-svc has just confirmed.
-    fn with(mut self, current: CheckSessionResponse) -> Outcome<Self> {
+    fn with(&self, current: CheckSessionResponse) -> Outcome<Self> {
         let account = present(current.account)?;
-        self.0.role = account.role.parse().map_err(Failure::internal)?;
-        self.0.tier = account.tier.parse().map_err(Failure::internal)?;
-        self.0.ver = account.version;
-        self.0.email = account.email;
-        self.0.permissions = account.permissions;
-        Ok(self)
+        Ok(Caller::new(Claims {
+            role: account.role.parse().map_err(Failure::internal)?,
+            tier: account.tier.parse().map_err(Failure::internal)?,
+            ver: account.version,
+            email: account.email,
+            permissions: account.permissions,
+            ..self.claims().clone()
+        }))
     }
 
     pub fn user_id(&self) -> &str {
-        &self.0.user_id
+        &self.0.claims.user_id
     }
 
     pub fn session_id(&self) -> &str {
-        &self.0.sid
+        &self.0.claims.sid
     }
 
     /// Whether the caller is an administrator.
@@ -239,12 +300,12 @@ impl Caller {
     /// # Errors
     /// AUTH004.
     pub fn must_be_admin(&self) -> Outcome<()> {
-        if self.0.role == Role::Admin { Ok(()) } else { Err(Failure::new(ErrorCode::Forbidden)) }
+        if self.0.claims.role == Role::Admin { Ok(()) } else { Err(Failure::new(ErrorCode::Forbidden)) }
     }
 
     /// Whether the caller holds a permission, or the one that stands for all.
     pub fn holds(&self, permission: &str) -> bool {
-        self.0.permissions.iter().any(|held| held == permission || held == ANY_PERMISSION)
+        self.0.claims.permissions.iter().any(|held| held == permission || held == ANY_PERMISSION)
     }
 }
 

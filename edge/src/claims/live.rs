@@ -18,6 +18,8 @@ pub struct LiveClaims {
     /// Ended sessions, each with the second in which it can be forgotten.
     ended: papaya::HashMap<String, i64>,
     accounts: papaya::HashMap<String, Account>,
+    /// How often the two have changed.
+    changes: AtomicU64,
     /// Up to where the stream was followed.
     position: Mutex<Option<Position>>,
     /// When identity-svc was last heard, in milliseconds since `started`; 0 before the first snapshot.
@@ -69,6 +71,7 @@ impl LiveClaims {
         LiveClaims {
             ended: papaya::HashMap::new(),
             accounts: papaya::HashMap::new(),
+            changes: AtomicU64::new(0),
             position: Mutex::default(),
             heard: AtomicU64::new(0),
             started: Instant::now(),
@@ -77,28 +80,29 @@ impl LiveClaims {
         }
     }
 
-    /// The claims that count now, which may not be those that the token was issued with.
+    /// The claims that count now, where they are not those that the token was issued with.
     ///
     /// # Errors
     /// AUTH003 when the session has ended or the account is disabled.
-    pub fn overrule(&self, mut claims: Claims) -> Outcome<Claims> {
+    pub fn overrule(&self, claims: &Claims) -> Outcome<Option<Claims>> {
         if self.ended.pin().contains_key(&claims.sid) {
             return Err(Failure::new(ErrorCode::TokenInvalid).saying("The session has ended"));
         }
         let accounts = self.accounts.pin();
         let Some(account) = accounts.get(&claims.user_id).filter(|account| account.version > claims.ver)
         else {
-            return Ok(claims);
+            return Ok(None);
         };
-        let Some(current) = &account.claims else {
+        let Some(current) = account.claims.clone() else {
             return Err(Failure::new(ErrorCode::TokenInvalid).saying("The account is disabled"));
         };
-        claims.ver = account.version;
-        claims.email.clone_from(&current.email);
-        claims.role = current.role;
-        claims.tier = current.tier;
-        claims.permissions.clone_from(&current.permissions);
-        Ok(claims)
+        let CurrentClaims { email, role, tier, permissions } = current;
+        Ok(Some(Claims { ver: account.version, email, role, tier, permissions, ..claims.clone() }))
+    }
+
+    /// A number that grows with every change of what [`LiveClaims::overrule`] says, once that says so.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
     }
 
     /// Takes a snapshot in. What was known stays: entries only ever get newer, and leave by their own time. Only a
@@ -108,6 +112,7 @@ impl LiveClaims {
         if self.position().is_some_and(|known| known.epoch != position.epoch) {
             self.ended.pin().clear();
             self.accounts.pin().clear();
+            self.changes.fetch_add(1, Ordering::Release);
         }
         snapshot.events.iter().for_each(|event| self.remember(event));
         self.heard_at(position);
@@ -196,6 +201,8 @@ impl LiveClaims {
             }
             None => tracing::error!("an event of a kind that this edge does not know"),
         }
+        // After the change: who has seen this number has seen the change.
+        self.changes.fetch_add(1, Ordering::Release);
     }
 
     /// A resumed stream may repeat what is known: the higher version wins.
@@ -232,14 +239,15 @@ static ENTRIES: LazyLock<IntGauge> = LazyLock::new(|| {
 });
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use contract::identity::{AccountChanged, AccountDisabled, SessionEnded};
     use contract::token::ISSUER;
     use prost_types::Timestamp;
 
     use super::*;
 
-    fn claims(ver: i64) -> Claims {
+    /// The claims of a token of the user `u` with this version.
+    pub fn claims(ver: i64) -> Claims {
         Claims {
             iss: ISSUER.to_owned(),
             aud: String::new(),
@@ -310,8 +318,8 @@ mod tests {
     fn an_older_token_is_served_with_the_current_claims_and_a_newer_one_with_its_own() {
         let live = live();
         live.apply(&event(1, upgraded(3, "premium")));
-        assert_eq!(live.overrule(claims(2)).expect("claims").tier, Tier::Premium);
-        assert_eq!(live.overrule(claims(3)).expect("claims").tier, Tier::Free);
+        assert_eq!(live.overrule(&claims(2)).expect("good").expect("claims").tier, Tier::Premium);
+        assert!(live.overrule(&claims(3)).expect("good").is_none());
     }
 
     #[test]
@@ -319,7 +327,7 @@ mod tests {
         let live = live();
         live.apply(&event(2, upgraded(3, "premium")));
         live.apply(&event(1, upgraded(2, "basic")));
-        assert_eq!(live.overrule(claims(1)).expect("claims").tier, Tier::Premium);
+        assert_eq!(live.overrule(&claims(1)).expect("good").expect("claims").tier, Tier::Premium);
     }
 
     #[test]
@@ -327,11 +335,11 @@ mod tests {
         let live = live();
         let ended = SessionEnded { session_id: "s".to_owned(), user_id: "u".to_owned() };
         live.apply(&event(1, Change::SessionEnded(ended)));
-        assert!(live.overrule(claims(9)).is_err());
+        assert!(live.overrule(&claims(9)).is_err());
         live.forget(100);
-        assert!(live.overrule(claims(9)).is_ok());
+        assert!(live.overrule(&claims(9)).is_ok());
         let disabled = AccountDisabled { user_id: "u".to_owned(), version: 5 };
         live.apply(&event(2, Change::AccountDisabled(disabled)));
-        assert!(live.overrule(claims(4)).is_err());
+        assert!(live.overrule(&claims(4)).is_err());
     }
 }

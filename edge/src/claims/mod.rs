@@ -2,11 +2,12 @@
 
 mod caller;
 mod live;
+mod recent;
 mod report;
 mod sights;
 mod watch;
 
-pub use caller::{Admin, Authenticator, Caller, Intent, bearer, now};
+pub use caller::{Admin, Authenticator, Caller, IdentityHeaders, Intent, bearer, now};
 pub use live::{Freshness, LiveClaims, Staleness};
 pub use report::{Enforcement, enforcement};
 pub use sights::{Sights, tell};

@@ -13,7 +13,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Instant;
 
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use chassis::traces;
@@ -91,18 +91,21 @@ impl RequestContext {
 }
 
 /// The settings of [`pass`].
-#[derive(Clone)]
 pub struct Front {
     pub origins: Origins,
     pub trusted_hops: usize,
     pub rate: RateLimiter,
 }
 
-/// The outermost layer of the public router.
-pub async fn pass(State(front): State<Arc<Front>>, mut request: Request, next: Next) -> Response {
+/// What surrounds the serving of every request.
+pub async fn pass<F: Future<Output = Response>>(
+    front: &Front,
+    mut request: Request,
+    serve: impl FnOnce(Request) -> F,
+) -> Response {
     let started = Instant::now();
     let span = span_of(&request);
-    let context = know(&front, &request, &span);
+    let context = know(front, &request, &span);
     let seen = Seen::of(&request);
     let origin = cors::origin_of(&request);
     request.extensions_mut().insert(context.clone());
@@ -111,7 +114,7 @@ pub async fn pass(State(front): State<Arc<Front>>, mut request: Request, next: N
         Err(failure) => Refusal::from(failure).into_response(),
         Ok(()) => match front.origins.preflight(&request) {
             Some(preflight) => preflight,
-            None => handle(request, next).instrument(span.clone()).await,
+            None => handle(request, serve).instrument(span.clone()).await,
         },
     };
 
@@ -129,8 +132,11 @@ pub async fn pass(State(front): State<Arc<Front>>, mut request: Request, next: N
 }
 
 /// A panic costs the one request that ran into it.
-async fn handle(request: Request, next: Next) -> Response {
-    match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+async fn handle<F: Future<Output = Response>>(
+    request: Request,
+    serve: impl FnOnce(Request) -> F,
+) -> Response {
+    match AssertUnwindSafe(async { serve(request).await }).catch_unwind().await {
         Ok(response) => response,
         Err(panic) => {
             let said = panic.downcast_ref::<&str>().copied().map(str::to_owned);

@@ -5,9 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
-use axum::response::Response;
 use chassis::drain::Drain;
 use http::Request;
 use hyper::body::Incoming;
@@ -18,11 +16,11 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_io_timeout::TimeoutWriter;
-use tower::ServiceExt;
 use tower_http::timeout::TimeoutBody;
 
 use super::bare_errors::ShapedErrors;
 use super::patience::{Activity, Answering};
+use crate::routes::Public;
 use crate::settings::{FrontSettings, Patience};
 
 /// The address that a connection comes from; in the extensions of every request.
@@ -35,7 +33,7 @@ const MAX_HEADER_BYTES: u32 = 32 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts until the drain, then lets what runs finish within the drain's limit.
-pub async fn serve(listener: TcpListener, router: Router, settings: &FrontSettings, drain: Drain) {
+pub async fn serve(listener: TcpListener, public: Public, settings: &FrontSettings, drain: Drain) {
     let builder = Arc::new(builder(settings));
     let patience = settings.patience;
     let places = Arc::new(Semaphore::new(settings.connections));
@@ -49,7 +47,7 @@ pub async fn serve(listener: TcpListener, router: Router, settings: &FrontSettin
             match listener.accept().await {
                 Ok((stream, peer)) => {
                     let connection = Connection { stream, peer, patience };
-                    let serving = connection.serve(builder.clone(), router.clone(), graceful.watcher());
+                    let serving = connection.serve(builder.clone(), public.clone(), graceful.watcher());
                     tokio::spawn(async move {
                         serving.await;
                         drop(place);
@@ -96,7 +94,7 @@ struct Connection {
 }
 
 impl Connection {
-    async fn serve(self, builder: Arc<Builder<TokioExecutor>>, router: Router, watcher: Watcher) {
+    async fn serve(self, builder: Arc<Builder<TokioExecutor>>, public: Public, watcher: Watcher) {
         let Connection { stream, peer, patience } = self;
         // Small answers must not wait for an acknowledgement.
         if let Err(error) = stream.set_nodelay(true) {
@@ -107,11 +105,11 @@ impl Connection {
         let service = service_fn(move |mut request: Request<Incoming>| {
             let running = requests.begin();
             request.extensions_mut().insert(Peer(peer));
-            let answering =
-                router.clone().oneshot(request.map(|body| Body::new(TimeoutBody::new(patience.stall, body))));
+            let public = public.clone();
             async move {
-                let answer: Result<Response, Infallible> = answering.await;
-                answer.map(|response| response.map(|body| Answering::new(body, running)))
+                let request = request.map(|body| Body::new(TimeoutBody::new(patience.stall, body)));
+                let response = public.answer(request).await;
+                Ok::<_, Infallible>(response.map(|body| Answering::new(body, running)))
             }
         });
         let mut stream = TimeoutWriter::new(stream);

@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 
+use contract::token::Claims;
 use contract::{Failure, Outcome};
 use http::header::{
     AUTHORIZATION, CONNECTION, EXPECT, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
@@ -10,7 +11,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue};
 
-use crate::claims::Caller;
+use crate::claims::{Caller, IdentityHeaders};
 use crate::front::RequestContext;
 
 const USER_ID: HeaderName = HeaderName::from_static("x-user-id");
@@ -52,8 +53,11 @@ const DROPPED: [&str; 10] = [
 ///
 /// # Errors
 /// SRV001 when a claim cannot stand in a header, which registration rules out.
-pub fn identity_headers(caller: &Caller) -> Outcome<[(HeaderName, HeaderValue); 6]> {
-    let claims = &caller.0;
+pub fn identity_headers(caller: &Caller) -> Outcome<&IdentityHeaders> {
+    caller.headers(headers_of)
+}
+
+fn headers_of(claims: &Claims) -> Outcome<IdentityHeaders> {
     if claims.permissions.iter().any(|name| name.contains(',')) {
         return Err(Failure::internal("a permission's name has a comma"));
     }
@@ -103,7 +107,7 @@ pub fn to_upstream(
         headers.remove(AUTHORIZATION);
     }
     for (name, value) in identity_headers(caller)? {
-        headers.insert(name, value);
+        headers.insert(name, value.clone());
     }
     headers.insert("x-request-id", context.id_header());
     headers.insert("traceparent", context.traceparent());

@@ -58,7 +58,7 @@ impl RateLimiter {
     /// # Errors
     /// RATE001 with the time after which the next one is admitted.
     pub async fn count(&self, caller: &Caller, context: &RequestContext) -> Outcome<()> {
-        let tier = caller.0.tier;
+        let tier = caller.claims().tier;
         let Some(per_minute) = self.0.limits.of(tier) else { return Ok(()) };
         if context.standing().is_some() {
             return Ok(());

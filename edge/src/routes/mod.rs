@@ -20,6 +20,7 @@ use http::header::{CACHE_CONTROL, USER_AGENT};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use prost_types::Timestamp;
 use serde_json::{Value, json};
+use tower::ServiceExt;
 
 use crate::answer::Refusal;
 use crate::claims::Authenticator;
@@ -43,8 +44,41 @@ pub struct Edge {
     pub imports: Arc<Imports>,
 }
 
-/// The whole public listener: our own routes, `/ws`, and the gateway for the rest.
-pub fn public(edge: Edge, front: Front) -> Router {
+/// The whole public listener. Cheap to clone.
+#[derive(Clone)]
+pub struct Public(Arc<Listener>);
+
+struct Listener {
+    front: Front,
+    edge: Edge,
+    routes: Router,
+}
+
+impl Public {
+    pub fn new(edge: Edge, front: Front) -> Self {
+        let routes = routes(edge.clone());
+        Public(Arc::new(Listener { front, edge, routes }))
+    }
+
+    /// Answers a request. What every request passes is called here and not layered on the router: a layer would cost
+    /// each request several allocations.
+    pub async fn answer(&self, request: Request) -> Response {
+        front::pass(&self.0.front, request, |request| idempotency::once(self, request)).await
+    }
+
+    /// Serves a request that has passed all that comes before its route.
+    pub async fn serve(&self, request: Request) -> Response {
+        let Ok(response) = self.0.routes.clone().oneshot(request).await;
+        response
+    }
+
+    pub fn edge(&self) -> &Edge {
+        &self.0.edge
+    }
+}
+
+/// Our own routes, `/ws`, and the gateway for the rest.
+fn routes(edge: Edge) -> Router {
     Router::new()
         .nest("/api/v1/auth", auth::routes())
         .nest("/api/v1/user", user::routes())
@@ -59,8 +93,6 @@ pub fn public(edge: Edge, front: Front) -> Router {
         .method_not_allowed_fallback(other_method)
         .route_layer(middleware::from_fn(front::label_route))
         .fallback(gateway::serve)
-        .layer(middleware::from_fn_with_state(edge.clone(), idempotency::once))
-        .layer(middleware::from_fn_with_state(Arc::new(front), front::pass))
         .with_state(edge)
 }
 

@@ -22,12 +22,12 @@ pub fn routes() -> Router<Edge> {
 }
 
 /// The acting administrator, as subscription-svc is told.
-pub fn actor(caller: Caller) -> Option<Actor> {
-    let claims = caller.0;
+pub fn actor(caller: &Caller) -> Option<Actor> {
+    let claims = caller.claims();
     Some(Actor {
-        user_id: claims.user_id,
+        user_id: claims.user_id.clone(),
         role: claims.role.name().to_owned(),
-        permissions: claims.permissions,
+        permissions: claims.permissions.clone(),
     })
 }
 
@@ -64,7 +64,7 @@ async fn list(
     Extension(context): Extension<RequestContext>,
     Parameters(Filter { page, page_size, tier, status }): Parameters<Filter>,
 ) -> Answer<axum::Json<Subscriptions>> {
-    let request = ListSubscriptionsRequest { actor: actor(caller), page, page_size, tier, status };
+    let request = ListSubscriptionsRequest { actor: actor(&caller), page, page_size, tier, status };
     let answer = from_subscription(services.subscriptions().list_subscriptions(context.call(request)).await)?;
     Ok(axum::Json(Subscriptions {
         subscriptions: answer.subscriptions.into_iter().map(SubscriptionBody::from).collect(),
@@ -90,7 +90,7 @@ async fn create(
     Json(Create { user_id, tier, payment_method_id, trial_days }): Json<Create>,
 ) -> Answer<(StatusCode, axum::Json<SubscriptionBody>)> {
     let request =
-        CreateSubscriptionRequest { actor: actor(caller), user_id, tier, payment_method_id, trial_days };
+        CreateSubscriptionRequest { actor: actor(&caller), user_id, tier, payment_method_id, trial_days };
     let answer =
         from_subscription(services.subscriptions().create_subscription(context.call(request)).await)?;
     Ok((StatusCode::CREATED, subscription_body(answer.subscription)?))
@@ -111,7 +111,7 @@ async fn update(
     Json(Update { tier, payment_method_id, status }): Json<Update>,
 ) -> Answer<axum::Json<SubscriptionBody>> {
     let request =
-        UpdateSubscriptionRequest { actor: actor(caller), user_id, tier, payment_method_id, status };
+        UpdateSubscriptionRequest { actor: actor(&caller), user_id, tier, payment_method_id, status };
     let answer =
         from_subscription(services.subscriptions().update_subscription(context.call(request)).await)?;
     Ok(subscription_body(answer.subscription)?)

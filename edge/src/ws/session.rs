@@ -80,12 +80,12 @@ impl Session {
     /// # Errors
     /// AUTH003 when the session has ended or the account is disabled.
     pub fn caller(&self) -> Outcome<Caller> {
-        self.authenticator.live().overrule(self.token.0.clone()).map(Caller)
+        self.token.under(self.authenticator.live())
     }
 
     /// The second in which the token expires.
     pub fn expires_at(&self) -> i64 {
-        self.token.0.exp
+        self.token.claims().exp
     }
 
     /// Something about the user has changed, or may have.
@@ -94,7 +94,7 @@ impl Session {
     /// AUTH003 when the session has ended or the account is disabled.
     pub fn look(&mut self) -> Outcome<Standing> {
         let caller = self.caller()?;
-        let (now, before) = (&caller.0, &self.told.0);
+        let (now, before) = (caller.claims(), self.told.claims());
         if (now.role, now.tier, &now.permissions, &now.email)
             == (before.role, before.tier, &before.permissions, &before.email)
         {
@@ -158,7 +158,7 @@ impl Session {
         if caller.user_id() != self.token.user_id() {
             return Err(Failure::new(ErrorCode::TokenInvalid).saying("The token is another user's"));
         }
-        let data = json!({ "expires_at": caller.0.exp });
+        let data = json!({ "expires_at": caller.claims().exp });
         self.token = caller;
         Ok(Action::Reply(envelope::message("auth.refreshed", Some(&envelope.id), Some(data))))
     }
@@ -257,7 +257,7 @@ mod tests {
             expiry_grace: Duration::from_secs(5),
             reservation_life: Duration::from_secs(30),
         };
-        Session::new(authenticator, Caller(claims("u")), &settings)
+        Session::new(authenticator, Caller::new(claims("u")), &settings)
     }
 
     fn reply(session: &mut Session, text: &str) -> serde_json::Value {
@@ -335,7 +335,7 @@ mod tests {
     #[test]
     fn after_its_expiry_a_token_is_good_for_nothing_but_being_replaced() {
         let mut session = session();
-        session.token.0.exp = now() - 1;
+        session.token = Caller::new(Claims { exp: now() - 1, ..claims("u") });
         let error = reply(&mut session, r#"{"type":"anything","id":"7"}"#);
         assert_eq!(error["error"]["code"], "AUTH002");
         let token = Signer::hs256(&secret()).sign(&claims("u")).expect("signed");

@@ -87,6 +87,6 @@ fn handshake(url: &UpstreamUrl, caller: &Caller, context: &RequestContext) -> Ou
         .header("x-forwarded-for", context.client().to_string())
         .body(())
         .map_err(Failure::internal)?;
-    request.headers_mut().extend(identity_headers(caller)?);
+    request.headers_mut().extend(identity_headers(caller)?.iter().cloned());
     Ok(request)
 }

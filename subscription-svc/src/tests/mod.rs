@@ -1,6 +1,5 @@
 //! Tests on a real server: a database for each test, and a stand-in for identity-svc on a real socket.
 
-mod connections;
 mod days;
 mod identity;
 mod outbox;

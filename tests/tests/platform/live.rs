@@ -87,7 +87,7 @@ fn report(what: &str, mut times: Vec<Duration>) -> Duration {
 /// Changes a user in one of five ways, by the round, and says what that leads to.
 async fn change(edge: &Client, admin: &User, user: &User, round: usize) -> Expected {
     let account = format!("/api/v1/admin/users/{}", user.id);
-    let is_even = round % 2 == 0;
+    let is_even = round.is_multiple_of(2);
     match round % 5 {
         0 => {
             let tier = ["basic", "premium", "enterprise", "free"][round / 5 % 4];

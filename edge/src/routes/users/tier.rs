@@ -59,7 +59,7 @@ impl Change<'_> {
         let mut subscriptions = self.services.subscriptions();
         let current = from_subscription(subscriptions.get_subscription(self.context.call(current)).await)?;
         let change = UpdateSubscriptionRequest {
-            actor: actor(self.caller.clone()),
+            actor: actor(self.caller),
             user_id: user_id.to_owned(),
             tier: Some(self.tier.name().to_owned()),
             payment_method_id: None,

@@ -48,7 +48,7 @@ pub async fn days(
     PathId(user_id): PathId,
     Parameters(Range { from, to }): Parameters<Range>,
 ) -> Answer<axum::Json<UsageDays>> {
-    let request = ListUsageDaysRequest { actor: actor(caller), user_id: user_id.clone(), from, to };
+    let request = ListUsageDaysRequest { actor: actor(&caller), user_id: user_id.clone(), from, to };
     let answer = from_subscription(services.usage().list_usage_days(context.call(request)).await)?;
     Ok(axum::Json(UsageDays { user_id, days: answer.days.into_iter().map(DayBody::from).collect() }))
 }

@@ -1,5 +1,7 @@
 //! Logs: one event a line, JSON by default, control characters escaped by the formatter.
 
+mod lines;
+
 use std::io::IsTerminal;
 use std::str::FromStr;
 
@@ -9,6 +11,7 @@ use tracing_subscriber::{EnvFilter, Layer, fmt};
 
 use crate::settings::Env;
 use crate::traces::{self, Traces, TracesError};
+use lines::Lines;
 
 /// How lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,27 +65,52 @@ impl Settings {
     }
 }
 
+/// Why logging cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum LogsError {
+    #[error(transparent)]
+    Traces(#[from] TracesError),
+    #[error("no thread for the logs: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// The logs and traces of a running process.
+#[must_use = "the last lines and spans are lost unless it is finished"]
+pub struct Logs {
+    lines: Lines,
+    traces: Traces,
+}
+
+impl Logs {
+    /// Sends what is still queued: lines at once, spans for at most two seconds.
+    pub async fn finish(self) {
+        self.traces.finish().await;
+        self.lines.flush();
+    }
+}
+
 /// Starts logging to standard output and, where a collector is configured, exporting traces. Called once, inside the
 /// runtime, before anything else of the process.
 ///
 /// # Errors
-/// When the collector's address cannot be used.
-pub fn init(settings: &Settings, service: &'static str) -> Result<Traces, TracesError> {
+/// When the collector's address cannot be used, or the system has no further thread.
+pub fn init(settings: &Settings, service: &'static str) -> Result<Logs, LogsError> {
     let traces = Traces::start(&settings.traces, service)?;
+    let lines = Lines::start()?;
     // Spans for traces are not for the logs.
     let filter = EnvFilter::new(format!("{},{}=off", settings.level.0, traces::TARGET));
-    let lines = fmt::layer();
-    let lines = match settings.format {
+    let layer = fmt::layer().with_writer(lines.clone());
+    let layer = match settings.format {
         Format::Json => {
-            lines.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed()
+            layer.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed()
         }
-        Format::Text => lines.with_ansi(std::io::stdout().is_terminal()).boxed(),
+        Format::Text => layer.with_ansi(std::io::stdout().is_terminal()).boxed(),
     };
     let registry = tracing_subscriber::registry();
     match traces.layer() {
-        Some(exported) => registry.with(lines.with_filter(filter)).with(exported).init(),
+        Some(exported) => registry.with(layer.with_filter(filter)).with(exported).init(),
         // A filter of the whole is cheaper than one of a layer.
-        None => registry.with(lines).with(filter).init(),
+        None => registry.with(layer).with(filter).init(),
     }
-    Ok(traces)
+    Ok(Logs { lines, traces })
 }
