@@ -44,7 +44,7 @@ pub fn method_not_allowed(allowed: &str) -> Response {
 
 /// Writes the error body, if the response is a refusal, and logs the failure: the one place where both happen.
 /// Returns the code for the access log.
-pub fn render(response: &mut Response, request_id: &str) -> Option<ErrorCode> {
+pub fn render(response: &mut Response, request_id: &str, has_credentials: bool) -> Option<ErrorCode> {
     let failure = response.extensions_mut().remove::<Arc<Failure>>()?;
     log(&failure, request_id);
     let headers = response.headers_mut();
@@ -53,7 +53,7 @@ pub fn render(response: &mut Response, request_id: &str) -> Option<ErrorCode> {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if failure.http() == StatusCode::UNAUTHORIZED {
-        headers.insert(WWW_AUTHENTICATE, challenge(failure.code()));
+        headers.insert(WWW_AUTHENTICATE, challenge(failure.code(), has_credentials));
     }
     if let Some(wait) = failure.wait() {
         headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
@@ -81,11 +81,10 @@ fn fact_value(fact: &str) -> Value {
     fact.parse::<i64>().map_or_else(|_| Value::from(fact), Value::from)
 }
 
-/// RFC 6750 section 3: a request without credentials gets no error code, one with a bad token does. Whether there
-/// was a token is in the code alone, so AUTH001 (no token was asked for) has the plain challenge.
-fn challenge(code: ErrorCode) -> HeaderValue {
+/// RFC 6750 section 3.1: a request without credentials gets no error code, one with a bad token does.
+fn challenge(code: ErrorCode, has_credentials: bool) -> HeaderValue {
     HeaderValue::from_static(match code {
-        ErrorCode::TokenExpired | ErrorCode::TokenInvalid => {
+        ErrorCode::TokenExpired | ErrorCode::TokenInvalid if has_credentials => {
             r#"Bearer realm="persona", error="invalid_token""#
         }
         _ => r#"Bearer realm="persona""#,

@@ -1,5 +1,6 @@
 //! `Idempotency-Key` on every POST that makes something: of several requests with one key one runs, and all get its
-//! answer (draft-ietf-httpapi-idempotency-key-header). What fails has no effect and is not kept.
+//! answer (draft-ietf-httpapi-idempotency-key-header). What was refused has no effect and is not kept. Where nobody knows
+//! what came of a request, our own services are asked again under the same operation, and core-manager is not.
 
 use std::time::Duration;
 
@@ -7,15 +8,18 @@ use axum::body::{Body, to_bytes};
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use contract::subscription::begin_response::Answer as Begun;
-use contract::subscription::{AbandonRequest, BeginRequest, FinishRequest, Finished, Header, Headers};
+use contract::subscription::{
+    AbandonRequest, BeginRequest, FinishRequest, Finished, Header, Headers, Proceed,
+};
 use contract::{ErrorCode, Failure, Outcome};
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use ring::digest::{Context, SHA256};
 
 use crate::answer::Refusal;
 use crate::claims::Intent;
 use crate::front::RequestContext;
+use crate::gateway::{OutcomeUnknown, Who, upstream_away};
 use crate::routes::{Edge, Public};
 use crate::services::{from_subscription, present};
 
@@ -25,32 +29,68 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 const MAX_KEY: usize = 200;
 /// The largest body of such a request, and of an answer that is kept, in bytes.
 const MAX_BODY: usize = 1024 * 1024;
-/// How long a run may take before another may take it over; longer than any request takes.
-const LEASE_SECONDS: i32 = 90;
+/// Our own routes that make something. Signing in and registering are not among them: their answer is a token, which
+/// must not be kept.
+const OURS: [(&str, Who); 3] = [
+    ("/api/v1/projects", Who::User),
+    ("/api/v1/subscription/checkout", Who::User),
+    ("/api/v1/admin/subscriptions", Who::Admin),
+];
+/// How long a run of ours may take before the next one takes it over.
+const OUR_LEASE: Duration = Duration::from_secs(10);
+/// How much longer than core-manager's answer a run may take.
+const MARGIN: Duration = Duration::from_secs(30);
 /// How long a request waits for the run with its key.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_millis(40);
 
-/// Serves a request, once for each key that comes with it. Signing in makes no lasting thing that could be repeated, and its answer, a token, must
-/// not be kept.
-pub async fn once(public: &Public, request: Request) -> Response {
-    let applies = request.method() == Method::POST
-        && request.headers().contains_key(KEY)
-        && !request.uri().path().starts_with("/api/v1/auth/");
-    if !applies {
-        return public.serve(request).await;
+/// What a request does, the same for every run of its key; in the extensions of the request.
+#[derive(Clone)]
+pub struct Operation(pub String);
+
+/// A route that makes something.
+#[derive(Clone, Copy)]
+struct Making {
+    who: Who,
+    /// Whether what it makes is made once under one operation, so that a run may be repeated.
+    repeatable: bool,
+    lease: Duration,
+}
+
+impl Making {
+    fn of(edge: &Edge, request: &Request) -> Option<Making> {
+        if request.method() != Method::POST || !request.headers().contains_key(KEY) {
+            return None;
+        }
+        let path = request.uri().path();
+        if let Some((_, who)) = OURS.iter().find(|(ours, _)| *ours == path) {
+            return Some(Making { who: *who, repeatable: true, lease: OUR_LEASE });
+        }
+        let who = edge.gateway.who(request.method(), path)?;
+        Some(Making { who, repeatable: false, lease: edge.gateway.timeout() + MARGIN })
     }
-    match run_once(public, request).await {
+}
+
+/// Serves a request, once for each key that comes with it.
+pub async fn once(public: &Public, request: Request) -> Response {
+    let Some(making) = Making::of(public.edge(), &request) else {
+        return public.serve(request).await;
+    };
+    match run_once(public, making, request).await {
         Ok(response) => response,
         Err(failure) => Refusal::from(failure).into_response(),
     }
 }
 
-async fn run_once(public: &Public, request: Request) -> Outcome<Response> {
+async fn run_once(public: &Public, making: Making, request: Request) -> Outcome<Response> {
     let edge = public.edge();
     let key = key(request.headers())?.to_owned();
     let context = RequestContext::of(request.extensions())?.clone();
     let caller = edge.authenticator.caller(request.headers(), &context, Intent::Act).await?;
+    // Before an answer is repeated: who may no longer send the request must not get it.
+    if making.who == Who::Admin {
+        caller.must_be_admin()?;
+    }
     let (parts, body) = request.into_parts();
     let body = to_bytes(body, MAX_BODY).await.map_err(|_| {
         Failure::new(ErrorCode::Unacceptable)
@@ -58,28 +98,39 @@ async fn run_once(public: &Public, request: Request) -> Outcome<Response> {
     })?;
     let mut digest = Context::new(&SHA256);
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-    for part in [parts.method.as_str().as_bytes(), b"\n", path.as_bytes(), b"\n", &body] {
+    let content_type = parts.headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let method = parts.method.as_str().as_bytes();
+    for part in [method, b"\n", path.as_bytes(), b"\n", content_type, b"\n", &body] {
         digest.update(part);
     }
     let begin = BeginRequest {
         user_id: caller.user_id().to_owned(),
         idempotency_key: key.clone(),
         fingerprint: digest.finish().as_ref().to_vec(),
-        lease_seconds: LEASE_SECONDS,
+        lease_seconds: i32::try_from(making.lease.as_secs()).unwrap_or(i32::MAX),
+        repeatable: making.repeatable,
     };
-    let runner = match begun(edge, &context, begin).await? {
-        Begun::Proceed(proceed) => proceed.runner,
+    let Proceed { runner, operation_id } = match begun(edge, &context, begin).await? {
+        Begun::Proceed(proceed) => proceed,
         Begun::Finished(finished) => return replay(finished),
         Begun::Running(_) => {
             return Err(Failure::new(ErrorCode::Overloaded)
                 .saying("The first request with this Idempotency-Key is still running")
                 .retry_after(Duration::from_secs(1)));
         }
+        Begun::Unknown(_) => {
+            return Err(upstream_away().saying(
+                "What came of the first request with this Idempotency-Key is not known; see whether it took effect \
+                 before sending it with another key",
+            ));
+        }
     };
-    let run = Run { public: public.clone(), context, user_id: caller.user_id().to_owned(), key, runner };
+    let mut request = Request::from_parts(parts, Body::from(body));
+    request.extensions_mut().insert(Operation(operation_id));
+    let run =
+        Run { public: public.clone(), making, context, user_id: caller.user_id().to_owned(), key, runner };
     // On its own: a client that goes away does not take the answer for those after it along.
-    let running = tokio::spawn(run.finish(Request::from_parts(parts, Body::from(body))));
-    running.await.map_err(Failure::internal)?
+    tokio::spawn(run.finish(request)).await.map_err(Failure::internal)?
 }
 
 fn key(headers: &HeaderMap) -> Outcome<&str> {
@@ -107,6 +158,7 @@ async fn begun(edge: &Edge, context: &RequestContext, begin: BeginRequest) -> Ou
 /// The one run of a key.
 struct Run {
     public: Public,
+    making: Making,
     context: RequestContext,
     user_id: String,
     key: String,
@@ -117,14 +169,21 @@ impl Run {
     /// Runs the request and keeps its answer.
     async fn finish(self, request: Request) -> Outcome<Response> {
         let response = self.public.serve(request).await;
-        if !response.status().is_success() {
-            self.abandon().await;
+        let status = response.status();
+        if !status.is_success() {
+            let is_ours = self.making.repeatable && status.is_server_error();
+            if is_ours || response.extensions().get::<OutcomeUnknown>().is_some() {
+                self.end(None).await;
+            } else {
+                self.abandon().await;
+            }
             return Ok(response);
         }
         let (parts, body) = response.into_parts();
         let Ok(body) = to_bytes(body, MAX_BODY).await else {
             // Something was made, and its answer broke off or is too long to keep: a repeated request must not make
-            // another one, so that the key stays taken.
+            // another one.
+            self.end(None).await;
             return Err(Failure::new(ErrorCode::Unavailable).saying("The answer could not be kept whole"));
         };
         let answer = Finished {
@@ -132,18 +191,17 @@ impl Run {
             headers: Some(kept(&parts.headers)),
             body: body.to_vec(),
         };
-        let request = FinishRequest {
-            user_id: self.user_id,
-            idempotency_key: self.key,
-            runner: self.runner,
-            answer: Some(answer),
-        };
-        if let Err(status) =
-            self.public.edge().services.idempotency().finish(self.context.call(request)).await
-        {
-            tracing::error!(request_id = self.context.id(), %status, "an answer was not kept for its key");
-        }
+        self.end(Some(answer)).await;
         Ok(Response::from_parts(parts, Body::from(body)))
+    }
+
+    /// Keeps the answer; with none, nobody knows what came of the run.
+    async fn end(self, answer: Option<Finished>) {
+        let Run { public, context, user_id, key: idempotency_key, runner, .. } = self;
+        let request = FinishRequest { user_id, idempotency_key, runner, answer };
+        if let Err(status) = public.edge().services.idempotency().finish(context.call(request)).await {
+            tracing::error!(request_id = context.id(), %status, "an answer was not kept for its key");
+        }
     }
 
     async fn abandon(self) {

@@ -53,7 +53,11 @@ fn must_be_json(headers: &HeaderMap) -> Outcome<()> {
         .saying("The body must be application/json"))
 }
 
-async fn read(body: Body, limit: usize) -> Outcome<bytes::Bytes> {
+/// Reads a body within a limit, in bytes.
+///
+/// # Errors
+/// REQ003 when it is larger, REQ001 when it breaks off.
+pub async fn read(body: Body, limit: usize) -> Outcome<bytes::Bytes> {
     match Limited::new(body, limit).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
@@ -69,6 +73,10 @@ async fn read(body: Body, limit: usize) -> Outcome<bytes::Bytes> {
 /// # Errors
 /// REQ001, which names the field.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Outcome<T> {
+    // serde would take the items of an array for the fields of a structure.
+    if !bytes.trim_ascii_start().starts_with(b"{") {
+        return Err(Failure::field("body", "must be a JSON object"));
+    }
     let mut strict = serde_json::Deserializer::from_slice(bytes);
     Strict { depth: 0 }
         .deserialize(&mut strict)
@@ -88,7 +96,15 @@ fn fault(path: &str, error: &serde_json::Error) -> Failure {
     match text.strip_prefix("missing field `").and_then(|rest| rest.split_once('`')) {
         Some((name, _)) if path == "body" => Failure::field(name, "is required"),
         Some((name, _)) => Failure::field(format!("{path}.{name}"), "is required"),
-        None => Failure::field(path, text),
+        None => Failure::field(path, in_words(text)),
+    }
+}
+
+/// What serde expected, without the names of our types.
+fn in_words(text: &str) -> String {
+    match text.split_once("expected struct ") {
+        Some((found, _)) => format!("{found}expected an object"),
+        None => text.to_owned(),
     }
 }
 
@@ -176,11 +192,23 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> 
                 let text = rejection.body_text();
                 let text =
                     text.rsplit_once("deserialize query string: ").map_or(text.as_str(), |(_, cause)| cause);
-                let (name, fault) = text.split_once(": ").unwrap_or(("query", text));
-                Err(Failure::field(name, fault).into())
+                Err(query_fault(text))
             }
         }
     }
+}
+
+/// serde says the name of a parameter before the fault, or in backquotes within it.
+fn query_fault(text: &str) -> Refusal {
+    let quoted = |prefix: &str| text.strip_prefix(prefix).and_then(|rest| rest.split_once('`'));
+    let (name, fault) = if let Some((name, _)) = quoted("missing field `") {
+        (name, "is required")
+    } else if let Some((name, _)) = quoted("duplicate field `") {
+        (name, "must stand once")
+    } else {
+        text.split_once(": ").unwrap_or(("query", text))
+    };
+    Failure::field(name, in_words(fault)).into()
 }
 
 /// A UUID in its canonical form: lower-case, hyphenated.
@@ -231,7 +259,10 @@ mod tests {
         assert_eq!(fields("{}"), "email: is required");
         assert!(fields(r#"{"email": 1}"#).starts_with("email: invalid type"));
         assert!(fields(r#"{"email": "a", "tags": [1, "x"]}"#).starts_with("tags[1]: "));
-        assert!(fields("[").starts_with("body: "));
+        assert!(fields("{").starts_with("body: "));
+        for other in [r#"["a"]"#, "1", r#""a""#, "null", ""] {
+            assert_eq!(fields(other), "body: must be a JSON object", "{other}");
+        }
         assert!(fields(r#"{"email": "a"} x"#).starts_with("body: "));
     }
 

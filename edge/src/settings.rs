@@ -176,6 +176,15 @@ impl RateSettings {
 
 impl GatewaySettings {
     fn read(env: &mut Env) -> Self {
+        let settings = GatewaySettings::each(env);
+        if settings.reservation_life <= settings.timeout {
+            env.fault("QUOTA_RESERVATION_SECONDS must be longer than GATEWAY_TIMEOUT_MS: a place would be free again while \
+                       what it is for is being made");
+        }
+        settings
+    }
+
+    fn each(env: &mut Env) -> Self {
         GatewaySettings {
             core_manager: env.required(
                 "CORE_MANAGER_URL",

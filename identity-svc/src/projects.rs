@@ -109,13 +109,15 @@ pub async fn list(
 }
 
 /// Makes a project, if the owner has fewer than `limit` (below zero: unlimited). Concurrent calls for one owner wait
-/// for each other, so that exactly `limit` are admitted.
+/// for each other, so that exactly `limit` are admitted. A call for an `id` that the owner has already made gives what
+/// is there.
 ///
 /// # Errors
 /// REQ001; USER001; SUB002 with resource, limit and used.
 pub async fn create(
     identity: &Identity,
     actor_id: &str,
+    id: Option<&str>,
     name: &str,
     description: Option<&str>,
     limit: i64,
@@ -125,20 +127,35 @@ pub async fn create(
     // Who has none left is told so by a look alone: those who wait for the owner's lock hold connections that others
     // need.
     let mut connection = identity.pool.acquire().await.map_err(failed)?;
-    must_have_room(&mut connection, actor_id, limit).await?;
+    if !is_made(&mut connection, actor_id, id).await? {
+        must_have_room(&mut connection, actor_id, limit).await?;
+    }
     drop(connection);
-    let given = (actor_id, name, description);
-    transaction(&identity.pool, "create_project", given, move |tx, (actor_id, name, description)| {
+    let given = (actor_id, id, name, description);
+    transaction(&identity.pool, "create_project", given, move |tx, (actor_id, id, name, description)| {
         Box::pin(async move {
             accounts::lock(tx, actor_id).await?;
             let actor = actor(tx, actor_id).await?;
+            if let Some(id) = id
+                && is_made(tx, actor_id, Some(id)).await?
+            {
+                return visible(tx, &actor, id).await;
+            }
             must_have_room(tx, actor_id, limit).await?;
-            let project = insert(tx, &actor, name, *description).await?;
+            let project = insert(tx, &actor, *id, name, *description).await?;
             project_days::keep(tx, actor_id).await?;
             Ok(project)
         })
     })
     .await
+}
+
+/// Whether the call was made before: the owner has the project already.
+async fn is_made(connection: &mut MySqlConnection, actor_id: &str, id: Option<&str>) -> Outcome<bool> {
+    match id {
+        Some(id) => Ok(owner(connection, id).await?.is_some_and(|owner| owner == actor_id)),
+        None => Ok(false),
+    }
 }
 
 async fn must_have_room(connection: &mut MySqlConnection, owner_id: &str, limit: i64) -> Outcome<()> {
@@ -155,10 +172,11 @@ async fn must_have_room(connection: &mut MySqlConnection, owner_id: &str, limit:
 async fn insert(
     tx: &mut MySqlConnection,
     actor: &Account,
+    id: Option<&str>,
     name: &str,
     description: Option<&str>,
 ) -> Outcome<Project> {
-    let (id, now) = (Uuid::now_v7().to_string(), now());
+    let (id, now) = (id.map_or_else(|| Uuid::now_v7().to_string(), str::to_owned), now());
     sqlx::query!(
         "INSERT INTO projects (id, client_id, name, description, owner_id, is_active, created_at, updated_at)
          VALUES (?, ?, ?, ?, ?, TRUE, ?, ?)",
@@ -174,6 +192,13 @@ async fn insert(
     .await
     .map_err(failed)?;
     visible(tx, actor, &id).await
+}
+
+async fn owner(connection: &mut MySqlConnection, id: &str) -> Outcome<Option<String>> {
+    sqlx::query_scalar!("SELECT owner_id FROM projects WHERE id = ?", id)
+        .fetch_optional(connection)
+        .await
+        .map_err(failed)
 }
 
 /// How many projects a user owns.

@@ -6,6 +6,7 @@ use crate::identity::{
     ChangePasswordRequest, ImportedRow, LoginRequest, Profile, RefreshRequest, RegisterRequest,
     SetPasswordRequest, TokenPair, ValidateTokenRequest,
 };
+use crate::subscription::{CreateCheckoutRequest, CreateCheckoutResponse, HandleStripeEventRequest};
 
 macro_rules! redact {
     ($($message:ident),*) => {$(
@@ -19,6 +20,9 @@ macro_rules! redact {
 
 redact!(
     ChangePasswordRequest,
+    CreateCheckoutRequest,
+    CreateCheckoutResponse,
+    HandleStripeEventRequest,
     ImportedRow,
     LoginRequest,
     Profile,

@@ -1,14 +1,12 @@
-//! Changes to subscriptions: by administrators, and the user's own cancellation.
+//! Changes to subscriptions by administrators.
 
-use chassis::mysql::transaction;
 use chrono::Duration;
 use contract::subscription::{Actor, CreateSubscriptionRequest, UpdateSubscriptionRequest};
 use contract::{ANY_PERMISSION, ErrorCode, Failure, Outcome, Role, Tier};
-use sqlx::MySqlConnection;
 
-use crate::outbox;
+use crate::billing;
 use crate::service::Service;
-use crate::subscriptions::{self, Status, Subscription};
+use crate::subscriptions::{Status, Subscription, change};
 use chassis::clock::now;
 
 /// The permission to see and change everybody's subscriptions.
@@ -66,12 +64,20 @@ pub async fn update(service: &Service, request: UpdateSubscriptionRequest) -> Ou
     let status = request.status.as_deref().map(str::parse::<Status>).transpose();
     let status = status.map_err(|fault| Failure::field("status", fault))?;
     let payment_method = checked_payment_method(request.payment_method_id)?;
+    let grace = service.grace;
+    if matches!(status, Some(Status::Canceled | Status::Expired)) {
+        // Nobody pays on for what an administrator has ended.
+        match billing::end(service, &request.user_id).await {
+            Err(failure) if failure.code() == ErrorCode::UserNotFound => {}
+            ended => ended?,
+        }
+    }
     change(service, "update_subscription", &request.user_id, move |subscription| {
         if let Some(tier) = tier {
             subscription.tier = tier;
         }
         if let Some(status) = status {
-            subscription.set_status(status, now());
+            subscription.set_status(status, now(), grace);
         }
         if let Some(method) = &payment_method {
             subscription.payment_method = Some(method.clone());
@@ -82,65 +88,6 @@ pub async fn update(service: &Service, request: UpdateSubscriptionRequest) -> Ou
         ErrorCode::UserNotFound => Failure::new(ErrorCode::SubscriptionNotFound),
         _ => failure,
     })
-}
-
-/// Cancels the user's own subscription.
-///
-/// # Errors
-/// USER001.
-pub async fn cancel(service: &Service, user_id: &str) -> Outcome<Subscription> {
-    change(service, "cancel_subscription", user_id, |subscription| subscription.cancel(now())).await
-}
-
-/// Ends a subscription whose time is over, and changes nothing when it is not.
-///
-/// # Errors
-/// GW001 when the database is away.
-pub async fn lapse(service: &Service, user_id: &str) -> Outcome<()> {
-    let ended = change(service, "lapse_subscription", user_id, |subscription| subscription.lapse(now()));
-    match ended.await {
-        Err(failure) if failure.code() == ErrorCode::UserNotFound => Ok(()),
-        outcome => outcome.map(drop),
-    }
-}
-
-/// Changes a subscription under its lock; a change of the tier that counts goes into the outbox in the same
-/// transaction.
-async fn change(
-    service: &Service,
-    name: &'static str,
-    user_id: &str,
-    apply: impl Fn(&mut Subscription) + Send + Sync,
-) -> Outcome<Subscription> {
-    let changed = transaction(&service.pool, name, (user_id, apply), |tx, (user_id, apply)| {
-        Box::pin(async move { change_locked(tx, user_id, apply).await })
-    })
-    .await?;
-    service.relay.hurry();
-    Ok(changed)
-}
-
-async fn change_locked(
-    tx: &mut MySqlConnection,
-    user_id: &str,
-    apply: &(impl Fn(&mut Subscription) + Send + Sync),
-) -> Outcome<Subscription> {
-    let before = subscriptions::lock(tx, user_id).await?;
-    let mut subscription = before.clone();
-    apply(&mut subscription);
-    if subscription == before {
-        return Ok(before);
-    }
-    let now = now();
-    subscription.updated_at = now;
-    subscriptions::write(tx, &subscription).await?;
-    // When the time of a subscription has run out, identity-svc may have been told of that or not: both the tier
-    // that counted and the one that was bought may be what it knows. Telling it twice does no harm.
-    let after = subscription.effective_tier(now);
-    if before.effective_tier(now) != after || before.tier != after {
-        outbox::append(tx, user_id, after).await?;
-    }
-    Ok(subscription)
 }
 
 fn checked_payment_method(given: Option<String>) -> Outcome<Option<String>> {

@@ -4,7 +4,7 @@ use chassis::clock::now;
 use chassis::mysql::{failed, misses_parent, transaction, violated_key};
 use chrono::{DateTime, TimeDelta, Utc};
 use contract::subscription::begin_response::Answer;
-use contract::subscription::{BeginRequest, Finished, Headers, Proceed, Running};
+use contract::subscription::{BeginRequest, Finished, Headers, Proceed, Running, Unknown};
 use contract::{ErrorCode, Failure, Outcome};
 use prost::Message;
 use sqlx::{MySqlConnection, MySqlPool};
@@ -22,7 +22,7 @@ const MAX_LEASE: i32 = 3600;
 const KEPT: TimeDelta = TimeDelta::hours(24);
 
 /// Begins a request, or says where the one with the same key stands. A run whose runner has gone (its time is over) is
-/// taken over.
+/// taken over if it is repeatable; otherwise nobody knows what came of it.
 ///
 /// # Errors
 /// REQ001, also for the key of another request; USER001.
@@ -41,7 +41,8 @@ pub async fn begin(pool: &MySqlPool, request: &BeginRequest) -> Outcome<Answer> 
     let key = request.idempotency_key.as_bytes();
     // Statements on their own, as those who wait in transactions for one row end in deadlocks.
     let known = sqlx::query!(
-        r#"SELECT fingerprint, runner, runs_until AS "runs_until: DateTime<Utc>", status, headers, body
+        r#"SELECT fingerprint, runner, operation_id, runs_until AS "runs_until: DateTime<Utc>", status,
+                  headers, body
            FROM idempotent_requests WHERE user_id = ? AND idempotency_key = ?"#,
         request.user_id,
         key
@@ -67,6 +68,9 @@ pub async fn begin(pool: &MySqlPool, request: &BeginRequest) -> Outcome<Answer> 
     if known.runs_until.is_some_and(|until| until > now) {
         return Ok(Answer::Running(Running {}));
     }
+    if !request.repeatable {
+        return Ok(Answer::Unknown(Unknown {}));
+    }
     let taken_over = sqlx::query!(
         "UPDATE idempotent_requests SET runner = ?, runs_until = ?
          WHERE user_id = ? AND idempotency_key = ? AND runner = ? AND status IS NULL",
@@ -80,7 +84,7 @@ pub async fn begin(pool: &MySqlPool, request: &BeginRequest) -> Outcome<Answer> 
     .await
     .map_err(failed)?;
     Ok(if taken_over.rows_affected() == 1 {
-        Answer::Proceed(Proceed { runner })
+        Answer::Proceed(Proceed { runner, operation_id: known.operation_id.unwrap_or(known.runner) })
     } else {
         Answer::Running(Running {})
     })
@@ -91,11 +95,13 @@ async fn insert(
     (request, runner, runs_until, now): &(&BeginRequest, &String, DateTime<Utc>, DateTime<Utc>),
 ) -> Outcome<Answer> {
     let inserted = sqlx::query!(
-        "INSERT INTO idempotent_requests (user_id, idempotency_key, fingerprint, runner, runs_until, created_at)
-         VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT INTO idempotent_requests (user_id, idempotency_key, fingerprint, runner, operation_id, runs_until,
+                                          created_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?)",
         request.user_id,
         request.idempotency_key.as_bytes(),
         request.fingerprint,
+        runner,
         runner,
         runs_until,
         now
@@ -103,7 +109,10 @@ async fn insert(
     .execute(tx)
     .await;
     match inserted {
-        Ok(_) => Ok(Answer::Proceed(Proceed { runner: (*runner).clone() })),
+        Ok(_) => {
+            let (runner, operation_id) = ((*runner).clone(), (*runner).clone());
+            Ok(Answer::Proceed(Proceed { runner, operation_id }))
+        }
         // Another one was quicker; whoever asks again sees where it stands.
         Err(error) if violated_key(&error).is_some() => Ok(Answer::Running(Running {})),
         Err(error) if misses_parent(&error) => Err(Failure::new(ErrorCode::UserNotFound)),
@@ -133,6 +142,25 @@ pub async fn finish(
         u16::try_from(answer.status).map_err(|_| Failure::field("status", "must be a status"))?,
         headers,
         answer.body,
+        user_id,
+        key.as_bytes(),
+        runner
+    )
+    .execute(pool)
+    .await
+    .map_err(failed)?;
+    Ok(())
+}
+
+/// Gives a run up whose effect nobody knows.
+///
+/// # Errors
+/// GW001 when the database is away.
+pub async fn give_up(pool: &MySqlPool, user_id: &str, key: &str, runner: &str) -> Outcome<()> {
+    sqlx::query!(
+        "UPDATE idempotent_requests SET runs_until = ?
+         WHERE user_id = ? AND idempotency_key = ? AND runner = ? AND status IS NULL",
+        now(),
         user_id,
         key.as_bytes(),
         runner

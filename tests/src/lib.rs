@@ -1,5 +1,5 @@
-//! A sandbox for end-to-end tests: the real processes on a real database and real sockets. Only core-manager is a
-//! stand-in.
+//! A sandbox for end-to-end tests: the real processes on a real database and real sockets. Only core-manager and
+//! Stripe are stand-ins.
 
 mod authority;
 mod client;
@@ -9,6 +9,7 @@ mod process;
 mod redis;
 mod sandbox;
 mod socket;
+mod stripe;
 
 pub use authority::Authority;
 pub use client::{Client, Reply, raw};
@@ -18,3 +19,4 @@ pub use process::Process;
 pub use redis::Redis;
 pub use sandbox::{INTERNAL_TOKEN, JWT_SECRET, Plan, Sandbox, User, until};
 pub use socket::Socket;
+pub use stripe::{FakeStripe, Mood, StripeEvent, WEBHOOK_SECRET};

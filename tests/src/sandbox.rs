@@ -236,6 +236,16 @@ impl Sandbox {
         self.ready().await;
     }
 
+    /// Starts a replica of subscription-svc again, at its old place, without waiting for it.
+    pub fn restart_subscription(&mut self, place: usize) {
+        self.subscription_processes[place].kill();
+        let own = [
+            ("SUBSCRIPTION_LISTEN", self.subscription[place].clone()),
+            ("SUBSCRIPTION_INTERNAL_LISTEN", local()),
+        ];
+        self.subscription_processes[place] = self.process("subscription-svc", &own);
+    }
+
     /// Stops a replica of subscription-svc where it stands.
     pub fn freeze_subscription(&self, place: usize) {
         self.subscription_processes[place].freeze();

@@ -1,8 +1,10 @@
 //! hyper answers what it cannot parse with a bare status and no body, before any handler runs. This wrapper around
-//! the connection gives those answers the shape of the contract as they are written.
+//! the connection gives those answers the shape of the contract as they are written: only while no request is being
+//! answered, so that what is written can be no part of an answer of ours or of core-manager's.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use contract::{ErrorCode, Failure};
@@ -10,18 +12,24 @@ use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use uuid::Uuid;
 
+use super::patience::Activity;
 use crate::answer;
 
 /// A connection whose bare errors get a body.
 pub struct ShapedErrors<S> {
     inner: S,
+    activity: Arc<Activity>,
     /// What stands in for a bare error and has not been written yet.
     pending: Vec<u8>,
 }
 
 impl<S> ShapedErrors<S> {
-    pub fn new(inner: S) -> Self {
-        ShapedErrors { inner, pending: Vec::new() }
+    pub fn new(inner: S, activity: Arc<Activity>) -> Self {
+        ShapedErrors { inner, activity, pending: Vec::new() }
+    }
+
+    fn stand_in(&self, written: &[u8]) -> Option<Vec<u8>> {
+        if self.activity.is_quiet() { shaped(written) } else { None }
     }
 }
 
@@ -77,7 +85,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for ShapedErrors<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for ShapedErrors<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll_pending(cx))?;
-        match shaped(buf) {
+        match self.stand_in(buf) {
             Some(stand_in) => {
                 self.pending = stand_in;
                 Poll::Ready(Ok(buf.len()))
@@ -94,7 +102,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ShapedErrors<S> {
         ready!(self.poll_pending(cx))?;
         let mut filled = bufs.iter().filter(|buf| !buf.is_empty());
         if let (Some(only), None) = (filled.next(), filled.next())
-            && let Some(stand_in) = shaped(only)
+            && let Some(stand_in) = self.stand_in(only)
         {
             self.pending = stand_in;
             return Poll::Ready(Ok(only.len()));
@@ -108,7 +116,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ShapedErrors<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_pending(cx))?;
-        Pin::new(&mut self.inner).poll_flush(cx)
+        ready!(Pin::new(&mut self.inner).poll_flush(cx))?;
+        self.activity.written();
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -136,5 +146,31 @@ mod tests {
         ] {
             assert!(shaped(ours).is_none());
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_written_for_a_request_is_never_replaced() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+        const BARE: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
+        let activity = Arc::new(Activity::default());
+        let (client, server) = tokio::io::duplex(4096);
+        let (mut client, mut server) = (client, ShapedErrors::new(server, activity.clone()));
+        let mut passed = vec![0; BARE.len()];
+        let running = activity.begin();
+        server.write_all(BARE).await.expect("written");
+        client.read_exact(&mut passed).await.expect("read");
+        assert_eq!(passed, BARE);
+        // Its body has ended, and is still on its way.
+        drop(running);
+        server.write_all(BARE).await.expect("written");
+        client.read_exact(&mut passed).await.expect("read");
+        assert_eq!(passed, BARE);
+        server.flush().await.expect("flushed");
+        server.write_all(BARE).await.expect("written");
+        server.shutdown().await.expect("closed");
+        let mut replaced = String::new();
+        client.read_to_string(&mut replaced).await.expect("read");
+        assert!(replaced.contains("REQ001"), "{replaced}");
     }
 }

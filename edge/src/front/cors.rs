@@ -1,5 +1,6 @@
 //! CORS: exact origins, `Vary: Origin` on every answer (Fetch standard; OWASP ASVS 3.4).
 
+use std::str::FromStr;
 use std::sync::Arc;
 
 use axum::extract::Request;
@@ -8,21 +9,43 @@ use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
 };
+use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
+
+/// An origin as browsers say it (RFC 6454 section 6.1).
+#[derive(Clone, Debug)]
+pub struct Origin(String);
+
+impl FromStr for Origin {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const FAULT: &str =
+            "must be an origin such as https://app.example.com, without a path; there is no wildcard";
+        // A trailing slash is not part of an origin, but people write it.
+        let text = text.strip_suffix('/').unwrap_or(text);
+        let (scheme, host) = text.split_once("://").ok_or(FAULT)?;
+        let is_host = host.parse::<Authority>().is_ok_and(|host| !host.as_str().contains(['@', '*']));
+        if matches!(scheme, "http" | "https") && is_host && host == host.to_ascii_lowercase() {
+            Ok(Origin(text.to_owned()))
+        } else {
+            Err(FAULT)
+        }
+    }
+}
 
 /// The origins of browsers that may call.
 #[derive(Clone, Debug)]
-pub struct Origins(Arc<[String]>);
+pub struct Origins(Arc<[Origin]>);
 
 impl Origins {
-    pub fn new(origins: Vec<String>) -> Self {
-        // A trailing slash is not part of an origin (RFC 6454 section 6.1), but people write it.
-        Origins(origins.iter().map(|origin| origin.trim_end_matches('/').to_owned()).collect())
+    pub fn new(origins: Vec<Origin>) -> Self {
+        Origins(origins.into())
     }
 
     /// Whether a browser page of this origin may call.
     pub fn admits(&self, origin: &HeaderValue) -> bool {
-        self.0.iter().any(|known| known.as_bytes() == origin.as_bytes())
+        self.0.iter().any(|known| known.0.as_bytes() == origin.as_bytes())
     }
 
     /// The answer to a preflight, if the request is one. It says nothing to an unknown origin.
@@ -65,4 +88,21 @@ impl Origins {
 /// The origin that a browser says the request comes from.
 pub fn origin_of(request: &Request) -> Option<HeaderValue> {
     request.headers().get(ORIGIN).cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_browser_would_say_is_no_origin() {
+        for good in ["https://app.example.com", "http://localhost:3000", "https://app.example.com/"] {
+            assert!(good.parse::<Origin>().is_ok(), "{good}");
+        }
+        for bad in
+            ["*", "app.example.com", "https://x/y", "https://", "https://*.x.org", "ftp://x", "https://X"]
+        {
+            assert!(bad.parse::<Origin>().is_err(), "{bad}");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 
 mod bare_errors;
 mod cors;
+mod framing;
 mod ids;
 mod path;
 mod patience;
@@ -19,6 +20,7 @@ use axum::response::{IntoResponse, Response};
 use chassis::traces;
 use contract::{ErrorCode, Failure, Outcome};
 use futures_util::FutureExt;
+use http::header::{AUTHORIZATION, CONNECTION};
 use http::{Extensions, HeaderValue, Method};
 use prometheus::{HistogramVec, IntCounterVec};
 use tracing::field::Empty;
@@ -110,15 +112,13 @@ pub async fn pass<F: Future<Output = Response>>(
     let origin = cors::origin_of(&request);
     request.extensions_mut().insert(context.clone());
 
-    let mut response = match path::check(request.uri().path()) {
-        Err(failure) => Refusal::from(failure).into_response(),
-        Ok(()) => match front.origins.preflight(&request) {
-            Some(preflight) => preflight,
-            None => handle(request, serve).instrument(span.clone()).await,
-        },
+    let has_credentials = request.headers().contains_key(AUTHORIZATION);
+    let mut response = match refused(&request).or_else(|| front.origins.preflight(&request)) {
+        Some(response) => response,
+        None => handle(request, serve).instrument(span.clone()).await,
     };
 
-    let code = answer::render(&mut response, context.id());
+    let code = answer::render(&mut response, context.id(), has_credentials);
     front.origins.permit(origin, response.headers_mut());
     let headers = response.headers_mut();
     front.rate.tell(&context, headers);
@@ -129,6 +129,17 @@ pub async fn pass<F: Future<Output = Response>>(
     }
     seen.report(&response, code, &context, &span, started);
     response
+}
+
+/// What no handler needs to see. After ambiguous framing nobody knows where the next request begins.
+fn refused(request: &Request) -> Option<Response> {
+    if let Err(failure) = framing::check(request.version(), request.headers()) {
+        let mut response = Refusal::from(failure).into_response();
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        return Some(response);
+    }
+    let failure = path::check(request.uri().path()).err()?;
+    Some(Refusal::from(failure).into_response())
 }
 
 /// A panic costs the one request that ran into it.

@@ -3,7 +3,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,6 +14,8 @@ use http_body::{Body, Frame, SizeHint};
 pub struct Activity {
     begun: AtomicU64,
     running: AtomicUsize,
+    /// Some of the last answer may not have been written yet.
+    unwritten: AtomicBool,
 }
 
 impl Activity {
@@ -22,6 +24,18 @@ impl Activity {
         self.begun.fetch_add(1, Ordering::Relaxed);
         self.running.fetch_add(1, Ordering::Relaxed);
         Running(self.clone())
+    }
+
+    /// Whether no answer is being made or written.
+    pub fn is_quiet(&self) -> bool {
+        self.running.load(Ordering::Relaxed) == 0 && !self.unwritten.load(Ordering::Relaxed)
+    }
+
+    /// Everything that was to be written has been.
+    pub fn written(&self) {
+        if self.running.load(Ordering::Relaxed) == 0 {
+            self.unwritten.store(false, Ordering::Relaxed);
+        }
     }
 
     /// Returns once no request came in the first `first`, or, later, none ran and none came for `idle`, or up to
@@ -44,6 +58,7 @@ pub struct Running(Arc<Activity>);
 
 impl Drop for Running {
     fn drop(&mut self) {
+        self.0.unwritten.store(true, Ordering::Relaxed);
         self.0.running.fetch_sub(1, Ordering::Relaxed);
     }
 }

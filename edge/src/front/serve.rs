@@ -114,7 +114,7 @@ impl Connection {
         });
         let mut stream = TimeoutWriter::new(stream);
         stream.set_timeout(Some(patience.stall));
-        let io = TokioIo::new(ShapedErrors::new(Box::pin(stream)));
+        let io = TokioIo::new(ShapedErrors::new(Box::pin(stream), activity.clone()));
         let serving = watcher.watch(builder.serve_connection_with_upgrades(io, service));
         tokio::select! {
             outcome = serving => {

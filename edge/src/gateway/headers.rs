@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 
+use axum::extract::Request;
 use contract::token::Claims;
 use contract::{Failure, Outcome};
 use http::header::{
@@ -36,7 +37,8 @@ const HOP_BY_HOP: [HeaderName; 10] = [
 ];
 
 /// Names, folded, that would let a client speak in our place or make core-manager see another request.
-const DROPPED: [&str; 10] = [
+const DROPPED: [&str; 11] = [
+    "x-request-id",
     "x-user-id",
     "x-client-id",
     "x-user-role",
@@ -95,12 +97,15 @@ fn encoded(text: &str) -> Outcome<HeaderValue> {
 /// # Errors
 /// SRV001, see [`identity_headers`].
 pub fn to_upstream(
-    headers: &mut HeaderMap,
+    request: &mut Request,
     caller: &Caller,
     context: &RequestContext,
     pass_authorization: bool,
 ) -> Outcome<()> {
-    let host = headers.remove(HOST);
+    // HTTP/2 says the host in the URI.
+    let authority = request.uri().authority().map(|authority| plain(authority.as_str())).transpose()?;
+    let headers = request.headers_mut();
+    let host = headers.remove(HOST).or(authority);
     remove_hop_by_hop(headers);
     remove_forgeable(headers);
     if !pass_authorization {
@@ -129,9 +134,8 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .into_iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
         .collect();
     for name in named.iter().chain(&HOP_BY_HOP) {
         headers.remove(name);
@@ -175,11 +179,12 @@ mod tests {
             "x-original-url",
             "x_http_method_override",
             "x-user-anything",
+            "x-request_id",
         ];
         for name in spellings {
             assert!(is_forgeable(name), "{name}");
         }
-        for name in ["accept", "x-userid", "x-request-id", "user-agent", "content-type"] {
+        for name in ["accept", "x-userid", "user-agent", "content-type"] {
             assert!(!is_forgeable(name), "{name}");
         }
     }
@@ -187,7 +192,8 @@ mod tests {
     #[test]
     fn what_connection_names_goes_and_with_it_the_connection_headers() {
         let mut headers = HeaderMap::new();
-        headers.insert(CONNECTION, HeaderValue::from_static("x-secret, X-User-ID, close"));
+        let named = HeaderValue::from_bytes("x-secret, é, X-User-ID, close".as_bytes());
+        headers.insert(CONNECTION, named.expect("a value"));
         headers.insert("x-secret", HeaderValue::from_static("1"));
         headers.insert("accept", HeaderValue::from_static("*/*"));
         remove_hop_by_hop(&mut headers);

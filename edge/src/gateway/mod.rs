@@ -22,12 +22,16 @@ use crate::services::Services;
 use crate::settings::GatewaySettings;
 
 pub use headers::identity_headers;
-pub use table::{Route, RouteLabel};
+pub use table::{Route, RouteLabel, Who};
 pub use upstream::{CORE_MANAGER, Upstream, UpstreamUrl, away as upstream_away};
 
 use quota::Counted;
-use table::{Match, RouteTable, Who};
+use table::{Match, RouteTable};
 use upstream::SendFault;
+
+/// In the extensions of a refusal: core-manager may have done what it was asked for.
+#[derive(Clone, Copy)]
+pub struct OutcomeUnknown;
 
 /// The gateway to core-manager.
 pub struct Gateway {
@@ -51,6 +55,19 @@ impl Gateway {
         }
     }
 
+    /// Who may use a route to core-manager; none when there is no such route.
+    pub fn who(&self, method: &Method, path: &str) -> Option<Who> {
+        match self.table.find(method, path) {
+            Match::Route(route) => Some(route.who()),
+            Match::OtherMethods(_) | Match::None => None,
+        }
+    }
+
+    /// How long core-manager may take to begin its answer.
+    pub fn timeout(&self) -> Duration {
+        self.upstream.timeout()
+    }
+
     /// The connection to core-manager.
     pub fn upstream(&self) -> &Upstream {
         &self.upstream
@@ -61,13 +78,13 @@ impl Gateway {
         route: &Route,
         mut request: Request,
         context: &RequestContext,
-    ) -> Outcome<Response> {
+    ) -> Result<Response, SendFault> {
         let intent = intent(route, request.method());
         let caller = self.authenticator.caller(request.headers(), context, intent).await?;
         authorise(route, &caller)?;
         let life = self.reservation_life;
         let counted = quota::check(route, request.method(), &caller, &self.services, context, life).await?;
-        headers::to_upstream(request.headers_mut(), &caller, context, self.pass_authorization)?;
+        headers::to_upstream(&mut request, &caller, context, self.pass_authorization)?;
         let mut response = match counted {
             None => self.upstream.send(request).await?,
             Some(counted) => {
@@ -127,8 +144,16 @@ pub async fn serve(State(gateway): State<Arc<Gateway>>, mut request: Request) ->
         Match::OtherMethods(methods) => return answer::method_not_allowed(&methods),
         Match::None => return Refusal::from(Failure::new(ErrorCode::NoSuchRoute)).into_response(),
     };
-    let outcome = gateway.forward(route, request, &context).await;
-    let mut response = outcome.unwrap_or_else(|failure| Refusal::from(failure).into_response());
+    let mut response = match gateway.forward(route, request, &context).await {
+        Ok(response) => response,
+        Err(SendFault { failure, may_have_arrived }) => {
+            let mut response = Refusal::from(failure).into_response();
+            if may_have_arrived {
+                response.extensions_mut().insert(OutcomeUnknown);
+            }
+            response
+        }
+    };
     response.extensions_mut().insert(route.label());
     response
 }

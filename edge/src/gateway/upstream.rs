@@ -3,17 +3,21 @@
 
 use std::error::Error;
 use std::fmt;
+use std::pin::{Pin, pin};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
+use bytes::Bytes;
 use chassis::health::State;
 use contract::{ErrorCode, Failure, Outcome};
 use http::header::HOST;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
+use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -94,15 +98,10 @@ pub struct SendFault {
     pub may_have_arrived: bool,
 }
 
-impl SendFault {
-    fn unsent(failure: Failure) -> Self {
+/// What is found before a request is sent.
+impl From<Failure> for SendFault {
+    fn from(failure: Failure) -> Self {
         SendFault { failure, may_have_arrived: false }
-    }
-}
-
-impl From<SendFault> for Failure {
-    fn from(fault: SendFault) -> Self {
-        fault.failure
     }
 }
 
@@ -141,15 +140,25 @@ impl Upstream {
         let Ok(_place) = self.places.try_acquire() else {
             RESULTS.with_label_values(&["overloaded"]).inc();
             let failure = Failure::new(ErrorCode::Overloaded).retry_after(Duration::from_secs(1));
-            return Err(SendFault::unsent(failure));
+            return Err(failure.into());
         };
         if !self.breaker.admits() {
             RESULTS.with_label_values(&["circuit_open"]).inc();
-            return Err(SendFault::unsent(away().with_fact("circuit", "open")));
+            return Err(away().with_fact("circuit", "open").into());
         }
-        let request = self.aim(request).map_err(SendFault::unsent)?;
-        let answer = tokio::time::timeout(self.timeout, self.client.request(request)).await;
-        self.judge(answer.map_err(|_| ()))
+        let mut request = self.aim(request)?;
+        // An upload takes its time; core-manager's begins when it has everything, or takes no more of it.
+        let upload = (!request.body().is_end_stream()).then(Upload::default);
+        if let Some(upload) = &upload {
+            let upload = upload.clone();
+            request = request.map(|body| Body::new(Uploading { body, upload }));
+        }
+        self.judge(within(self.timeout, upload, self.client.request(request)).await)
+    }
+
+    /// How long core-manager may take to begin its answer.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
     }
 
     fn aim(&self, request: Request<Body>) -> Outcome<Request<Body>> {
@@ -203,11 +212,65 @@ impl Upstream {
         match self.client.request(request).await {
             Ok(answer) if answer.status() == StatusCode::SERVICE_UNAVAILABLE => State::Unhealthy,
             Ok(answer) if answer.status().is_server_error() => State::Degraded,
-            Ok(_) => {
-                self.breaker.succeeded();
-                State::Healthy
-            }
+            Ok(_) => State::Healthy,
             Err(_) => State::Unhealthy,
+        }
+    }
+}
+
+/// When something was last taken of a request's body. Cheap to clone.
+#[derive(Clone, Default)]
+struct Upload(Arc<AtomicU64>);
+
+/// The body of a request, whose progress is noted.
+struct Uploading {
+    body: Body,
+    upload: Upload,
+}
+
+impl http_body::Body for Uploading {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        if frame.is_ready() {
+            self.upload.0.store(millis(), Ordering::Relaxed);
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Waits for an answer until nothing was taken of the request, or no answer came after all of it, for `limit`.
+async fn within<T>(
+    limit: Duration,
+    upload: Option<Upload>,
+    answer: impl Future<Output = T>,
+) -> Result<T, ()> {
+    let Some(Upload(moved)) = upload else {
+        return tokio::time::timeout(limit, answer).await.map_err(|_| ());
+    };
+    let mut answer = pin!(answer);
+    moved.fetch_max(millis(), Ordering::Relaxed);
+    loop {
+        let seen = moved.load(Ordering::Relaxed);
+        let left = limit.saturating_sub(Duration::from_millis(millis().saturating_sub(seen)));
+        if let Ok(answer) = tokio::time::timeout(left, &mut answer).await {
+            return Ok(answer);
+        }
+        if moved.load(Ordering::Relaxed) == seen {
+            return Err(());
         }
     }
 }

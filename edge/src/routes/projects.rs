@@ -17,6 +17,7 @@ use super::{Edge, time};
 use crate::answer::Answer;
 use crate::claims::Caller;
 use crate::front::RequestContext;
+use crate::idempotency::Operation;
 use crate::json::{Json, Parameters, PathId};
 use crate::services::{Services, from_identity, from_subscription, present};
 
@@ -88,13 +89,15 @@ async fn create(
     caller: Caller,
     State(services): State<Services>,
     Extension(context): Extension<RequestContext>,
+    operation: Option<Extension<Operation>>,
     Json(Create { name, description }): Json<Create>,
 ) -> Answer<(StatusCode, axum::Json<ProjectBody>)> {
     let actor_id = caller.user_id().to_owned();
     let quota =
         CheckQuotaRequest { user_id: actor_id.clone(), resource: Resource::Projects.name().to_owned() };
     let limit = from_subscription(services.usage().check_quota(context.call(quota)).await)?.limit;
-    let request = CreateProjectRequest { actor_id, name, description, limit };
+    let project_id = operation.map(|Extension(Operation(id))| id).unwrap_or_default();
+    let request = CreateProjectRequest { actor_id, name, description, limit, project_id };
     let answer = from_identity(services.projects().create_project(context.call(request)).await)?;
     Ok((StatusCode::CREATED, project_body(answer.project)?))
 }

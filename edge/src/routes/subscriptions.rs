@@ -9,8 +9,8 @@ use contract::subscription::{
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use super::Edge;
 use super::subscription::{SubscriptionBody, subscription_body};
+use super::{Edge, billing};
 use crate::answer::Answer;
 use crate::claims::{Admin, Caller};
 use crate::front::RequestContext;
@@ -112,7 +112,7 @@ async fn update(
 ) -> Answer<axum::Json<SubscriptionBody>> {
     let request =
         UpdateSubscriptionRequest { actor: actor(&caller), user_id, tier, payment_method_id, status };
-    let answer =
-        from_subscription(services.subscriptions().update_subscription(context.call(request)).await)?;
+    let answer = from_subscription(services.subscriptions().update_subscription(context.call(request)).await);
+    let answer = answer.map_err(billing::away_is_stripe)?;
     Ok(subscription_body(answer.subscription)?)
 }

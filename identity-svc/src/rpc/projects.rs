@@ -32,10 +32,12 @@ impl ProjectService for Projects {
         &self,
         request: Request<CreateProjectRequest>,
     ) -> Result<Response<CreateProjectResponse>, Status> {
-        let CreateProjectRequest { actor_id, name, description, limit } = request.into_inner();
+        let CreateProjectRequest { actor_id, name, description, limit, project_id } = request.into_inner();
         let project = async {
             id("actor_id", &actor_id)?;
-            projects::create(&self.0, &actor_id, &name, description.as_deref(), limit).await
+            let own = Some(project_id.as_str()).filter(|id| !id.is_empty());
+            own.map_or(Ok(()), |own| id("project_id", own))?;
+            projects::create(&self.0, &actor_id, own, &name, description.as_deref(), limit).await
         };
         answer(project.await.map(|project| CreateProjectResponse { project: Some(project) }))
     }

@@ -22,8 +22,10 @@ impl IdempotencyService for Idempotency {
 
     async fn finish(&self, request: Request<FinishRequest>) -> Result<Response<FinishResponse>, Status> {
         let FinishRequest { user_id, idempotency_key, runner, answer: kept } = request.into_inner();
-        let kept = kept.unwrap_or_default();
-        let finished = idempotency::finish(&self.0.pool, &user_id, &idempotency_key, &runner, &kept).await;
+        let finished = match kept {
+            Some(kept) => idempotency::finish(&self.0.pool, &user_id, &idempotency_key, &runner, &kept).await,
+            None => idempotency::give_up(&self.0.pool, &user_id, &idempotency_key, &runner).await,
+        };
         answer(finished.map(|()| FinishResponse {}))
     }
 

@@ -6,7 +6,7 @@ use contract::{ErrorCode, Failure, Outcome, Tier};
 use sqlx::{MySqlConnection, MySqlPool};
 use uuid::Uuid;
 
-use super::{Status, Subscription};
+use super::{Status, Subscription, TRIAL_SLACK};
 use chassis::clock::now;
 
 struct Row {
@@ -19,6 +19,8 @@ struct Row {
     trial_ends_at: Option<DateTime<Utc>>,
     cancelled_at: Option<DateTime<Utc>>,
     payment_method: Option<String>,
+    stripe_customer_id: Option<String>,
+    stripe_subscription_id: Option<String>,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
 }
@@ -37,6 +39,8 @@ impl TryFrom<Row> for Subscription {
             trial_ends_at: row.trial_ends_at,
             cancelled_at: row.cancelled_at,
             payment_method: row.payment_method,
+            stripe_customer_id: row.stripe_customer_id,
+            stripe_subscription_id: row.stripe_subscription_id,
             created_at: row.created_at,
             updated_at: row.updated_at,
         })
@@ -51,6 +55,7 @@ macro_rules! select {
             r#"SELECT id, user_id, tier, status, start_date AS "start_date: DateTime<Utc>",
                       end_date AS "end_date: DateTime<Utc>", trial_ends_at AS "trial_ends_at: DateTime<Utc>",
                       cancelled_at AS "cancelled_at: DateTime<Utc>", payment_method,
+                      stripe_customer_id, stripe_subscription_id,
                       created_at AS "created_at: DateTime<Utc>", updated_at AS "updated_at: DateTime<Utc>"
                FROM subscriptions "# + $rest
             $(, $value)*
@@ -130,7 +135,7 @@ pub async fn write(tx: &mut MySqlConnection, subscription: &Subscription) -> Out
     sqlx::query!(
         "UPDATE subscriptions
          SET tier = ?, status = ?, start_date = ?, end_date = ?, trial_ends_at = ?, cancelled_at = ?,
-             payment_method = ?, updated_at = ?
+             payment_method = ?, stripe_customer_id = ?, stripe_subscription_id = ?, updated_at = ?
          WHERE id = ?",
         subscription.tier.name(),
         subscription.status.name(),
@@ -139,6 +144,8 @@ pub async fn write(tx: &mut MySqlConnection, subscription: &Subscription) -> Out
         subscription.trial_ends_at,
         subscription.cancelled_at,
         subscription.payment_method,
+        subscription.stripe_customer_id,
+        subscription.stripe_subscription_id,
         subscription.updated_at,
         subscription.id
     )
@@ -148,17 +155,23 @@ pub async fn write(tx: &mut MySqlConnection, subscription: &Subscription) -> Out
     Ok(())
 }
 
-/// Users whose trial or cancelled period is over at `now` without their status saying so, some of them.
+/// Users whose trial, cancelled period or grace is over at `now` without their status saying so, some of them.
 ///
 /// # Errors
 /// GW001 when the database is away.
 pub async fn lapsed_users(pool: &MySqlPool, now: DateTime<Utc>) -> Outcome<Vec<String>> {
     sqlx::query_scalar!(
-        "SELECT user_id FROM subscriptions WHERE status = 'trialing' AND trial_ends_at <= ?
+        "SELECT user_id FROM subscriptions
+         WHERE status = 'trialing' AND trial_ends_at <= ?
+           AND (trial_ends_at <= ? OR stripe_subscription_id IS NULL OR cancelled_at IS NOT NULL)
          UNION
          SELECT user_id FROM subscriptions
-         WHERE status IN ('active', 'past_due') AND end_date <= ? AND cancelled_at IS NOT NULL
+         WHERE status = 'active' AND end_date <= ? AND cancelled_at IS NOT NULL
+         UNION
+         SELECT user_id FROM subscriptions WHERE status = 'past_due' AND end_date <= ?
          LIMIT 100",
+        now,
+        now - TRIAL_SLACK,
         now,
         now
     )

@@ -9,6 +9,7 @@ mod usage;
 use std::sync::Arc;
 
 use chassis::grpc;
+use chrono::TimeDelta;
 use contract::subscription::Actor;
 use contract::{Failure, Outcome};
 use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
@@ -36,7 +37,8 @@ async fn service(options: MySqlPoolOptions, database: MySqlConnectOptions) -> (S
     let (fake, uri) = identity::start().await;
     let internal = grpc::Settings::plain("0123456789abcdef0123456789abcdef".to_owned().into());
     let identity = grpc::channel(&[uri], &internal);
-    let service = Service { relay: Relay::new(pool.clone(), identity.clone()), pool, identity };
+    let relay = Relay::new(pool.clone(), identity.clone());
+    let service = Service { pool, identity, relay, billing: None, grace: TimeDelta::days(7) };
     (service, fake)
 }
 

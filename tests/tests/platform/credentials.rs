@@ -18,7 +18,7 @@ enum Who {
 use Who::{Admin, Anybody, User};
 
 /// Every route of the public listener.
-const ROUTES: [(&str, &str, Who); 49] = [
+const ROUTES: [(&str, &str, Who); 51] = [
     ("POST", "/api/v1/auth/register", Anybody),
     ("POST", "/api/v1/auth/login", Anybody),
     ("POST", "/api/v1/auth/refresh", Anybody),
@@ -41,6 +41,8 @@ const ROUTES: [(&str, &str, Who); 49] = [
     ("GET", "/api/v1/subscription/check-quota", User),
     ("GET", "/api/v1/subscription/tiers", Anybody),
     ("POST", "/api/v1/subscription/cancel", User),
+    ("POST", "/api/v1/subscription/checkout", User),
+    ("POST", "/webhooks/stripe", Anybody),
     ("GET", "/api/v1/admin/subscriptions", Admin),
     ("POST", "/api/v1/admin/subscriptions", Admin),
     ("PUT", "/api/v1/admin/subscriptions/{id}", Admin),

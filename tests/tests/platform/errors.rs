@@ -69,6 +69,35 @@ async fn answers_that_the_framework_makes_have_the_shape_too() {
 }
 
 #[tokio::test]
+async fn a_request_with_two_readings_is_refused_and_the_connection_closed() {
+    let sandbox = Sandbox::start().await;
+    let login = r#"{"email":"a@example.com","password":"b"}"#;
+    let post = "POST /api/v1/auth/login HTTP/1.1\r\ncontent-type: application/json\r\n";
+    for (head, body) in [
+        ("host: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n", "0\r\n\r\n"),
+        ("host: x\r\ntransfer-encoding: gzip, chunked\r\n", "0\r\n\r\n"),
+        ("content-length: 40\r\n", login),
+        ("host: x\r\nhost: y\r\ncontent-length: 40\r\n", login),
+        ("host: a/b@c\r\ncontent-length: 40\r\n", login),
+    ] {
+        // The answer is read to the end of the connection, and a second request on it gets none.
+        let request = format!("{post}{head}\r\n{body}GET /health HTTP/1.1\r\nhost: x\r\n\r\n");
+        let answer = raw(sandbox.edge().authority(), &request).await;
+        assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("REQ001"), "{head}: {answer}");
+        assert!(!answer.contains("auth-service"), "{head}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn an_array_is_not_taken_for_an_object() {
+    let sandbox = Sandbox::start().await;
+    let user = sandbox.register().await;
+    let array = json!([user.email, user.password]);
+    sandbox.edge().open_post("/api/v1/auth/login", array).await.must_fail(400, "REQ001");
+    sandbox.edge().put("/api/v1/user/profile", &user.token, json!(["a"])).await.must_fail(400, "REQ001");
+}
+
+#[tokio::test]
 async fn a_request_id_goes_all_the_way() {
     let sandbox = Sandbox::start().await;
     let user = sandbox.register().await;

@@ -1,8 +1,11 @@
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use e2e::{Plan, Sandbox, raw};
 use http::Method;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 const INSTANCES: &str = "/api/v1/personas/instances";
 
@@ -160,6 +163,42 @@ async fn core_manager_away_slow_resetting_or_truncating() {
         ask("x-nothing").await.is_some_and(|reply| reply.status == 200)
     })
     .await;
+}
+
+#[tokio::test]
+async fn core_manager_that_only_hangs_opens_the_circuit() {
+    let plan = Plan { settings: vec![("GATEWAY_TIMEOUT_MS", "100".to_owned())], ..Plan::default() };
+    let sandbox = Sandbox::planned(plan).await;
+    let (user, hang) = (sandbox.register().await, [("x-stub-hang", "1")]);
+    let ask = || sandbox.edge().send(Method::GET, INSTANCES, Some(&user.token), &hang, None);
+    for _ in 0..10 {
+        ask().await.must_fail(504, "GW002");
+    }
+    let reply = ask().await;
+    reply.must_fail(502, "GW001");
+    assert_eq!(reply.body["error"]["details"]["circuit"], "open");
+}
+
+#[tokio::test]
+async fn an_upload_may_take_longer_than_core_managers_answer() {
+    let plan = Plan { settings: vec![("GATEWAY_TIMEOUT_MS", "500".to_owned())], ..Plan::default() };
+    let sandbox = Sandbox::planned(plan).await;
+    let user = sandbox.register().await;
+    let mut stream = TcpStream::connect(sandbox.edge().authority()).await.expect("a connection");
+    let head = format!(
+        "POST /api/v1/echo/slow HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {}\r\n\
+         content-length: 12\r\n\r\n",
+        user.token
+    );
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    // Each part comes within the time, all of them do not.
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        stream.write_all(b"abc").await.expect("sent");
+    }
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains(r#""body_length":12"#), "{answer}");
 }
 
 #[tokio::test]

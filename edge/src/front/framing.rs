@@ -1,0 +1,79 @@
+//! What a request says of its own bounds and of whom it is for must have one reading (RFC 9112 sections 3.2 and 6.1),
+//! whatever hyper would make of it.
+
+use contract::{Failure, Outcome};
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::{HeaderMap, Version};
+
+/// Refuses what the next reader could take differently. HTTP/2 has frames of its own and no such headers.
+///
+/// # Errors
+/// REQ001, which names the header.
+pub fn check(version: Version, headers: &HeaderMap) -> Outcome<()> {
+    if version >= Version::HTTP_2 {
+        return Ok(());
+    }
+    let mut codings = headers.get_all(TRANSFER_ENCODING).into_iter();
+    if let Some(coding) = codings.next() {
+        if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            return Err(Failure::field("Transfer-Encoding", "must be chunked and nothing else"));
+        }
+        if headers.contains_key(CONTENT_LENGTH) {
+            return Err(Failure::field("Content-Length", "must not stand beside Transfer-Encoding"));
+        }
+    }
+    let mut hosts = headers.get_all(HOST).into_iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) if host.as_bytes().iter().all(|byte| is_host_byte(*byte)) => Ok(()),
+        (None, None) if version < Version::HTTP_11 => Ok(()),
+        _ => Err(Failure::field("Host", "must stand once and be a host name with or without a port")),
+    }
+}
+
+/// Of names, addresses and ports (RFC 3986 section 3.2.2), without the subdelimiters that no host has.
+fn is_host_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~:[]%".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    fn is_good(version: Version, headers: &[(&'static str, &'static str)]) -> bool {
+        let pairs = headers
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+        let mut all = HeaderMap::new();
+        pairs.for_each(|(name, value)| {
+            all.append(name, value);
+        });
+        check(version, &all).is_ok()
+    }
+
+    #[test]
+    fn one_host_and_one_way_to_find_the_end_of_the_body() {
+        const HOST: (&str, &str) = ("host", "example.com:8081");
+        for good in [
+            &[HOST][..],
+            &[("host", "[::1]:80")],
+            &[HOST, ("content-length", "3")],
+            &[HOST, ("transfer-encoding", "Chunked")],
+        ] {
+            assert!(is_good(Version::HTTP_11, good), "{good:?}");
+        }
+        for bad in [
+            &[][..],
+            &[HOST, HOST],
+            &[("host", "a b")],
+            &[("host", "a/b@c")],
+            &[HOST, ("content-length", "3"), ("transfer-encoding", "chunked")],
+            &[HOST, ("transfer-encoding", "gzip, chunked")],
+            &[HOST, ("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
+        ] {
+            assert!(!is_good(Version::HTTP_11, bad), "{bad:?}");
+        }
+        assert!(is_good(Version::HTTP_10, &[]) && is_good(Version::HTTP_2, &[]));
+    }
+}
