@@ -8,9 +8,11 @@ use axum::body::{Body, to_bytes};
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use contract::subscription::begin_response::Answer as Begun;
-use contract::subscription::{AbandonRequest, BeginRequest, FinishRequest, Finished, Proceed};
+use contract::subscription::{
+    AbandonRequest, BeginRequest, FinishRequest, Finished, Header, Headers, Proceed,
+};
 use contract::{ErrorCode, Failure, Outcome};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use ring::digest::{Context, SHA256};
 
@@ -83,9 +85,8 @@ pub async fn once(public: &Public, request: Request) -> Response {
 async fn run_once(public: &Public, making: Making, request: Request) -> Outcome<Response> {
     let edge = public.edge();
     let key = key(request.headers())?.to_owned();
-    let context = request.extensions().get::<RequestContext>().cloned();
-    let context = context.ok_or_else(|| Failure::internal("a request without its context"))?;
-    let caller = edge.authenticator.caller(request.headers(), Intent::Act).await?;
+    let context = RequestContext::of(request.extensions())?.clone();
+    let caller = edge.authenticator.caller(request.headers(), &context, Intent::Act).await?;
     // Before an answer is repeated: who may no longer send the request must not get it.
     if making.who == Who::Admin {
         caller.must_be_admin()?;
@@ -185,10 +186,9 @@ impl Run {
             self.end(None).await;
             return Err(Failure::new(ErrorCode::Unavailable).saying("The answer could not be kept whole"));
         };
-        let content_type = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let answer = Finished {
             status: parts.status.as_u16().into(),
-            content_type: content_type.unwrap_or_default().to_owned(),
+            headers: Some(kept(&parts.headers)),
             body: body.to_vec(),
         };
         self.end(Some(answer)).await;
@@ -215,16 +215,26 @@ impl Run {
     }
 }
 
+/// Those that belong to the connection, or to the body as it was sent, are made anew. What core-manager sent has lost
+/// its own before.
+const OF_THE_CONNECTION: [HeaderName; 5] = [CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING, UPGRADE];
+
+fn kept(headers: &HeaderMap) -> Headers {
+    let kept = headers.iter().filter(|(name, _)| !OF_THE_CONNECTION.contains(name));
+    let kept = kept.map(|(name, value)| Header { name: name.to_string(), value: value.as_bytes().to_vec() });
+    Headers { headers: kept.collect() }
+}
+
 fn replay(finished: Finished) -> Outcome<Response> {
     let status = u16::try_from(finished.status).ok().and_then(|status| StatusCode::from_u16(status).ok());
     let status = status.ok_or_else(|| Failure::internal("a kept answer without a status"))?;
-    let mut response = (status, finished.body).into_response();
+    let mut response = Response::new(Body::from(finished.body));
+    *response.status_mut() = status;
     let headers = response.headers_mut();
+    for Header { name, value } in finished.headers.unwrap_or_default().headers {
+        let name = HeaderName::try_from(name).map_err(Failure::internal)?;
+        headers.append(name, HeaderValue::try_from(value).map_err(Failure::internal)?);
+    }
     headers.insert(REPLAYED, HeaderValue::from_static("true"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    match HeaderValue::from_str(&finished.content_type) {
-        Ok(content_type) if !content_type.is_empty() => headers.insert(CONTENT_TYPE, content_type),
-        _ => headers.remove(CONTENT_TYPE),
-    };
     Ok(response)
 }

@@ -6,6 +6,7 @@ mod front;
 mod gateway;
 mod idempotency;
 mod json;
+mod rate;
 mod routes;
 mod services;
 mod settings;
@@ -24,6 +25,7 @@ use claims::{Authenticator, LiveClaims, Sights, Watch};
 use front::Front;
 use gateway::{CORE_MANAGER, Gateway};
 use json::JsonLimit;
+use rate::RateLimiter;
 use routes::{Edge, Imports, Public};
 use services::{IDENTITY, SUBSCRIPTION, Services};
 use settings::Settings;
@@ -79,7 +81,8 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     let services = Services::connect(&settings.identity, &settings.subscription, &settings.internal);
     let live = Arc::new(LiveClaims::new(settings.staleness));
     let (sights, reports) = Sights::new();
-    let authenticator = Authenticator::new(live, sights, services.identity_channel());
+    let rate = RateLimiter::new(settings.rate.limits.clone(), settings.rate.shared()?);
+    let authenticator = Authenticator::new(live, sights, rate.clone(), services.identity_channel());
     let gateway = Arc::new(Gateway::new(settings.gateway, authenticator.clone(), services.clone()));
     watch_dependencies(&health, &services, &gateway);
     let (enforcement, reporter) = claims::enforcement(settings.name);
@@ -104,7 +107,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
         drain.clone(),
     ));
     let json_limit = JsonLimit(settings.front.json_limit);
-    let front = Front { origins: settings.origins, trusted_hops: settings.front.trusted_hops };
+    let front = Front { origins: settings.origins, trusted_hops: settings.front.trusted_hops, rate };
     let imports = Arc::new(Imports::new(settings.front.import_limit));
     let edge = Edge { authenticator, services, json_limit, gateway, sockets: sockets.clone(), imports };
     let public = Public::new(edge, front);

@@ -10,6 +10,7 @@ use http::Uri;
 use crate::claims::{KeySettings, Staleness};
 use crate::front::Origins;
 use crate::gateway::{Route, UpstreamUrl};
+use crate::rate::{Limits, Shared, SharedUrl};
 
 pub struct Settings {
     pub listen: SocketAddr,
@@ -24,9 +25,17 @@ pub struct Settings {
     pub name: String,
     pub staleness: Staleness,
     pub origins: Origins,
+    pub rate: RateSettings,
     pub gateway: GatewaySettings,
     pub sockets: SocketSettings,
     pub front: FrontSettings,
+}
+
+/// How many requests users may send.
+pub struct RateSettings {
+    pub limits: Limits,
+    redis: Option<SharedUrl>,
+    redis_deadline: Duration,
 }
 
 /// How requests reach core-manager.
@@ -125,11 +134,43 @@ impl Settings {
                 "",
                 "Origins of browsers that may call, such as `https://app.example.com`; none by default",
             )),
+            rate: RateSettings::read(env),
             gateway: GatewaySettings::read(env),
             sockets: SocketSettings::read(env),
             front: FrontSettings::read(env),
             internal,
         }
+    }
+}
+
+impl RateSettings {
+    fn read(env: &mut Env) -> Self {
+        RateSettings {
+            limits: env.value(
+                "RATE_LIMITS",
+                Limits::DEFAULT,
+                "Requests a minute of one user, by tier; `unlimited` for any number, `off` for no limits at all",
+            ),
+            redis: env.optional(
+                "RATE_LIMIT_REDIS_URL",
+                "Redis or Valkey in which all edges count together, such as `redis://:password@host:6379/0`; without \
+                 it, each edge counts by itself",
+            ),
+            redis_deadline: Duration::from_millis(env.number(
+                "RATE_LIMIT_REDIS_TIMEOUT_MS",
+                "5",
+                1..=1000,
+                "Milliseconds that a request waits for it at most; after that the edge's own count decides",
+            )),
+        }
+    }
+
+    /// The connection to Redis, if there is to be one.
+    ///
+    /// # Errors
+    /// When its URL cannot be used.
+    pub fn shared(&self) -> Result<Option<Shared>, redis::RedisError> {
+        self.redis.clone().map(|url| Shared::connect(url, self.redis_deadline)).transpose()
     }
 }
 

@@ -17,6 +17,7 @@ mod newcomers;
 mod opaque;
 mod password;
 mod profiles;
+mod project_days;
 mod projects;
 mod recovery;
 mod rpc;

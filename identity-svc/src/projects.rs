@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::accounts::{self, Account};
 use crate::identity::Identity;
+use crate::project_days;
 use chassis::clock::now;
 
 /// The permission to see and change every project of one's client.
@@ -123,27 +124,49 @@ pub async fn create(
 ) -> Outcome<Project> {
     let name = checked_name(name)?;
     let description = checked_description(description)?;
+    // Who has none left is told so by a look alone: those who wait for the owner's lock hold connections that others
+    // need.
+    let mut connection = identity.pool.acquire().await.map_err(failed)?;
+    if !is_made(&mut connection, actor_id, id).await? {
+        must_have_room(&mut connection, actor_id, limit).await?;
+    }
+    drop(connection);
     let given = (actor_id, id, name, description);
     transaction(&identity.pool, "create_project", given, move |tx, (actor_id, id, name, description)| {
         Box::pin(async move {
             accounts::lock(tx, actor_id).await?;
             let actor = actor(tx, actor_id).await?;
             if let Some(id) = id
-                && owner(tx, id).await?.is_some_and(|owner| owner == *actor_id)
+                && is_made(tx, actor_id, Some(id)).await?
             {
                 return visible(tx, &actor, id).await;
             }
-            let used = count(tx, actor_id).await?;
-            if limit >= 0 && used >= limit {
-                return Err(Failure::new(ErrorCode::QuotaExceeded)
-                    .with_fact("resource", Resource::Projects)
-                    .with_fact("limit", limit)
-                    .with_fact("used", used));
-            }
-            insert(tx, &actor, *id, name, *description).await
+            must_have_room(tx, actor_id, limit).await?;
+            let project = insert(tx, &actor, *id, name, *description).await?;
+            project_days::keep(tx, actor_id).await?;
+            Ok(project)
         })
     })
     .await
+}
+
+/// Whether the call was made before: the owner has the project already.
+async fn is_made(connection: &mut MySqlConnection, actor_id: &str, id: Option<&str>) -> Outcome<bool> {
+    match id {
+        Some(id) => Ok(owner(connection, id).await?.is_some_and(|owner| owner == actor_id)),
+        None => Ok(false),
+    }
+}
+
+async fn must_have_room(connection: &mut MySqlConnection, owner_id: &str, limit: i64) -> Outcome<()> {
+    let used = count(connection, owner_id).await?;
+    if limit < 0 || used < limit {
+        return Ok(());
+    }
+    Err(Failure::new(ErrorCode::QuotaExceeded)
+        .with_fact("resource", Resource::Projects)
+        .with_fact("limit", limit)
+        .with_fact("used", used))
 }
 
 async fn insert(
@@ -258,20 +281,23 @@ pub async fn update(
 /// # Errors
 /// PROJ001.
 pub async fn remove(identity: &Identity, actor_id: &str, project_id: &str) -> Outcome<()> {
-    let mut connection = identity.pool.acquire().await.map_err(failed)?;
-    let actor = actor(&mut connection, actor_id).await?;
-    let owner = owner_filter(&actor);
-    let done = sqlx::query!(
-        "DELETE FROM projects WHERE id = ? AND client_id = ? AND (? IS NULL OR owner_id = ?)",
-        project_id,
-        actor.client_id,
-        owner,
-        owner
-    )
-    .execute(&mut *connection)
+    transaction(&identity.pool, "remove_project", (actor_id, project_id), |tx, (actor_id, project_id)| {
+        Box::pin(async move {
+            let actor = actor(tx, actor_id).await?;
+            let owner = visible(tx, &actor, project_id).await?.owner_id;
+            accounts::lock(tx, &owner).await?;
+            // Whoever was quicker has removed it meanwhile.
+            let done = sqlx::query!("DELETE FROM projects WHERE id = ?", project_id)
+                .execute(&mut *tx)
+                .await
+                .map_err(failed)?;
+            if done.rows_affected() == 0 {
+                return Err(Failure::new(ErrorCode::ProjectNotFound));
+            }
+            project_days::keep(tx, &owner).await
+        })
+    })
     .await
-    .map_err(failed)?;
-    if done.rows_affected() == 1 { Ok(()) } else { Err(Failure::new(ErrorCode::ProjectNotFound)) }
 }
 
 fn checked_name(name: &str) -> Outcome<&str> {

@@ -61,6 +61,18 @@ names! {
     Tier { Free = "free", Basic = "basic", Premium = "premium", Enterprise = "enterprise" }
 }
 
+impl Tier {
+    /// How many requests a minute a user of the tier may send; `None` for any number.
+    pub const fn requests_per_minute(self) -> Option<u32> {
+        match self {
+            Tier::Free => Some(60),
+            Tier::Basic => Some(300),
+            Tier::Premium => Some(1000),
+            Tier::Enterprise => None,
+        }
+    }
+}
+
 names! {
     /// What a tier limits.
     Resource { Personas = "personas", Projects = "projects", Content = "content" }

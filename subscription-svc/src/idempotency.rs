@@ -4,8 +4,9 @@ use chassis::clock::now;
 use chassis::mysql::{failed, misses_parent, transaction, violated_key};
 use chrono::{DateTime, TimeDelta, Utc};
 use contract::subscription::begin_response::Answer;
-use contract::subscription::{BeginRequest, Finished, Proceed, Running, Unknown};
+use contract::subscription::{BeginRequest, Finished, Headers, Proceed, Running, Unknown};
 use contract::{ErrorCode, Failure, Outcome};
+use prost::Message;
 use sqlx::{MySqlConnection, MySqlPool};
 use uuid::Uuid;
 
@@ -13,7 +14,8 @@ use uuid::Uuid;
 const MAX_KEY: usize = 255;
 /// The largest answer that is kept, in bytes.
 const MAX_BODY: usize = 1024 * 1024;
-const MAX_CONTENT_TYPE: usize = 100;
+/// The headers of an answer that are kept with it, in bytes.
+const MAX_HEADERS: usize = 16 * 1024;
 /// The longest time that one run may be given, in seconds.
 const MAX_LEASE: i32 = 3600;
 /// How long an answer is kept.
@@ -40,7 +42,7 @@ pub async fn begin(pool: &MySqlPool, request: &BeginRequest) -> Outcome<Answer> 
     // Statements on their own, as those who wait in transactions for one row end in deadlocks.
     let known = sqlx::query!(
         r#"SELECT fingerprint, runner, operation_id, runs_until AS "runs_until: DateTime<Utc>", status,
-                  content_type, body
+                  headers, body
            FROM idempotent_requests WHERE user_id = ? AND idempotency_key = ?"#,
         request.user_id,
         key
@@ -58,8 +60,10 @@ pub async fn begin(pool: &MySqlPool, request: &BeginRequest) -> Outcome<Answer> 
         return Err(Failure::field("Idempotency-Key", "was used for another request"));
     }
     if let Some(status) = known.status {
-        let (content_type, body) = (known.content_type.unwrap_or_default(), known.body.unwrap_or_default());
-        return Ok(Answer::Finished(Finished { status: status.into(), content_type, body }));
+        let headers =
+            Headers::decode(known.headers.unwrap_or_default().as_slice()).map_err(Failure::internal)?;
+        let body = known.body.unwrap_or_default();
+        return Ok(Answer::Finished(Finished { status: status.into(), headers: Some(headers), body }));
     }
     if known.runs_until.is_some_and(|until| until > now) {
         return Ok(Answer::Running(Running {}));
@@ -127,14 +131,16 @@ pub async fn finish(
     runner: &str,
     answer: &Finished,
 ) -> Outcome<()> {
-    if answer.body.len() > MAX_BODY || answer.content_type.len() > MAX_CONTENT_TYPE {
-        return Err(Failure::field("answer", format!("must have at most {MAX_BODY} bytes")));
+    let headers = answer.headers.as_ref().map(Headers::encode_to_vec).unwrap_or_default();
+    if answer.body.len() > MAX_BODY || headers.len() > MAX_HEADERS {
+        let most = format!("must have at most {MAX_BODY} bytes, and {MAX_HEADERS} of headers");
+        return Err(Failure::field("answer", most));
     }
     sqlx::query!(
-        "UPDATE idempotent_requests SET runs_until = NULL, status = ?, content_type = ?, body = ?
+        "UPDATE idempotent_requests SET runs_until = NULL, status = ?, headers = ?, body = ?
          WHERE user_id = ? AND idempotency_key = ? AND runner = ?",
         u16::try_from(answer.status).map_err(|_| Failure::field("status", "must be a status"))?,
-        answer.content_type,
+        headers,
         answer.body,
         user_id,
         key.as_bytes(),

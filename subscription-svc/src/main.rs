@@ -2,6 +2,7 @@
 
 mod administration;
 mod billing;
+mod census;
 mod idempotency;
 mod newcomers;
 mod outbox;

@@ -1,10 +1,12 @@
-//! What time alone changes: trials, cancelled periods and the grace of late payments end, and keys of counted usage are forgotten.
+//! What time alone changes: trials, cancelled periods and the grace of late payments end, and keys of counted usage are
+//! forgotten. The count of subscriptions for metrics goes on along with it.
 
 use std::time::Duration;
 
 use chassis::mysql::{failed, transaction};
 use contract::Outcome;
 
+use crate::census::Census;
 use crate::service::Service;
 use crate::{idempotency, subscriptions, usage};
 use chassis::clock::now;
@@ -15,9 +17,14 @@ const KEYS_KEPT_DAYS: i64 = 7;
 
 /// Sweeps for as long as the process lives. Every replica may: each subscription is looked at again under its lock.
 pub async fn run(service: Service) {
+    let mut census = Census::default();
     loop {
         tokio::time::sleep(INTERVAL).await;
-        if let Err(failure) = once(&service).await {
+        let swept = async {
+            once(&service).await?;
+            census.go_on(&service.pool).await
+        };
+        if let Err(failure) = swept.await {
             tracing::warn!(cause = ?failure.cause(), "the sweep failed: {failure}");
         }
     }

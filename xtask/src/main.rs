@@ -9,6 +9,7 @@ mod http;
 mod packages;
 mod prepare;
 mod process;
+mod redis;
 mod settings;
 mod terminal;
 mod test;

@@ -8,7 +8,7 @@ use crate::database::{Account, Database, ensure_schema};
 use crate::process::{Process, unless_interrupted};
 use crate::terminal::{Colour, is_watched, paint, seconds, step};
 use crate::workspace::programs;
-use crate::{Outcome, prepare, settings};
+use crate::{Outcome, prepare, redis, settings};
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -23,6 +23,7 @@ const BENCH: &str = "xtask/bench";
 pub async fn run(options: Options) -> Outcome {
     let started = Instant::now();
     unless_interrupted(static_checks()).await?;
+    unless_interrupted(redis::ensure()).await?;
     let mut database =
         unless_interrupted(step("Start a database for the tests", Database::open_throw_away())).await?;
     let outcome = unless_interrupted(checks_on_a_server(&database.admin, options.filter.as_deref())).await;

@@ -17,6 +17,8 @@ use prometheus::IntCounterVec;
 use super::sights::Sights;
 use super::{Freshness, LiveClaims, recent};
 use crate::answer::Refusal;
+use crate::front::RequestContext;
+use crate::rate::RateLimiter;
 use crate::services::{IDENTITY, present};
 
 /// How long a request waits for identity-svc to confirm its caller.
@@ -52,6 +54,7 @@ struct Known {
     keys: ArcSwap<Keys>,
     live: Arc<LiveClaims>,
     sights: Sights,
+    rate: RateLimiter,
     identity: LiveClaimsServiceClient<InternalChannel>,
     /// The second until which identity-svc is not asked again, since it did not answer.
     spared_until: AtomicI64,
@@ -72,10 +75,11 @@ impl Keys {
 
 impl Authenticator {
     /// Nothing is verified before keys are known; see [`Authenticator::accept`].
-    pub fn new(live: Arc<LiveClaims>, sights: Sights, identity: InternalChannel) -> Self {
+    pub fn new(live: Arc<LiveClaims>, sights: Sights, rate: RateLimiter, identity: InternalChannel) -> Self {
         let keys = ArcSwap::from_pointee(Keys::new(Verifier::new(Vec::new(), "")));
         let identity = LiveClaimsServiceClient::new(identity);
-        Authenticator(Arc::new(Known { keys, live, sights, identity, spared_until: AtomicI64::new(0) }))
+        let spared_until = AtomicI64::new(0);
+        Authenticator(Arc::new(Known { keys, live, sights, rate, identity, spared_until }))
     }
 
     /// The table of live claims.
@@ -97,6 +101,7 @@ impl Authenticator {
     pub fn forget(&self, now: i64) {
         self.0.live.forget(now);
         self.0.sights.forget(now);
+        self.0.rate.forget();
     }
 
     /// The caller that a token stands for, as far as this edge knows.
@@ -121,11 +126,34 @@ impl Authenticator {
         Ok(caller)
     }
 
-    /// The caller of a request, with rights that stand at this moment.
+    /// The caller of a request, with rights that stand at this moment. The request counts against the caller's rate.
     ///
     /// # Errors
-    /// AUTH002, AUTH003; GW001 when that cannot be known.
-    pub async fn caller(&self, headers: &HeaderMap, intent: Intent) -> Outcome<Caller> {
+    /// AUTH002, AUTH003; RATE001; GW001 when that cannot be known.
+    pub async fn caller(
+        &self,
+        headers: &HeaderMap,
+        context: &RequestContext,
+        intent: Intent,
+    ) -> Outcome<Caller> {
+        let caller = self.verify(bearer(headers)?)?;
+        self.count(&caller, context).await?;
+        self.confirm(caller, intent).await
+    }
+
+    /// Counts a request against the caller's rate, once however often it is asked.
+    ///
+    /// # Errors
+    /// RATE001.
+    pub async fn count(&self, caller: &Caller, context: &RequestContext) -> Outcome<()> {
+        self.0.rate.count(caller, context).await
+    }
+
+    /// As [`Authenticator::caller`], without counting: for what must be possible at any rate.
+    ///
+    /// # Errors
+    /// AUTH002, AUTH003; GW001 when it cannot be known.
+    pub async fn uncounted_caller(&self, headers: &HeaderMap, intent: Intent) -> Outcome<Caller> {
         self.confirm(self.verify(bearer(headers)?)?, intent).await
     }
 
@@ -289,7 +317,8 @@ where
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
-        Ok(Authenticator::from_ref(state).caller(&parts.headers, Intent::of(&parts.method)).await?)
+        let context = RequestContext::of(&parts.extensions)?;
+        Ok(Authenticator::from_ref(state).caller(&parts.headers, context, Intent::of(&parts.method)).await?)
     }
 }
 
@@ -304,7 +333,8 @@ where
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
-        let caller = Authenticator::from_ref(state).caller(&parts.headers, Intent::Act).await?;
+        let context = RequestContext::of(&parts.extensions)?;
+        let caller = Authenticator::from_ref(state).caller(&parts.headers, context, Intent::Act).await?;
         caller.must_be_admin()?;
         Ok(Admin(caller))
     }

@@ -11,23 +11,24 @@ mod serve;
 
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use chassis::traces;
-use contract::{ErrorCode, Failure};
+use contract::{ErrorCode, Failure, Outcome};
 use futures_util::FutureExt;
 use http::header::{AUTHORIZATION, CONNECTION};
-use http::{HeaderValue, Method};
+use http::{Extensions, HeaderValue, Method};
 use prometheus::{HistogramVec, IntCounterVec};
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
 use crate::answer::{self, Refusal};
 use crate::gateway::RouteLabel;
+use crate::rate::{RateLimiter, Standing};
 
 pub use cors::Origins;
 pub use ids::RequestIds;
@@ -42,9 +43,19 @@ struct Known {
     ids: RequestIds,
     client: IpAddr,
     scheme: &'static str,
+    /// How the caller stands, once the request was counted.
+    standing: OnceLock<Standing>,
 }
 
 impl RequestContext {
+    /// The context of a request of the public listener.
+    ///
+    /// # Errors
+    /// SRV001 for any other.
+    pub fn of(extensions: &Extensions) -> Outcome<&RequestContext> {
+        extensions.get().ok_or_else(|| Failure::internal("a request without its context"))
+    }
+
     /// The id of the request, as the `X-Request-ID` header of the answer says it.
     pub fn id(&self) -> &str {
         self.0.ids.request_id()
@@ -69,12 +80,23 @@ impl RequestContext {
     pub fn client(&self) -> IpAddr {
         self.0.client
     }
+
+    /// How the caller stands with its rate limit; `None` when the request was not counted.
+    pub fn standing(&self) -> Option<Standing> {
+        self.0.standing.get().copied()
+    }
+
+    /// Notes that the request was counted; the first time counts.
+    pub fn note(&self, standing: Standing) {
+        let _ = self.0.standing.set(standing);
+    }
 }
 
 /// The settings of [`pass`].
 pub struct Front {
     pub origins: Origins,
     pub trusted_hops: usize,
+    pub rate: RateLimiter,
 }
 
 /// What surrounds the serving of every request.
@@ -99,6 +121,7 @@ pub async fn pass<F: Future<Output = Response>>(
     let code = answer::render(&mut response, context.id(), has_credentials);
     front.origins.permit(origin, response.headers_mut());
     let headers = response.headers_mut();
+    front.rate.tell(&context, headers);
     headers.insert("x-request-id", context.id_header());
     headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
     if context.scheme() == "https" {
@@ -159,7 +182,7 @@ fn know(front: &Front, request: &Request, span: &Span) -> RequestContext {
     let scheme = if front.trusted_hops > 0 && says_https { "https" } else { "http" };
     let ids = RequestIds::of(request.headers(), traces::traceparent(span));
     span.record("request_id", ids.request_id());
-    RequestContext(Arc::new(Known { ids, client, scheme }))
+    RequestContext(Arc::new(Known { ids, client, scheme, standing: OnceLock::new() }))
 }
 
 /// The address that the outermost trusted proxy saw: each proxy appends the address that it was called from, so

@@ -79,7 +79,8 @@ impl Gateway {
         mut request: Request,
         context: &RequestContext,
     ) -> Result<Response, SendFault> {
-        let caller = self.authenticator.caller(request.headers(), intent(route, request.method())).await?;
+        let intent = intent(route, request.method());
+        let caller = self.authenticator.caller(request.headers(), context, intent).await?;
         authorise(route, &caller)?;
         let life = self.reservation_life;
         let counted = quota::check(route, request.method(), &caller, &self.services, context, life).await?;

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{Edge, device, time};
 use crate::answer::Answer;
-use crate::claims::{Caller, bearer};
+use crate::claims::{Authenticator, Caller, Intent, bearer};
 use crate::front::RequestContext;
 use crate::json::{Json, PathId};
 use crate::services::{Services, from_identity, present};
@@ -142,12 +142,14 @@ async fn validate(
     Ok(axum::Json(json!({ "valid": true, "user": UserInfoBody::from(present(answer.user)?) })))
 }
 
+/// Possible at any rate: whoever drains a user's limit must not keep the user signed in.
 async fn logout(
-    caller: Caller,
+    State(authenticator): State<Authenticator>,
     State(services): State<Services>,
     Extension(context): Extension<RequestContext>,
     headers: HeaderMap,
 ) -> Answer<axum::Json<Value>> {
+    let caller = authenticator.uncounted_caller(&headers, Intent::Act).await?;
     let (user_id, session_id) = (caller.user_id().to_owned(), caller.session_id().to_owned());
     let request = LogoutRequest { user_id, session_id, device: Some(device(&context, &headers)) };
     from_identity(services.auth().logout(context.call(request)).await)?;

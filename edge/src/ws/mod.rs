@@ -147,6 +147,7 @@ pub async fn upgrade(State(sockets): State<Arc<Sockets>>, mut request: Request) 
     else {
         return Err(not_an_upgrade());
     };
+    sockets.authenticator.count(&caller, &context).await?;
     if offered(request.headers()).any(|protocol| protocol == PROTOCOL) {
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOCOL));
     }

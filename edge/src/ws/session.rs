@@ -171,6 +171,7 @@ mod tests {
 
     use super::*;
     use crate::claims::{LiveClaims, Sights, Staleness};
+    use crate::rate::{Limits, RateLimiter};
 
     const PROJECT: &str = "0199c0de-0000-7000-8000-000000000001";
 
@@ -194,6 +195,10 @@ mod tests {
         }
     }
 
+    fn unlimited() -> RateLimiter {
+        RateLimiter::new(Limits::off(), None)
+    }
+
     fn secret() -> secrecy::SecretString {
         "0123456789abcdef0123456789abcdef".into()
     }
@@ -203,7 +208,7 @@ mod tests {
         let live = LiveClaims::new(Staleness { limit: Duration::from_secs(10), grace: Duration::ZERO });
         live.heard_at(Position::default());
         let identity = channel(&[], &Plane::plain(secret()));
-        let authenticator = Authenticator::new(Arc::new(live), Sights::new().0, identity);
+        let authenticator = Authenticator::new(Arc::new(live), Sights::new().0, unlimited(), identity);
         authenticator.accept(verifier);
         Session::new(authenticator, Caller::new(claims("u")))
     }
@@ -326,7 +331,7 @@ mod tests {
         let live = LiveClaims::new(Staleness { limit: Duration::ZERO, grace: Duration::ZERO });
         let identity = channel(&[], &Plane::plain(secret()));
         let verifier = Verifier::hs256(&secret(), "persona-platform");
-        session.authenticator = Authenticator::new(Arc::new(live), Sights::new().0, identity);
+        session.authenticator = Authenticator::new(Arc::new(live), Sights::new().0, unlimited(), identity);
         session.authenticator.accept(verifier);
         let action = session.on_text(r#"{"type":"anything","id":"7"}"#);
         assert!(matches!(action, Action::Check(Passing { start: None, .. })), "{action:?}");

@@ -193,7 +193,7 @@ async fn abandon(
 
 /// A state as it is kept.
 fn kept(data: &Value) -> Finished {
-    Finished { status: 200, content_type: "application/json".to_owned(), body: data.to_string().into_bytes() }
+    Finished { status: 200, headers: None, body: data.to_string().into_bytes() }
 }
 
 /// What core-manager has said of a start.

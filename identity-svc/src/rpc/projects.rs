@@ -3,13 +3,14 @@ use chassis::mysql::failed;
 use contract::identity::project_service_server::ProjectService;
 use contract::identity::{
     CountProjectsRequest, CountProjectsResponse, CreateProjectRequest, CreateProjectResponse,
-    DeleteProjectRequest, DeleteProjectResponse, GetProjectRequest, GetProjectResponse, ListProjectsRequest,
-    ListProjectsResponse, UpdateProjectRequest, UpdateProjectResponse,
+    DeleteProjectRequest, DeleteProjectResponse, GetProjectRequest, GetProjectResponse,
+    ListProjectDaysRequest, ListProjectDaysResponse, ListProjectsRequest, ListProjectsResponse,
+    UpdateProjectRequest, UpdateProjectResponse,
 };
 use tonic::{Request, Response, Status};
 
 use crate::identity::{Identity, id};
-use crate::projects;
+use crate::{project_days, projects};
 
 pub struct Projects(pub Identity);
 
@@ -91,5 +92,18 @@ impl ProjectService for Projects {
             projects::count(&mut connection, &user_id).await
         };
         answer(count.await.map(|count| CountProjectsResponse { count }))
+    }
+
+    async fn list_project_days(
+        &self,
+        request: Request<ListProjectDaysRequest>,
+    ) -> Result<Response<ListProjectDaysResponse>, Status> {
+        let ListProjectDaysRequest { user_id, from, to } = request.into_inner();
+        let days = async {
+            id("user_id", &user_id)?;
+            let mut connection = self.0.pool.acquire().await.map_err(failed)?;
+            project_days::list(&mut connection, &user_id, &from, &to).await
+        };
+        answer(days.await)
     }
 }

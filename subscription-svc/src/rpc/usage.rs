@@ -2,8 +2,8 @@ use chassis::grpc::answer;
 use contract::subscription::usage_service_server::UsageService;
 use contract::subscription::{
     CheckQuotaRequest, CheckQuotaResponse, CommitRequest, CommitResponse, GetUsageRequest, GetUsageResponse,
-    RecordUsageRequest, RecordUsageResponse, ReleaseRequest, ReleaseResponse, ReportUsageRequest,
-    ReportUsageResponse, ReserveRequest, ReserveResponse,
+    ListUsageDaysRequest, ListUsageDaysResponse, RecordUsageRequest, RecordUsageResponse, ReleaseRequest,
+    ReleaseResponse, ReportUsageRequest, ReportUsageResponse, ReserveRequest, ReserveResponse,
 };
 use tonic::{Request, Response, Status};
 
@@ -77,5 +77,16 @@ impl UsageService for Usage {
             usage::report(&self.0, request.get_ref()).await
         };
         answer(reported.await.map(|()| ReportUsageResponse {}))
+    }
+
+    async fn list_usage_days(
+        &self,
+        request: Request<ListUsageDaysRequest>,
+    ) -> Result<Response<ListUsageDaysResponse>, Status> {
+        let days = async {
+            user_id(&request.get_ref().user_id)?;
+            usage::days::list(&self.0, request.get_ref()).await
+        };
+        answer(days.await)
     }
 }

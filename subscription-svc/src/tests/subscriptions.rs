@@ -317,7 +317,7 @@ async fn a_deleted_user_takes_everything_along(options: MySqlPoolOptions, databa
 #[sqlx::test(migrations = false)]
 async fn the_tiers_are_those_of_the_contract(options: MySqlPoolOptions, database: MySqlConnectOptions) {
     let (service, _) = service(options, database).await;
-    let rpc = Subscriptions(service);
+    let rpc = Subscriptions(service.clone());
     let tiers = outcome(rpc.list_tiers(Request::new(ListTiersRequest {})).await).expect("tiers").tiers;
     let row = |tier: &contract::subscription::Tier| {
         let prices = (tier.price_monthly_cents, tier.price_yearly_cents);
@@ -332,4 +332,12 @@ async fn the_tiers_are_those_of_the_contract(options: MySqlPoolOptions, database
     ];
     assert_eq!(rows, expected);
     assert!(tiers.iter().all(|tier| tier.is_active && !tier.features.is_empty()));
+    for tier in Tier::ALL {
+        let sold: i64 = sqlx::query_scalar("SELECT requests_per_minute FROM tiers WHERE id = ?")
+            .bind(tier.name())
+            .fetch_one(&service.pool)
+            .await
+            .expect("a limit");
+        assert_eq!(sold, tier.requests_per_minute().map_or(-1, i64::from), "the edge limits to what is sold");
+    }
 }

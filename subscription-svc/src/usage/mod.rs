@@ -1,5 +1,6 @@
 //! What users have used: projects as identity-svc counts them, personas and content as they went through the gateway.
 
+pub mod days;
 mod reservations;
 
 use chassis::mysql::{failed, misses_parent, transaction, violated_key};
@@ -148,18 +149,28 @@ pub async fn report(service: &Service, request: &ReportUsageRequest) -> Outcome<
         return Err(Failure::field("used", "must not be below nought"));
     }
     let allowance = Allowance::of(service, &request.user_id, resource).await?;
+    transaction(&service.pool, "report_usage", (request, &allowance), |tx, (request, allowance)| {
+        Box::pin(async move {
+            set(tx, request, allowance).await?;
+            days::keep(tx, &request.user_id, allowance.resource.name()).await
+        })
+    })
+    .await
+}
+
+async fn set(tx: &mut MySqlConnection, request: &ReportUsageRequest, allowance: &Allowance) -> Outcome<()> {
     sqlx::query!(
         "INSERT INTO usage_counters (user_id, resource, used, reserved, period_start, updated_at)
          VALUES (?, ?, ?, 0, ?, ?)
          ON DUPLICATE KEY UPDATE used = VALUES(used), period_start = VALUES(period_start),
                                  updated_at = VALUES(updated_at)",
         request.user_id,
-        resource.name(),
+        allowance.resource.name(),
         request.used,
         allowance.period_start,
         now()
     )
-    .execute(&service.pool)
+    .execute(tx)
     .await
     .map_err(failed)?;
     Ok(())
@@ -196,6 +207,7 @@ pub async fn record(service: &Service, request: RecordUsageRequest) -> Outcome<(
         Box::pin(async move {
             if is_first(tx, user_id, key).await? {
                 count(tx, user_id, resource, i64::from(delta)).await?;
+                days::keep(tx, user_id, resource.name()).await?;
             }
             Ok(())
         })

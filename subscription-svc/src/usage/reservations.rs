@@ -10,7 +10,7 @@ use prometheus::IntCounterVec;
 use sqlx::{MySqlConnection, MySqlPool};
 use std::sync::LazyLock;
 
-use super::Allowance;
+use super::{Allowance, days};
 use crate::service::Service;
 
 /// The longest key, in bytes, as the column holds it.
@@ -40,20 +40,7 @@ pub async fn reserve(service: &Service, request: &ReserveRequest) -> Outcome<Res
         return Err(Failure::field("ttl_seconds", format!("must be 1 to {MAX_LIFE}")));
     }
     let allowance = Allowance::of(service, &request.user_id, resource).await?;
-    let given = (request, &allowance);
-    let reserved = transaction(&service.pool, "reserve", given, |tx, (request, allowance)| {
-        Box::pin(async move {
-            if let Some(state) = insert(tx, request, allowance.resource).await? {
-                return Ok(Reserved::Known(state));
-            }
-            if take(tx, &request.user_id, allowance).await? {
-                return Ok(Reserved::New);
-            }
-            // Rolls the insert back.
-            Err(refusal(tx, &request.user_id, allowance).await?)
-        })
-    })
-    .await;
+    let reserved = admit(&service.pool, request, &allowance).await;
     let outcome = match &reserved {
         Ok(Reserved::New) => "admitted",
         Ok(Reserved::Known(_)) => "repeated",
@@ -66,6 +53,45 @@ pub async fn reserve(service: &Service, request: &ReserveRequest) -> Outcome<Res
         Reserved::Known(state) => state,
     };
     Ok(ReserveResponse { repeated })
+}
+
+/// A user who has nothing left is told so by a look alone: those who wait for the counter's lock hold connections that
+/// others need.
+async fn admit(pool: &MySqlPool, request: &ReserveRequest, allowance: &Allowance) -> Outcome<Reserved> {
+    let mut connection = pool.acquire().await.map_err(failed)?;
+    if !is_known(&mut connection, request).await?
+        && let Some(failure) = refusal(&mut connection, &request.user_id, allowance).await?
+    {
+        return Err(failure);
+    }
+    drop(connection);
+    transaction(pool, "reserve", (request, allowance), |tx, (request, allowance)| {
+        Box::pin(async move {
+            if let Some(state) = insert(tx, request, allowance.resource).await? {
+                return Ok(Reserved::Known(state));
+            }
+            if take(tx, &request.user_id, allowance).await? {
+                return Ok(Reserved::New);
+            }
+            // Rolls the insert back.
+            Err(refusal(tx, &request.user_id, allowance)
+                .await?
+                .unwrap_or_else(|| exceeded(allowance, allowance.limit)))
+        })
+    })
+    .await
+}
+
+async fn is_known(connection: &mut MySqlConnection, request: &ReserveRequest) -> Outcome<bool> {
+    let known = sqlx::query_scalar!(
+        "SELECT COUNT(*) FROM reservations WHERE user_id = ? AND idempotency_key = ?",
+        request.user_id,
+        request.idempotency_key.as_bytes()
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(failed)?;
+    Ok(known > 0)
 }
 
 fn counted(name: &str) -> Outcome<Resource> {
@@ -176,12 +202,22 @@ async fn take_from_counter(tx: &mut MySqlConnection, user_id: &str, allowance: &
     Ok(done.rows_affected() == 1)
 }
 
-async fn refusal(tx: &mut MySqlConnection, user_id: &str, allowance: &Allowance) -> Outcome<Failure> {
-    let counter = super::counter(tx, user_id, allowance).await?;
-    Ok(Failure::new(ErrorCode::QuotaExceeded)
+/// The refusal of one more, if there is none left.
+async fn refusal(
+    connection: &mut MySqlConnection,
+    user_id: &str,
+    allowance: &Allowance,
+) -> Outcome<Option<Failure>> {
+    let counter = super::counter(connection, user_id, allowance).await?;
+    let used = counter.used + counter.reserved;
+    Ok((allowance.limit >= 0 && used >= allowance.limit).then(|| exceeded(allowance, used)))
+}
+
+fn exceeded(allowance: &Allowance, used: i64) -> Failure {
+    Failure::new(ErrorCode::QuotaExceeded)
         .with_fact("resource", allowance.resource)
         .with_fact("limit", allowance.limit)
-        .with_fact("used", counter.used + counter.reserved))
+        .with_fact("used", used)
 }
 
 /// Turns a reservation into usage: the thing exists. Also when the reservation has expired meanwhile; twice counts
@@ -193,7 +229,7 @@ pub async fn commit(pool: &MySqlPool, user_id: &str, key: &str) -> Outcome<()> {
     transaction(pool, "commit", (user_id, key), |tx, (user_id, key)| {
         Box::pin(async move {
             if settle(tx, user_id, key.as_bytes(), "committed", 1).await? {
-                return Ok(());
+                return days::keep_reserved(tx, user_id, key.as_bytes()).await;
             }
             let late = sqlx::query!(
                 "UPDATE reservations JOIN usage_counters
@@ -210,7 +246,10 @@ pub async fn commit(pool: &MySqlPool, user_id: &str, key: &str) -> Outcome<()> {
             .execute(&mut *tx)
             .await
             .map_err(failed)?;
-            if late.rows_affected() > 0 { Ok(()) } else { must_be_known(tx, user_id, key).await }
+            if late.rows_affected() > 0 {
+                return days::keep_reserved(tx, user_id, key.as_bytes()).await;
+            }
+            must_be_known(tx, user_id, key).await
         })
     })
     .await

@@ -18,7 +18,7 @@ enum Who {
 use Who::{Admin, Anybody, User};
 
 /// Every route of the public listener.
-const ROUTES: [(&str, &str, Who); 54] = [
+const ROUTES: [(&str, &str, Who); 55] = [
     ("POST", "/api/v1/auth/register", Anybody),
     ("POST", "/api/v1/auth/login", Anybody),
     ("POST", "/api/v1/auth/refresh", Anybody),
@@ -63,6 +63,7 @@ const ROUTES: [(&str, &str, Who); 54] = [
     ("DELETE", "/api/v1/admin/users/{id}/sessions", Admin),
     ("POST", "/api/v1/admin/users/{id}/password", Admin),
     ("GET", "/api/v1/admin/users/{id}/audit", Admin),
+    ("GET", "/api/v1/admin/users/{id}/usage", Admin),
     ("GET", "/.well-known/jwks.json", Anybody),
     ("GET", "/health", Anybody),
     ("GET", "/ws", User),

@@ -19,6 +19,7 @@ mod live;
 mod outages;
 mod projects;
 mod quota;
+mod rate;
 mod recovery;
 mod replicas;
 mod sessions;

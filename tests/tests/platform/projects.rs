@@ -1,5 +1,8 @@
-use e2e::Sandbox;
-use serde_json::json;
+use std::time::Instant;
+
+use e2e::{Plan, Reply, Sandbox, User};
+use futures_util::future::join_all;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 #[tokio::test]
@@ -37,23 +40,78 @@ async fn a_description_may_have_lines_and_no_other_control_characters() {
     }
 }
 
-#[tokio::test]
-async fn the_projects_quota_is_exact_under_concurrency_and_deleting_frees_it() {
-    let sandbox = Sandbox::start().await;
-    let (user, edge) = (sandbox.register().await, sandbox.edge());
-    let tries =
-        (0..12).map(|n| edge.post("/api/v1/projects", &user.token, json!({ "name": format!("p{n}") })));
-    let replies = futures_util::future::join_all(tries).await;
-    let made: Vec<_> = replies.iter().filter(|reply| reply.status == 201).collect();
-    assert_eq!(made.len(), 3, "a free tier has three");
-    for refused in replies.iter().filter(|reply| reply.status != 201) {
+const PROJECTS: &str = "/api/v1/projects";
+
+/// Makes so many at once over all edges. Gives those that were admitted; all others must have met the limit.
+async fn make_at_once(sandbox: &Sandbox, user: &User, count: usize, limits: &[i64]) -> Vec<String> {
+    let tries = (0..count).map(|one| {
+        let edge = &sandbox.edges[one % sandbox.edges.len()];
+        edge.post(PROJECTS, &user.token, json!({ "name": format!("p{one}") }))
+    });
+    let (made, refused): (Vec<Reply>, Vec<Reply>) =
+        join_all(tries).await.into_iter().partition(|reply| reply.status == 201);
+    for refused in refused {
         refused.must_fail(403, "SUB002");
         let details = &refused.body["error"]["details"];
-        assert_eq!(details, &json!({ "resource": "projects", "limit": 3, "used": 3 }));
+        let of = |name: &str| details[name].as_i64().expect("a number");
+        assert!(details["resource"] == "projects" && limits.contains(&of("limit")), "{details}");
+        assert!(of("used") >= of("limit"), "{details}");
     }
-    let first = made[0].body["id"].as_str().expect("an id");
-    edge.delete(&format!("/api/v1/projects/{first}"), &user.token).await.must_be(204);
-    edge.post("/api/v1/projects", &user.token, json!({ "name": "again" })).await.must_be(201);
+    made.iter().map(|made| made.body["id"].as_str().expect("an id").to_owned()).collect()
+}
+
+async fn count(sandbox: &Sandbox, user: &User) -> Value {
+    sandbox.edge().get(PROJECTS, &user.token).await.must_be(200)["count"].clone()
+}
+
+#[tokio::test]
+async fn of_many_projects_at_once_over_two_edges_exactly_the_limit_is_admitted() {
+    const AT_ONCE: usize = 200;
+    let sandbox = Sandbox::planned(Plan { replicas: 2, ..Plan::default() }).await;
+    let user = sandbox.register().await;
+    super::quota::open_pools(&sandbox, &user).await;
+    let started = Instant::now();
+    for round in 0..super::quota::rounds() {
+        let made = make_at_once(&sandbox, &user, AT_ONCE, &[3]).await;
+        assert_eq!((made.len(), count(&sandbox, &user).await), (3, json!(3)), "round {round}");
+        let gone = made.iter().map(|id| {
+            let path = format!("{PROJECTS}/{id}");
+            let (edge, token) = (sandbox.edge(), &user.token);
+            async move { edge.delete(&path, token).await.must_be(204) }
+        });
+        join_all(gone).await;
+    }
+    println!("{} rounds of {AT_ONCE} projects at once took {:?}", super::quota::rounds(), started.elapsed());
+    let quota = sandbox.edge().get("/api/v1/subscription/check-quota?resource=projects", &user.token).await;
+    assert_eq!(quota.must_be(200)["used"], 0, "deleting frees");
+}
+
+#[tokio::test]
+async fn while_the_tier_changes_neither_limit_is_passed_and_the_new_one_holds_at_once() {
+    let sandbox = Sandbox::planned(Plan { replicas: 2, ..Plan::default() }).await;
+    let (admin, user) = (sandbox.administrator().await, sandbox.register().await);
+    let put_on = async |tier: &str| {
+        let path = format!("/api/v1/admin/subscriptions/{}", user.id);
+        sandbox.edge().put(&path, &admin.token, json!({ "tier": tier })).await.must_be(200);
+    };
+    let upgrading = futures_util::future::join(make_at_once(&sandbox, &user, 100, &[3, 10]), put_on("basic"));
+    let (meanwhile, ()) = upgrading.await;
+    assert!((3..=10).contains(&meanwhile.len()), "{}", meanwhile.len());
+    let then = make_at_once(&sandbox, &user, 100, &[10]).await;
+    assert_eq!(meanwhile.len() + then.len(), 10, "the new limit holds for whoever asks after the upgrade");
+    // Those who asked before a downgrade may still be admitted up to the old limit; nobody after it is.
+    let gone = meanwhile.iter().chain(&then).take(9).map(|id| {
+        let path = format!("{PROJECTS}/{id}");
+        let (edge, token) = (sandbox.edge(), &user.token);
+        async move { edge.delete(&path, token).await.must_be(204) }
+    });
+    join_all(gone).await;
+    let downgrading =
+        futures_util::future::join(make_at_once(&sandbox, &user, 100, &[3, 10]), put_on("free"));
+    let (meanwhile, ()) = downgrading.await;
+    assert!((2..=9).contains(&meanwhile.len()), "{}", meanwhile.len());
+    assert_eq!(make_at_once(&sandbox, &user, 100, &[3]).await, Vec::<String>::new());
+    assert_eq!(count(&sandbox, &user).await, json!(1 + meanwhile.len()));
 }
 
 #[tokio::test]

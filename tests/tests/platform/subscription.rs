@@ -1,5 +1,6 @@
 use e2e::Sandbox;
 use serde_json::json;
+use uuid::Uuid;
 
 #[tokio::test]
 async fn a_new_users_subscription_is_free_and_active() {
@@ -56,4 +57,37 @@ async fn everybody_may_see_the_tiers() {
     let names: Vec<_> = tiers.iter().map(|tier| tier["name"].as_str().expect("a name")).collect();
     assert_eq!(names, ["free", "basic", "premium", "enterprise"]);
     assert_eq!((&tiers[1]["price_monthly"], &tiers[3]["max_personas"]), (&json!(9.99), &json!(-1)));
+}
+
+#[tokio::test]
+async fn administrators_see_what_a_user_has_used_day_by_day() {
+    let sandbox = Sandbox::start().await;
+    let (admin, user, edge) = (sandbox.administrator().await, sandbox.register().await, sandbox.edge());
+    let path = format!("/api/v1/admin/users/{}/usage", user.id);
+    let last = async || {
+        let usage = edge.get(&path, &admin.token).await.must_be(200);
+        assert_eq!(usage["user_id"], user.id.as_str());
+        let days = usage["days"].as_array().expect("days").clone();
+        assert_eq!(days.len(), 30);
+        assert_eq!((&days[0]["personas"], &days[0]["projects"]), (&json!(0), &json!(0)));
+        days[29].clone()
+    };
+    let (first, second) = (sandbox.project(&user).await, sandbox.project(&user).await);
+    edge.post("/api/v1/personas/instances", &user.token, json!({ "name": "p" })).await.must_be(201);
+    let day = last().await;
+    let date = day["date"].as_str().expect("a date").to_owned();
+    assert_eq!(day, json!({ "date": date, "personas": 1, "projects": 2, "content": 0 }));
+    edge.delete(&format!("/api/v1/projects/{first}"), &user.token).await.must_be(204);
+    assert_eq!(last().await["projects"], 1);
+    edge.delete(&format!("/api/v1/projects/{second}"), &user.token).await.must_be(204);
+    edge.delete(&format!("/api/v1/projects/{second}"), &user.token).await.must_fail(404, "PROJ001");
+    assert_eq!(last().await["projects"], 0);
+
+    let one = edge.get(&format!("{path}?from={date}&to={date}"), &admin.token).await.must_be(200);
+    assert_eq!(one["days"].as_array().map(Vec::len), Some(1));
+    edge.get(&format!("{path}?from=yesterday"), &admin.token).await.must_fail(400, "REQ001");
+    edge.get(&format!("{path}?from=2020-01-01"), &admin.token).await.must_fail(400, "REQ001");
+    edge.get(&path, &user.token).await.must_fail(403, "AUTH004");
+    let nobody = format!("/api/v1/admin/users/{}/usage", Uuid::now_v7());
+    edge.get(&nobody, &admin.token).await.must_fail(404, "USER001");
 }

@@ -10,6 +10,7 @@ mod permissions;
 mod rows;
 mod sessions;
 mod tier;
+mod usage;
 
 use axum::extract::{DefaultBodyLimit, State};
 use axum::routing::{delete, get, post};
@@ -47,6 +48,7 @@ pub fn routes(imports: &Imports) -> Router<Edge> {
         .route("/{user_id}/sessions", get(sessions::list).delete(sessions::end_all))
         .route("/{user_id}/password", post(set_password))
         .route("/{user_id}/audit", get(audit::list))
+        .route("/{user_id}/usage", get(usage::days))
 }
 
 #[derive(Serialize)]
