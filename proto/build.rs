@@ -7,7 +7,8 @@ use prost::Message;
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     let identity = ["persona/identity/v1/identity.proto", "persona/identity/v1/admin.proto"];
-    let subscription = ["persona/subscription/v1/subscription.proto"];
+    let subscription =
+        ["persona/subscription/v1/subscription.proto", "persona/subscription/v1/billing.proto"];
     let out = PathBuf::from(env::var("OUT_DIR")?);
     // tonic-prost-build writes no descriptor set when it is handed one; the reflection of each service needs its own.
     fs::write(out.join("identity.bin"), protox::compile(identity, ["proto"])?.encode_to_vec())?;
@@ -21,7 +22,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Messages that carry a secret; `src/redacted.rs` writes their `Debug`.
-const SECRET_MESSAGES: [&str; 9] = [
+const SECRET_MESSAGES: [&str; 14] = [
     ".persona.identity.v1.RegisterRequest",
     ".persona.identity.v1.LoginRequest",
     ".persona.identity.v1.RefreshRequest",
@@ -30,5 +31,10 @@ const SECRET_MESSAGES: [&str; 9] = [
     ".persona.identity.v1.TokenPair",
     ".persona.identity.v1.Profile",
     ".persona.identity.v1.SetPasswordRequest",
+    ".persona.identity.v1.VerifyEmailRequest",
+    ".persona.identity.v1.ResetPasswordRequest",
     ".persona.identity.v1.ImportedRow",
+    ".persona.subscription.v1.CreateCheckoutRequest",
+    ".persona.subscription.v1.CreateCheckoutResponse",
+    ".persona.subscription.v1.HandleStripeEventRequest",
 ];

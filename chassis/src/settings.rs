@@ -165,6 +165,25 @@ impl Env {
         secret.into()
     }
 
+    /// A key as [`secret`](Env::secret) demands it, that may be absent.
+    pub fn optional_secret(&mut self, name: &'static str, meaning: &'static str) -> Option<SecretString> {
+        self.note(name, "*unset*", meaning);
+        let secret = self.lookup(name)?;
+        if let Some(fault) = secret_fault(&secret) {
+            self.faults.push(format!("{name} {fault}"));
+        }
+        Some(secret.into())
+    }
+
+    /// A comma-separated list of keys as [`secret`](Env::secret) demands them; none by default.
+    pub fn secrets(&mut self, name: &'static str, meaning: &'static str) -> Vec<SecretString> {
+        let secrets: Vec<String> = self.list(name, "", meaning);
+        for fault in secrets.iter().filter_map(|secret| secret_fault(secret)) {
+            self.faults.push(format!("{name} {fault}"));
+        }
+        secrets.into_iter().map(SecretString::from).collect()
+    }
+
     /// A password that another system chose; required, of any length.
     pub fn password(&mut self, name: &'static str, meaning: &'static str) -> SecretString {
         self.note(name, "*required*", meaning);
@@ -243,17 +262,11 @@ fn secret_fault(secret: &str) -> Option<String> {
 /// The secrets of HS256 access tokens: the one that signs, and those whose tokens are still accepted.
 pub fn token_secrets(env: &mut Env) -> Vec<SecretString> {
     let signing = env.secret("JWT_SECRET_KEY", "The secret that access tokens are signed with (HS256)");
-    let previous: Vec<String> = env.list(
+    let previous = env.secrets(
         "JWT_PREVIOUS_SECRET_KEYS",
-        "",
         "Former secrets, comma-separated, whose tokens are accepted until they expire",
     );
-    for secret in &previous {
-        if let Some(fault) = secret_fault(secret) {
-            env.fault(format!("JWT_PREVIOUS_SECRET_KEYS {fault}"));
-        }
-    }
-    std::iter::once(signing).chain(previous.into_iter().map(SecretString::from)).collect()
+    std::iter::once(signing).chain(previous).collect()
 }
 
 #[cfg(test)]

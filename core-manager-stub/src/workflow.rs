@@ -30,6 +30,10 @@ struct Data {
 #[derive(Clone, Deserialize)]
 #[serde(default)]
 struct Parameters {
+    /// Answers the start with an error.
+    refuse: bool,
+    /// Waits so long before the first report.
+    delay_ms: u64,
     steps: u32,
     step_ms: u64,
     outcome: Outcome,
@@ -38,7 +42,14 @@ struct Parameters {
 
 impl Default for Parameters {
     fn default() -> Self {
-        Parameters { steps: 5, step_ms: 200, outcome: Outcome::Completed, result: Value::Null }
+        Parameters {
+            refuse: false,
+            delay_ms: 0,
+            steps: 5,
+            step_ms: 200,
+            outcome: Outcome::Completed,
+            result: Value::Null,
+        }
     }
 }
 
@@ -52,6 +63,15 @@ enum Outcome {
 /// Runs the workflow and reports each step as it begins, then the outcome: `steps` + 1 messages.
 pub async fn run(start: Start, reports: mpsc::Sender<Value>) {
     let parameters = start.data.parameters.clone().unwrap_or_default();
+    sleep(Duration::from_millis(parameters.delay_ms)).await;
+    if parameters.refuse {
+        let error = json!({ "code": "STUB", "message": "refused as asked" });
+        let refusal =
+            json!({ "type": "error", "id": Uuid::now_v7(), "correlation_id": start.id, "error": error });
+        // Whoever has gone need not be told.
+        let _ = reports.send(refusal).await;
+        return;
+    }
     let steps = parameters.steps.clamp(1, MAX_STEPS);
     for step in 0..steps {
         let name = format!("step {} of {steps}", step + 1);

@@ -53,7 +53,11 @@ fn must_be_json(headers: &HeaderMap) -> Outcome<()> {
         .saying("The body must be application/json"))
 }
 
-async fn read(body: Body, limit: usize) -> Outcome<bytes::Bytes> {
+/// Reads a body within a limit, in bytes.
+///
+/// # Errors
+/// REQ003 when it is larger, REQ001 when it breaks off.
+pub async fn read(body: Body, limit: usize) -> Outcome<bytes::Bytes> {
     match Limited::new(body, limit).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {

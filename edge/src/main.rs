@@ -80,7 +80,6 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     let live = Arc::new(LiveClaims::new(settings.staleness));
     let (sights, reports) = Sights::new();
     let authenticator = Authenticator::new(live, sights, services.identity_channel());
-    let core_manager = settings.gateway.core_manager.clone();
     let gateway = Arc::new(Gateway::new(settings.gateway, authenticator.clone(), services.clone()));
     watch_dependencies(&health, &services, &gateway);
     let (enforcement, reporter) = claims::enforcement(settings.name);
@@ -101,17 +100,17 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
         settings.origins.clone(),
         authenticator.clone(),
         services.clone(),
-        core_manager,
+        gateway.clone(),
         drain.clone(),
     ));
     let json_limit = JsonLimit(settings.front.json_limit);
     let front = Front { origins: settings.origins, trusted_hops: settings.front.trusted_hops };
     let imports = Arc::new(Imports::new(settings.front.import_limit));
-    let edge = Edge { authenticator, services, json_limit, gateway, sockets, imports };
+    let edge = Edge { authenticator, services, json_limit, gateway, sockets: sockets.clone(), imports };
     let public = Public::new(edge, front);
 
     let internal = tokio::spawn(internal::serve(private, "edge", health, drain.clone()));
-    front::serve(listener, public, &settings.front, drain).await;
+    sockets.outlasting(front::serve(listener, public, &settings.front, drain)).await;
     internal.await??;
     tracing::info!("the edge has stopped");
     Ok(())

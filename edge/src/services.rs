@@ -7,6 +7,7 @@ use contract::identity::admin_service_client::AdminServiceClient;
 use contract::identity::auth_service_client::AuthServiceClient;
 use contract::identity::project_service_client::ProjectServiceClient;
 use contract::identity::user_service_client::UserServiceClient;
+use contract::subscription::billing_service_client::BillingServiceClient;
 use contract::subscription::idempotency_service_client::IdempotencyServiceClient;
 use contract::subscription::subscription_service_client::SubscriptionServiceClient;
 use contract::subscription::usage_service_client::UsageServiceClient;
@@ -62,6 +63,10 @@ impl Services {
 
     pub fn subscriptions(&self) -> SubscriptionServiceClient<InternalChannel> {
         SubscriptionServiceClient::new(self.subscription.clone())
+    }
+
+    pub fn billing(&self) -> BillingServiceClient<InternalChannel> {
+        BillingServiceClient::new(self.subscription.clone())
     }
 
     pub fn idempotency(&self) -> IdempotencyServiceClient<InternalChannel> {

@@ -262,7 +262,7 @@ impl SocketSettings {
                 "WS_MESSAGES_PER_SECOND",
                 "50",
                 1..=10_000,
-                "Messages a second that a client may send, with bursts of twice as many",
+                "Frames a second that a client may send, control frames included, with bursts of twice as many",
             ) as u32,
             per_user: env.number(
                 "WS_CONNECTIONS_PER_USER",

@@ -12,7 +12,7 @@ use crate::audit::{self, Action, By};
 use crate::email::Email;
 use crate::events::{self, Change};
 use crate::identity::Identity;
-use crate::{administrators, claims};
+use crate::{administrators, claims, newcomers};
 use chassis::clock::now;
 
 /// An account as everything but profile pages needs it.
@@ -185,9 +185,10 @@ pub async fn insert(connection: &mut MySqlConnection, account: &NewAccount) -> O
     .await
     .map_err(failed)?;
     sqlx::query!("INSERT INTO account_versions (user_id, version, tier_revision) VALUES (?, 1, 0)", id)
-        .execute(connection)
+        .execute(&mut *connection)
         .await
         .map_err(failed)?;
+    newcomers::add(connection, &id).await?;
     Ok(id)
 }
 
@@ -233,9 +234,9 @@ pub async fn set_password_hash(tx: &mut MySqlConnection, user_id: &str, hash: &s
 /// # Errors
 /// USER001; USER004 for the last administrator, also when two go at once.
 pub async fn remove(identity: &Identity, user_id: &str, by: By<'_>) -> Outcome<()> {
-    let given = (identity, user_id, by);
-    transaction(&identity.pool, "delete_account", given, |tx, (identity, user_id, by)| {
-        Box::pin(async move { remove_in(tx, identity, user_id, *by, json!({})).await })
+    let given = (user_id, by);
+    transaction(&identity.pool, "delete_account", given, |tx, (user_id, by)| {
+        Box::pin(async move { remove_in(tx, user_id, *by, json!({})).await })
     })
     .await?;
     identity.tail.hurry();
@@ -246,17 +247,11 @@ pub async fn remove(identity: &Identity, user_id: &str, by: By<'_>) -> Outcome<(
 ///
 /// # Errors
 /// As [`remove`].
-pub async fn remove_in(
-    tx: &mut MySqlConnection,
-    identity: &Identity,
-    user_id: &str,
-    by: By<'_>,
-    details: Value,
-) -> Outcome<()> {
+pub async fn remove_in(tx: &mut MySqlConnection, user_id: &str, by: By<'_>, details: Value) -> Outcome<()> {
     administrators::must_not_be_last(tx, user_id).await?;
     let version = claims::raise_version(tx, user_id).await?;
     sqlx::query!("DELETE FROM users WHERE id = ?", user_id).execute(&mut *tx).await.map_err(failed)?;
     let change = Change::AccountDisabled { version };
-    let sequence = events::append(tx, user_id, &change, identity.tokens.lifetimes.access_token).await?;
+    let sequence = events::append(tx, user_id, &change).await?;
     audit::record(tx, by, Action::AccountDeleted, Some(user_id), Some(sequence), details).await
 }

@@ -98,7 +98,7 @@ pub async fn make_administrator(
 }
 
 async fn promote(identity: &Identity, email: &Email) -> Outcome<bool> {
-    transaction(&identity.pool, "promote", (identity, email), |tx, (identity, email)| {
+    transaction(&identity.pool, "promote", email, |tx, email| {
         Box::pin(async move {
             let user = sqlx::query!("SELECT id, role FROM users WHERE email = ? FOR UPDATE", email.as_str())
                 .fetch_optional(&mut *tx)
@@ -110,7 +110,7 @@ async fn promote(identity: &Identity, email: &Email) -> Outcome<bool> {
                     .execute(&mut *tx)
                     .await
                     .map_err(failed)?;
-                let sequence = announce(tx, identity, &user.id).await?;
+                let sequence = announce(tx, &user.id).await?;
                 let made = Action::AdministratorMade;
                 audit::record(tx, By::SYSTEM, made, Some(&user.id), Some(sequence), json!({})).await?;
             }

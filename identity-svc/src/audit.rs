@@ -10,7 +10,7 @@ use sqlx::{MySql, MySqlConnection, QueryBuilder};
 use uuid::Uuid;
 
 /// Longest request id that is kept, in bytes.
-const MAX_REQUEST_ID: usize = 64;
+pub const MAX_REQUEST_ID: usize = 128;
 
 /// Who acts, and from where.
 #[derive(Clone, Copy)]
@@ -47,8 +47,12 @@ pub enum Action {
     PasswordSet,
     SessionsEnded,
     TierChangeApproved,
+    SubscriptionChangeApproved,
     UsersExported,
     KeyRotated,
+    MailSent,
+    EmailVerified,
+    PasswordReset,
 }
 
 impl Action {
@@ -69,8 +73,12 @@ impl Action {
             Action::PasswordSet => "password_set",
             Action::SessionsEnded => "sessions_ended",
             Action::TierChangeApproved => "tier_change_approved",
+            Action::SubscriptionChangeApproved => "subscription_change_approved",
             Action::UsersExported => "users_exported",
             Action::KeyRotated => "key_rotated",
+            Action::MailSent => "mail_sent",
+            Action::EmailVerified => "email_verified",
+            Action::PasswordReset => "password_reset",
         }
     }
 }
@@ -132,6 +140,6 @@ pub async fn record_all(
 }
 
 /// Visible ASCII alone, and no more than a column holds: what callers send must not make the act fail.
-fn plain(text: &str, most: usize) -> String {
+pub fn plain(text: &str, most: usize) -> String {
     text.chars().filter(char::is_ascii_graphic).take(most).collect()
 }

@@ -26,7 +26,7 @@ pub async fn raise_version(connection: &mut MySqlConnection, user_id: &str) -> O
 /// Has changed claims bind on tokens already issued, and gives the number of the event. A disabled account has no
 /// claims that could be told, whatever has changed of it. From here on the transaction holds up all others that
 /// announce something: only the audit log comes after it.
-pub async fn announce(connection: &mut MySqlConnection, identity: &Identity, user_id: &str) -> Outcome<i64> {
+pub async fn announce(connection: &mut MySqlConnection, user_id: &str) -> Outcome<i64> {
     raise_version(connection, user_id).await?;
     let account = accounts::find(connection, user_id).await?;
     let change = if account.is_active {
@@ -40,7 +40,7 @@ pub async fn announce(connection: &mut MySqlConnection, identity: &Identity, use
     } else {
         Change::AccountDisabled { version: account.version }
     };
-    events::append(connection, user_id, &change, identity.tokens.lifetimes.access_token).await
+    events::append(connection, user_id, &change).await
 }
 
 /// Sets the tier that subscription-svc reports. A revision at or below the last one changes nothing.
@@ -48,7 +48,7 @@ pub async fn announce(connection: &mut MySqlConnection, identity: &Identity, use
 /// # Errors
 /// USER001.
 pub async fn set_tier(identity: &Identity, user_id: &str, tier: Tier, revision: i64) -> Outcome<()> {
-    transaction(&identity.pool, "set_tier", (identity, user_id), move |tx, (identity, user_id)| {
+    transaction(&identity.pool, "set_tier", user_id, move |tx, user_id| {
         Box::pin(async move {
             accounts::lock(tx, user_id).await?;
             let before = accounts::find(tx, user_id).await?.tier;
@@ -73,7 +73,7 @@ pub async fn set_tier(identity: &Identity, user_id: &str, tier: Tier, revision: 
             .execute(&mut *tx)
             .await
             .map_err(failed)?;
-            let sequence = announce(tx, identity, user_id).await?;
+            let sequence = announce(tx, user_id).await?;
             let details = json!({ "from": before, "to": tier });
             audit::record(tx, By::SYSTEM, Action::TierChanged, Some(user_id), Some(sequence), details).await
         })

@@ -13,9 +13,10 @@ use contract::identity::{
 use contract::{ErrorCode, Failure, Outcome, Role, Tier, to_timestamp};
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
-use sqlx::{MySqlConnection, MySqlPool};
+use sqlx::{MySql, MySqlConnection, MySqlPool, QueryBuilder};
 use tokio::sync::{Notify, broadcast, watch};
 
+use crate::token_lives;
 use chassis::clock::now;
 
 /// How often the table is read when nothing calls for it earlier.
@@ -26,6 +27,8 @@ const READ_LIMIT: Duration = Duration::from_secs(2);
 const BEHIND: usize = 4096;
 /// How many events are read at once.
 const BATCH: i64 = 1000;
+/// Events that one statement writes.
+const WRITTEN_AT_ONCE: usize = 500;
 /// An event is kept a little longer than the tokens that it concerns, for clocks that differ.
 const MARGIN: Duration = Duration::from_secs(60);
 
@@ -51,35 +54,39 @@ impl Change {
 /// Appends an event to the transaction on `connection`, as its last step: from here to the commit no other
 /// transaction can take a number, so that the order of numbers is the order of commits and a reader who has seen a
 /// number has seen all before it. Gives the number.
-pub async fn append(
-    connection: &mut MySqlConnection,
-    user_id: &str,
-    change: &Change,
-    access_token_life: Duration,
-) -> Outcome<i64> {
+pub async fn append(connection: &mut MySqlConnection, user_id: &str, change: &Change) -> Outcome<i64> {
+    append_all(connection, user_id, std::slice::from_ref(change)).await
+}
+
+/// Appends several events of one account, as [`append`] does, in a few statements however many they are, and gives the
+/// number of the last. `changes` must not be empty.
+pub async fn append_all(connection: &mut MySqlConnection, user_id: &str, changes: &[Change]) -> Outcome<i64> {
+    // Looked up before the lock, since everybody waits for that.
+    let alive = token_lives::alive(connection).await?;
+    let count = i64::try_from(changes.len()).map_err(Failure::internal)?;
     let raised = sqlx::query!(
-        "UPDATE auth_sequence SET last_sequence = LAST_INSERT_ID(last_sequence + 1) WHERE id = 1"
+        "UPDATE auth_sequence SET last_sequence = LAST_INSERT_ID(last_sequence + ?) WHERE id = 1",
+        count
     )
     .execute(&mut *connection)
     .await
     .map_err(failed)?;
-    let sequence = i64::try_from(raised.last_insert_id()).map_err(Failure::internal)?;
+    let last = i64::try_from(raised.last_insert_id()).map_err(Failure::internal)?;
     let created_at = now();
-    let forget_at = created_at + access_token_life + MARGIN;
-    sqlx::query!(
-        "INSERT INTO auth_events (sequence, kind, user_id, payload, created_at, forget_at)
-         VALUES (?, ?, ?, ?, ?, ?)",
-        sequence,
-        change.kind(),
-        user_id,
-        Json(change),
-        created_at,
-        forget_at
-    )
-    .execute(connection)
-    .await
-    .map_err(failed)?;
-    Ok(sequence)
+    // The lock may have been waited for, and tokens given out meanwhile.
+    let forget_at = alive.until + (created_at - alive.at) + MARGIN;
+    let mut numbered = (last - count + 1..).zip(changes).peekable();
+    while numbered.peek().is_some() {
+        let mut statement = QueryBuilder::<MySql>::new(
+            "INSERT INTO auth_events (sequence, kind, user_id, payload, created_at, forget_at) ",
+        );
+        statement.push_values(numbered.by_ref().take(WRITTEN_AT_ONCE), |mut row, (sequence, change)| {
+            row.push_bind(sequence).push_bind(change.kind()).push_bind(user_id);
+            row.push_bind(Json(change)).push_bind(created_at).push_bind(forget_at);
+        });
+        statement.build().execute(&mut *connection).await.map_err(failed)?;
+    }
+    Ok(last)
 }
 
 struct Row {

@@ -9,8 +9,10 @@ use contract::{Failure, NOT_AN_ID, Outcome, is_canonical_id};
 use crate::events::Tail;
 use crate::hasher::Hasher;
 use crate::keys::KeyRing;
+use crate::mail::Mail;
 use crate::settings::Lifetimes;
 use crate::throttle::Limits;
+use crate::token_lives::Noted;
 
 /// The state of the process. Cheap to clone.
 #[derive(Clone)]
@@ -21,12 +23,16 @@ pub struct Identity {
     pub tail: Tail,
     pub min_password_length: usize,
     pub limits: Limits,
+    pub mail: Mail,
 }
 
 /// What access tokens are made of and checked with.
 pub struct Tokens {
     pub keys: KeyRing,
     pub lifetimes: Lifetimes,
+    /// Most open sessions of an account.
+    pub max_sessions: usize,
+    pub noted: Noted,
 }
 
 /// Checks that a field of a request is an id in the one form that tables hold.

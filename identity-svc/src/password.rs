@@ -14,7 +14,10 @@ const MAX_CHARACTERS: usize = 128;
 /// Most bytes that are looked at: 128 characters of four bytes each.
 const MAX_BYTES: usize = 4 * MAX_CHARACTERS;
 
-/// The passwords that everybody tries first, lower-case, one a line.
+/// Most digits and signs at the end of a common password that do not make it another one.
+const MAX_TAIL: usize = 4;
+
+/// The passwords that everybody tries first, lower-case, one a line; from where, `common_passwords.LICENSE` says.
 static COMMON: LazyLock<HashSet<&'static str>> =
     LazyLock::new(|| include_str!("common_passwords.txt").lines().filter(|line| !line.is_empty()).collect());
 
@@ -57,8 +60,17 @@ fn fault_of(typed: &str, min_length: usize, email: &Email) -> Option<String> {
         return Some("must not be the account's e-mail address".to_owned());
     }
     let letters = lower.trim_end_matches(|c: char| c.is_ascii_digit() || c.is_ascii_punctuation());
-    let common = COMMON.contains(lower.as_str()) || PRODUCT.contains(&letters) || is_one_character(&lower);
+    let common = is_common(&lower) || PRODUCT.contains(&letters) || is_one_character(&lower);
     common.then(|| "is one of the passwords that everybody tries first".to_owned())
+}
+
+/// Whether a lower-case password is a common one, or one with a few digits or signs at its end.
+fn is_common(lower: &str) -> bool {
+    let is_tail = |end: &str| end.bytes().all(|byte| byte.is_ascii_digit() || byte.is_ascii_punctuation());
+    (0..=MAX_TAIL.min(lower.len()))
+        .filter_map(|tail| lower.split_at_checked(lower.len() - tail))
+        .take_while(|(_, end)| is_tail(end))
+        .any(|(start, _)| COMMON.contains(start))
 }
 
 fn is_one_character(text: &str) -> bool {
@@ -98,6 +110,28 @@ mod tests {
             "aaaaaaaaaa",
         ] {
             assert!(refused(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_thousands_that_guessing_begins_with_are_refused_and_so_are_their_usual_disguises() {
+        // ASVS 6.2.4: at least the 3000 most common of those that are long enough.
+        assert!(COMMON.iter().filter(|word| word.chars().count() >= 8).count() >= 3000);
+        for bad in [
+            "sunshine1",
+            "football1",
+            "liverpool1",
+            "elephant",
+            "patricia",
+            "qwertyuiop",
+            "Elephant7!",
+            "SUNSHINE2026",
+        ] {
+            assert!(refused(bad), "{bad}");
+        }
+        for good in ["elephant-in-the-room", "elephant20260731", "sunshine over hills", "пароль-пароль1"]
+        {
+            assert!(!refused(good), "{good}");
         }
     }
 

@@ -284,6 +284,10 @@ fn checked_description(description: Option<&str>) -> Outcome<Option<&str>> {
     if description.is_some_and(|text| text.len() > MAX_DESCRIPTION) {
         return Err(Failure::field("description", format!("must have at most {MAX_DESCRIPTION} bytes")));
     }
+    let is_layout = |c: char| matches!(c, '\n' | '\r' | '\t');
+    if description.is_some_and(|text| text.chars().any(|c| c.is_control() && !is_layout(c))) {
+        return Err(Failure::field("description", "must not have control characters but tabs and line ends"));
+    }
     Ok(description.filter(|text| !text.is_empty()))
 }
 

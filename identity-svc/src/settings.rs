@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::hasher::Cost;
-use crate::keys;
 use crate::throttle::Limits;
+use crate::{keys, mail};
 use chassis::settings::Env;
 use chassis::{drain, grpc, logs, mysql};
 
@@ -19,8 +19,12 @@ pub struct Settings {
     pub reflection: bool,
     pub keys: keys::Settings,
     pub lifetimes: Lifetimes,
+    /// Most open sessions of an account.
+    pub max_sessions: usize,
     pub passwords: PasswordSettings,
     pub limits: Limits,
+    /// `None` when no mail is sent.
+    pub mail: Option<mail::Settings>,
 }
 
 /// How long things are good for.
@@ -45,6 +49,12 @@ impl Settings {
     pub fn read(env: &mut Env) -> Self {
         let internal = grpc::Settings::read(env);
         let lifetimes = Lifetimes::read(env);
+        let max_sessions = env.number(
+            "SESSIONS_PER_ACCOUNT",
+            "100",
+            1..=1000,
+            "Most open sessions of an account; a sign-in beyond that ends the one seen the longest ago",
+        );
         Settings {
             listen: env.value("IDENTITY_LISTEN", "0.0.0.0:50051", "Address of the gRPC listener"),
             internal_listen: env.value(
@@ -57,15 +67,17 @@ impl Settings {
             database: mysql::Settings::read(env, "identity_svc"),
             internal,
             reflection: env.value("GRPC_REFLECTION", "true", "Whether gRPC reflection is served"),
-            keys: keys(env, lifetimes),
+            keys: keys(env),
             lifetimes,
+            max_sessions: max_sessions as usize,
             passwords: PasswordSettings::read(env),
             limits: limits(env),
+            mail: mail::Settings::read(env),
         }
     }
 }
 
-fn keys(env: &mut Env, lifetimes: Lifetimes) -> keys::Settings {
+fn keys(env: &mut Env) -> keys::Settings {
     keys::Settings {
         algorithm: env.value(
             "JWT_ALGORITHM",
@@ -75,7 +87,6 @@ fn keys(env: &mut Env, lifetimes: Lifetimes) -> keys::Settings {
         ),
         secrets: chassis::settings::token_secrets(env),
         audience: env.value("JWT_AUDIENCE", "persona-platform", "`aud` of access tokens"),
-        lifetime: lifetimes.access_token,
     }
 }
 
@@ -96,6 +107,16 @@ fn limits(env: &mut Env) -> Limits {
             "REGISTRATIONS_PER_ADDRESS",
             "100",
             "Registrations from one address before each makes the next wait longer; 0: any number",
+        ),
+        mails_to_account: free(
+            "MAILS_PER_ACCOUNT",
+            "3",
+            "Mails that somebody asks for to one account before each makes the next wait longer; 0: any number",
+        ),
+        mails_from_address: free(
+            "MAILS_PER_ADDRESS",
+            "20",
+            "Mails that are asked for from one address before each makes the next wait longer; 0: any number",
         ),
     }
 }

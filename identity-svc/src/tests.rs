@@ -14,8 +14,10 @@ use crate::events::{self, Change, Snapshot, Tail};
 use crate::hasher::{Cost, Hasher};
 use crate::identity::{Identity, Tokens};
 use crate::keys::{self, KeyRing};
+use crate::mail::Mail;
 use crate::settings::Lifetimes;
 use crate::throttle::Limits;
+use crate::token_lives::Noted;
 use crate::{accounts, administrators, claims, sign_in};
 
 /// A service on a database of the test's own.
@@ -30,17 +32,23 @@ pub async fn identity(pool: MySqlPool) -> Identity {
         algorithm: Algorithm::Hs256,
         secrets: vec!["0123456789abcdef0123456789abcdef".to_owned().into()],
         audience: "test".to_owned(),
-        lifetime: lifetimes.access_token,
     };
     let keys = KeyRing::open(&pool, settings).await.expect("keys");
     Identity {
         pool,
         // Cheap: what a hash costs is not what these tests are about.
         hasher: Hasher::new(Cost { memory_kib: 64, iterations: 1 }, 64).expect("a hasher"),
-        tokens: Arc::new(Tokens { keys, lifetimes }),
+        tokens: Arc::new(Tokens { keys, lifetimes, max_sessions: 100, noted: Noted::default() }),
         tail: Tail::new(),
         min_password_length: 8,
-        limits: Limits { account: 5, address: 100, registrations: 0 },
+        limits: Limits {
+            account: 5,
+            address: 100,
+            registrations: 0,
+            mails_to_account: 0,
+            mails_from_address: 0,
+        },
+        mail: Mail::new(None),
     }
 }
 
@@ -73,7 +81,7 @@ async fn a_tail_misses_no_event_whatever_the_order_of_commits(pool: MySqlPool) {
                 transaction(&identity.pool, "test", given, |tx, (session, slow)| {
                     Box::pin(async move {
                         let change = Change::SessionEnded { session_id: session.clone() };
-                        events::append(tx, "u", &change, Duration::from_secs(60)).await?;
+                        events::append(tx, "u", &change).await?;
                         // A number that was taken early may commit late.
                         sqlx::query("SELECT SLEEP(?)")
                             .bind(*slow as f64 / 200.0)

@@ -9,7 +9,10 @@ pub mod token;
 
 pub use error::{ErrorCode, WsClose};
 pub use failure::{Failure, Outcome};
-pub use names::{ANY_PERMISSION, KNOWN_PERMISSIONS, Resource, Role, Tier, UnknownName, UserField, UserSort};
+pub use names::{
+    ADMINISTER_SUBSCRIPTIONS, ANY_PERMISSION, KNOWN_PERMISSIONS, Resource, Role, Tier, UnknownName,
+    UserField, UserSort,
+};
 
 /// The gRPC interface of identity-svc.
 pub mod identity {

@@ -104,13 +104,16 @@ names! {
 /// The permission that stands for all of them.
 pub const ANY_PERMISSION: &str = "*";
 
+/// The permission to see and change everybody's subscriptions.
+pub const ADMINISTER_SUBSCRIPTIONS: &str = "admin.subscriptions";
+
 /// The permissions that exist from the start.
 pub const KNOWN_PERMISSIONS: [&str; 6] = [
     "personas.create",
     "personas.delete",
     "projects.manage",
     "admin.users",
-    "admin.subscriptions",
+    ADMINISTER_SUBSCRIPTIONS,
     ANY_PERMISSION,
 ];
 

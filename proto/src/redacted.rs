@@ -4,8 +4,9 @@ use std::fmt::{Debug, Formatter, Result};
 
 use crate::identity::{
     ChangePasswordRequest, ImportedRow, LoginRequest, Profile, RefreshRequest, RegisterRequest,
-    SetPasswordRequest, TokenPair, ValidateTokenRequest,
+    ResetPasswordRequest, SetPasswordRequest, TokenPair, ValidateTokenRequest, VerifyEmailRequest,
 };
+use crate::subscription::{CreateCheckoutRequest, CreateCheckoutResponse, HandleStripeEventRequest};
 
 macro_rules! redact {
     ($($message:ident),*) => {$(
@@ -19,12 +20,17 @@ macro_rules! redact {
 
 redact!(
     ChangePasswordRequest,
+    CreateCheckoutRequest,
+    CreateCheckoutResponse,
+    HandleStripeEventRequest,
     ImportedRow,
     LoginRequest,
     Profile,
     RefreshRequest,
     RegisterRequest,
+    ResetPasswordRequest,
     SetPasswordRequest,
     TokenPair,
-    ValidateTokenRequest
+    ValidateTokenRequest,
+    VerifyEmailRequest
 );

@@ -116,7 +116,7 @@ async fn insert(
     }
 }
 
-/// Keeps the answer of a run.
+/// Keeps the answer of a run. A later one of the same run takes its place.
 ///
 /// # Errors
 /// REQ001 when it is too large.
@@ -132,7 +132,7 @@ pub async fn finish(
     }
     sqlx::query!(
         "UPDATE idempotent_requests SET runs_until = NULL, status = ?, content_type = ?, body = ?
-         WHERE user_id = ? AND idempotency_key = ? AND runner = ? AND status IS NULL",
+         WHERE user_id = ? AND idempotency_key = ? AND runner = ?",
         u16::try_from(answer.status).map_err(|_| Failure::field("status", "must be a status"))?,
         answer.content_type,
         answer.body,

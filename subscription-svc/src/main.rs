@@ -1,7 +1,9 @@
 //! subscription-svc: subscriptions, tiers, usage and quota. The only writer of tiers.
 
 mod administration;
+mod billing;
 mod idempotency;
+mod newcomers;
 mod outbox;
 mod rpc;
 mod service;
@@ -15,6 +17,7 @@ mod usage;
 
 use std::error::Error;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chassis::drain::Drain;
@@ -25,6 +28,7 @@ use clap::{Parser, Subcommand};
 use sqlx::MySqlPool;
 use tokio::net::TcpListener;
 
+use billing::Billing;
 use outbox::Relay;
 use service::{IDENTITY, Service};
 use settings::Settings;
@@ -107,7 +111,8 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
         () = drain.stop_accepting() => return Ok(()),
     }
     let relay = Relay::new(pool.clone(), identity.clone());
-    let service = Service { pool, identity, relay };
+    let billing = settings.billing.map(|settings| Arc::new(Billing::new(settings)));
+    let service = Service { pool, identity, relay, billing, grace: settings.grace };
     let background = tokio::spawn(in_the_background(service.clone()));
     health.now_ready();
     let services = rpc::services(&service);
@@ -125,7 +130,12 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
 }
 
 async fn in_the_background(service: Service) {
-    tokio::join!(service.relay.clone().run(), sweep::run(service));
+    tokio::join!(
+        service.relay.clone().run(),
+        billing::run(service.clone()),
+        sweep::run(service.clone()),
+        newcomers::run(service)
+    );
 }
 
 fn watch_dependencies(health: &Health, pool: &MySqlPool, identity: &grpc::InternalChannel) {

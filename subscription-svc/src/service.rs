@@ -1,9 +1,13 @@
 //! What all slices work with.
 
+use std::sync::Arc;
+
 use chassis::grpc::InternalChannel;
-use contract::{Failure, NOT_AN_ID, Outcome, is_canonical_id};
+use chrono::TimeDelta;
+use contract::{ErrorCode, Failure, NOT_AN_ID, Outcome, is_canonical_id};
 use sqlx::MySqlPool;
 
+use crate::billing::Billing;
 use crate::outbox::Relay;
 
 /// The name of identity-svc, in health and in error details.
@@ -15,6 +19,20 @@ pub struct Service {
     pub pool: MySqlPool,
     pub identity: InternalChannel,
     pub relay: Relay,
+    /// None without the keys of Stripe.
+    pub billing: Option<Arc<Billing>>,
+    /// How long a late payment is forgiven.
+    pub grace: TimeDelta,
+}
+
+impl Service {
+    /// Stripe.
+    ///
+    /// # Errors
+    /// SUB003 without its keys.
+    pub fn billing(&self) -> Outcome<&Billing> {
+        self.billing.as_deref().ok_or_else(|| Failure::new(ErrorCode::BillingNotConfigured))
+    }
 }
 
 /// Checks that a request's `user_id` is in the one form that tables hold.

@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 
 use chassis::settings::Env;
 use chassis::{drain, grpc, logs, mysql};
+use chrono::TimeDelta;
 use tonic::transport::Uri;
+
+use crate::billing;
 
 pub struct Settings {
     pub listen: SocketAddr,
@@ -15,6 +18,9 @@ pub struct Settings {
     pub internal: grpc::Settings,
     pub reflection: bool,
     pub identity: Vec<Uri>,
+    pub billing: Option<billing::Settings>,
+    /// How long a late payment is forgiven.
+    pub grace: TimeDelta,
 }
 
 impl Settings {
@@ -36,6 +42,16 @@ impl Settings {
                 "IDENTITY_URL",
                 "http://127.0.0.1:50051",
                 "identity-svc, one URL for each replica",
+            ),
+            billing: billing::Settings::read(env),
+            grace: TimeDelta::seconds(
+                env.number(
+                    "PAST_DUE_GRACE_SECONDS",
+                    "604800",
+                    0..=31_536_000,
+                    "Seconds that a tier lasts after a payment for it has failed",
+                )
+                .cast_signed(),
             ),
             internal,
         }

@@ -1,4 +1,4 @@
-//! What time alone changes: trials and cancelled periods end, and keys of counted usage are forgotten.
+//! What time alone changes: trials, cancelled periods and the grace of late payments end, and keys of counted usage are forgotten.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use chassis::mysql::{failed, transaction};
 use contract::Outcome;
 
 use crate::service::Service;
-use crate::{administration, idempotency, subscriptions, usage};
+use crate::{idempotency, subscriptions, usage};
 use chassis::clock::now;
 
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -29,7 +29,7 @@ pub async fn run(service: Service) {
 /// GW001 when the database is away.
 pub async fn once(service: &Service) -> Outcome<()> {
     for user_id in subscriptions::lapsed_users(&service.pool, now()).await? {
-        administration::lapse(service, &user_id).await?;
+        subscriptions::lapse(service, &user_id).await?;
     }
     usage::sweep(&service.pool).await?;
     idempotency::sweep(&service.pool).await?;

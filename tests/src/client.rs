@@ -115,6 +115,16 @@ impl Client {
         reply.unwrap_or_else(|| panic!("POST {path} got no whole answer"))
     }
 
+    /// Sends bytes as they are; gives `None` when the answer breaks off.
+    pub async fn try_post_bytes(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Option<Reply> {
+        let mut request = Request::builder().method(Method::POST).uri(format!("{}{path}", self.base));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let body = Full::new(Bytes::copy_from_slice(body));
+        self.answer(request.body(body).expect("a request")).await
+    }
+
     async fn answer(&self, request: Request<Full<Bytes>>) -> Option<Reply> {
         let response = self.inner.request(request).await.ok()?;
         let (parts, body) = response.into_parts();

@@ -1,18 +1,22 @@
-//! A sandbox for end-to-end tests: the real processes on a real database and real sockets. Only core-manager is a
-//! stand-in.
+//! A sandbox for end-to-end tests: the real processes on a real database and real sockets. Only core-manager and
+//! Stripe are stand-ins.
 
 mod authority;
 mod client;
 mod collector;
 mod gate;
+mod mail;
 mod process;
 mod sandbox;
 mod socket;
+mod stripe;
 
 pub use authority::Authority;
 pub use client::{Client, Reply, raw};
 pub use collector::{Collector, Traced};
 pub use gate::Gate;
+pub use mail::{Mail, RESET_PAGE, VERIFY_PAGE, token_in};
 pub use process::Process;
 pub use sandbox::{INTERNAL_TOKEN, JWT_SECRET, Plan, Sandbox, User, until};
 pub use socket::Socket;
+pub use stripe::{FakeStripe, Mood, StripeEvent, WEBHOOK_SECRET};

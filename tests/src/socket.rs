@@ -5,6 +5,7 @@ use http::Request;
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
@@ -57,6 +58,11 @@ impl Socket {
         self.0.send(frame).await.expect("sent");
     }
 
+    /// Sends a frame for as long as the server takes it.
+    pub async fn try_send_frame(&mut self, frame: Message) -> bool {
+        self.0.send(frame).await.is_ok()
+    }
+
     /// The next message; pings are answered on the way.
     pub async fn next(&mut self) -> Value {
         loop {
@@ -76,6 +82,31 @@ impl Socket {
                 _ => continue,
             }
         }
+    }
+
+    /// The code with which the server closes although this is said every so often.
+    pub async fn closed_in_spite_of(&mut self, message: &Value, every: Duration) -> u16 {
+        let talking = self.0.send(Message::text(message.to_string()));
+        talking.await.expect("sent");
+        loop {
+            match tokio::time::timeout(every, self.frame()).await {
+                Ok(Message::Close(frame)) => return frame.map_or(1005, |frame| frame.code.into()),
+                Ok(_) => {}
+                Err(_) => {
+                    // Too late, when the server has just closed.
+                    let _ = self.0.send(Message::text(message.to_string())).await;
+                }
+            }
+        }
+    }
+
+    /// Closes, and gives the code with which the server answers.
+    pub async fn leave(mut self, code: u16) -> u16 {
+        let frame = CloseFrame { code: code.into(), reason: "".into() };
+        self.send_frame(Message::Close(Some(frame))).await;
+        let answer = self.closed().await;
+        assert!(self.0.next().await.is_none(), "then the server ends the connection");
+        answer
     }
 
     async fn frame(&mut self) -> Message {

@@ -2,7 +2,7 @@
 //! still be good was issued. It is asked on every request, without a lock.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,8 @@ pub struct LiveClaims {
     position: Mutex<Option<Position>>,
     /// When identity-svc was last heard, in milliseconds since `started`; 0 before the first snapshot.
     heard: AtomicU64,
+    /// Until when an event matters that this edge does not understand, in seconds since 1970.
+    baffled_until: AtomicI64,
     started: Instant,
     limits: Staleness,
     /// Wakes a user's open sockets when something about the user has changed.
@@ -74,6 +76,7 @@ impl LiveClaims {
             changes: AtomicU64::new(0),
             position: Mutex::default(),
             heard: AtomicU64::new(0),
+            baffled_until: AtomicI64::new(0),
             started: Instant::now(),
             limits,
             watched: Mutex::default(),
@@ -158,10 +161,15 @@ impl LiveClaims {
     /// What the table can be relied on for at this moment.
     pub fn freshness(&self) -> Freshness {
         match self.staleness() {
-            Some(age) if age <= self.limits.limit => Freshness::Fresh,
+            Some(age) if age <= self.limits.limit && !self.is_baffled() => Freshness::Fresh,
             Some(age) if age <= self.limits.limit + self.limits.grace => Freshness::Stale,
             _ => Freshness::Lost,
         }
+    }
+
+    /// Whether something is in force that this edge does not understand, as from a newer identity-svc.
+    fn is_baffled(&self) -> bool {
+        self.baffled_until.load(Ordering::Relaxed) > 0
     }
 
     /// Changes whenever something that concerns the user does.
@@ -174,6 +182,8 @@ impl LiveClaims {
     pub fn forget(&self, now: i64) {
         self.ended.pin().retain(|_, forget_at| *forget_at > now);
         self.accounts.pin().retain(|_, account| account.forget_at > now);
+        let is_over = |until| (until <= now).then_some(0);
+        let _ = self.baffled_until.fetch_update(Ordering::Relaxed, Ordering::Relaxed, is_over);
         lock(&self.watched).retain(|_, changes| changes.receiver_count() > 0);
         ENTRIES.set((self.ended.len() + self.accounts.len()) as i64);
     }
@@ -206,7 +216,11 @@ impl LiveClaims {
                 let account = Account { version: disabled.version, forget_at, claims: None };
                 self.remember_account(&disabled.user_id, account);
             }
-            None => tracing::error!("an event of a kind that this edge does not know"),
+            None => {
+                // It may be a revocation: until it can be forgotten, identity-svc is asked for each request.
+                tracing::error!("an event of a kind that this edge does not know");
+                self.baffled_until.fetch_max(forget_at, Ordering::Relaxed);
+            }
         }
         // After the change: who has seen this number has seen the change.
         self.changes.fetch_add(1, Ordering::Release);
@@ -283,6 +297,18 @@ pub(super) mod tests {
         let live = live();
         assert_eq!(live.freshness(), Freshness::Lost);
         live.heard_at(Position::default());
+        assert_eq!(live.freshness(), Freshness::Fresh);
+    }
+
+    #[test]
+    fn an_event_that_is_not_understood_has_each_request_confirmed_until_it_is_forgotten() {
+        let live = live();
+        live.apply(&AuthEvent { change: None, ..event(1, upgraded(2, "basic")) });
+        assert_eq!(live.freshness(), Freshness::Stale);
+        live.forget(99);
+        live.heard_at(Position::default());
+        assert_eq!(live.freshness(), Freshness::Stale);
+        live.forget(100);
         assert_eq!(live.freshness(), Freshness::Fresh);
     }
 

@@ -31,7 +31,7 @@ use crate::gateway::RouteLabel;
 
 pub use cors::Origins;
 pub use ids::RequestIds;
-pub use serve::{Peer, serve};
+pub use serve::{ConnectionPlace, Peer, serve};
 
 /// What is known of a request before anything looks at it; in the extensions of every request.
 #[derive(Clone, Debug)]

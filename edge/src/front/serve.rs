@@ -8,13 +8,14 @@ use std::time::Duration;
 use axum::body::Body;
 use chassis::drain::Drain;
 use http::Request;
+use http::header::UPGRADE;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_io_timeout::TimeoutWriter;
 use tower_http::timeout::TimeoutBody;
 
@@ -26,6 +27,13 @@ use crate::settings::{FrontSettings, Patience};
 /// The address that a connection comes from; in the extensions of every request.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
+
+/// The place of a connection among those that are served; in the extensions of requests that ask for an upgrade, since
+/// the connection outlives their answer.
+#[derive(Clone)]
+pub struct ConnectionPlace {
+    _permit: Arc<OwnedSemaphorePermit>,
+}
 
 /// Largest header list of a request, in bytes.
 const MAX_HEADER_BYTES: u32 = 32 * 1024;
@@ -46,12 +54,9 @@ pub async fn serve(listener: TcpListener, public: Public, settings: &FrontSettin
             };
             match listener.accept().await {
                 Ok((stream, peer)) => {
-                    let connection = Connection { stream, peer, patience };
-                    let serving = connection.serve(builder.clone(), public.clone(), graceful.watcher());
-                    tokio::spawn(async move {
-                        serving.await;
-                        drop(place);
-                    });
+                    let place = ConnectionPlace { _permit: Arc::new(place) };
+                    let connection = Connection { stream, peer, patience, place };
+                    tokio::spawn(connection.serve(builder.clone(), public.clone(), graceful.watcher()));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -91,11 +96,12 @@ struct Connection {
     stream: TcpStream,
     peer: SocketAddr,
     patience: Patience,
+    place: ConnectionPlace,
 }
 
 impl Connection {
     async fn serve(self, builder: Arc<Builder<TokioExecutor>>, public: Public, watcher: Watcher) {
-        let Connection { stream, peer, patience } = self;
+        let Connection { stream, peer, patience, place } = self;
         // Small answers must not wait for an acknowledgement.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "no TCP_NODELAY");
@@ -105,6 +111,9 @@ impl Connection {
         let service = service_fn(move |mut request: Request<Incoming>| {
             let running = requests.begin();
             request.extensions_mut().insert(Peer(peer));
+            if request.headers().contains_key(UPGRADE) {
+                request.extensions_mut().insert(place.clone());
+            }
             let public = public.clone();
             async move {
                 let request = request.map(|body| Body::new(TimeoutBody::new(patience.stall, body)));

@@ -151,19 +151,38 @@ async fn insist<F>(
     what: &'static str,
     tell: impl Fn(RequestContext) -> F + Send + 'static,
 ) where
-    F: Future<Output = Result<(), Status>> + Send,
+    F: Future<Output = Result<(), Status>> + Send + 'static,
 {
     let Err(status) = tell(context.clone()).await else { return };
     tracing::warn!(request_id = context.id(), what, %status, "an outcome could not be told yet");
-    tokio::spawn(async move {
-        let mut pause = FIRST_PAUSE;
-        for _ in 0..ATTEMPTS {
-            tokio::time::sleep(pause).await;
-            pause *= 2;
-            if tell(context.clone()).await.is_ok() {
-                return;
-            }
+    tokio::spawn(tell_again(context, what, tell));
+}
+
+/// Tells an outcome, again and again when that fails, before it returns: for outcomes that must be told in their order.
+pub async fn persist<F>(context: RequestContext, what: &'static str, tell: impl Fn(RequestContext) -> F)
+where
+    F: Future<Output = Result<(), Status>>,
+{
+    let Err(status) = tell(context.clone()).await else { return };
+    tracing::warn!(request_id = context.id(), what, %status, "an outcome could not be told yet");
+    tell_again(context, what, tell).await;
+}
+
+async fn tell_again<F>(context: RequestContext, what: &'static str, tell: impl Fn(RequestContext) -> F)
+where
+    F: Future<Output = Result<(), Status>>,
+{
+    let mut pause = FIRST_PAUSE;
+    for _ in 0..ATTEMPTS {
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+        if tell(context.clone()).await.is_ok() {
+            return;
         }
-        tracing::error!(request_id = context.id(), what, "an outcome was not told; the reservation expires");
-    });
+    }
+    tracing::error!(
+        request_id = context.id(),
+        what,
+        "an outcome was not told; what was taken for it expires"
+    );
 }

@@ -161,6 +161,35 @@ impl Upstream {
         self.timeout
     }
 
+    /// Reaches core-manager in another way than by a request, under the same circuit. `connect` fails when core-manager
+    /// is not there.
+    ///
+    /// # Errors
+    /// GW001 when core-manager is away or the circuit is open, GW002 when it takes longer than `limit`.
+    pub async fn attempt<T, E: Error + Send + Sync + 'static>(
+        &self,
+        limit: Duration,
+        connect: impl Future<Output = Result<T, E>>,
+    ) -> Outcome<T> {
+        if !self.breaker.admits() {
+            return Err(away().with_fact("circuit", "open"));
+        }
+        match tokio::time::timeout(limit, connect).await {
+            Ok(Ok(connected)) => {
+                self.breaker.succeeded();
+                Ok(connected)
+            }
+            Ok(Err(error)) => {
+                self.breaker.failed();
+                Err(away().because(error))
+            }
+            Err(_) => {
+                self.breaker.failed();
+                Err(Failure::new(ErrorCode::Timeout).with_fact("service", CORE_MANAGER))
+            }
+        }
+    }
+
     fn aim(&self, request: Request<Body>) -> Outcome<Request<Body>> {
         let (mut parts, body) = request.into_parts();
         parts.uri = self.url.uri(parts.uri.path_and_query())?;

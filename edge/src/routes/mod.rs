@@ -1,6 +1,8 @@
 //! The public routes of the edge itself. Each route stands with its types and its handler.
 
 mod auth;
+mod billing;
+mod email;
 mod projects;
 mod subscription;
 mod subscriptions;
@@ -11,7 +13,7 @@ use std::sync::Arc;
 
 use axum::extract::{FromRef, Request, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router, middleware};
 use chrono::{DateTime, SecondsFormat, Utc};
 use contract::identity::Device;
@@ -80,7 +82,7 @@ impl Public {
 /// Our own routes, `/ws`, and the gateway for the rest.
 fn routes(edge: Edge) -> Router {
     Router::new()
-        .nest("/api/v1/auth", auth::routes())
+        .nest("/api/v1/auth", auth::routes().merge(email::routes()))
         .nest("/api/v1/user", user::routes())
         .nest("/api/v1/projects", projects::routes())
         .nest("/api/v1/subscription", subscription::routes())
@@ -88,6 +90,7 @@ fn routes(edge: Edge) -> Router {
         .nest("/api/v1/admin/users", users::routes(&edge.imports))
         .route("/.well-known/jwks.json", get(jwks))
         .route("/health", get(health))
+        .route("/webhooks/stripe", post(billing::stripe_event))
         .route("/ws", get(ws::upgrade))
         .layer(middleware::from_fn(private))
         .method_not_allowed_fallback(other_method)

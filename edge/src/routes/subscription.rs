@@ -11,7 +11,7 @@ use contract::subscription::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Edge, time};
+use super::{Edge, billing, time};
 use crate::answer::Answer;
 use crate::claims::Caller;
 use crate::front::RequestContext;
@@ -25,6 +25,7 @@ pub fn routes() -> Router<Edge> {
         .route("/check-quota", get(check_quota))
         .route("/tiers", get(tiers))
         .route("/cancel", post(cancel))
+        .route("/checkout", post(billing::checkout))
 }
 
 #[derive(Serialize)]
@@ -148,7 +149,7 @@ async fn cancel(
     Extension(context): Extension<RequestContext>,
 ) -> Answer<axum::Json<SubscriptionBody>> {
     let request = CancelSubscriptionRequest { user_id: caller.user_id().to_owned() };
-    let answer =
-        from_subscription(services.subscriptions().cancel_subscription(context.call(request)).await)?;
+    let answer = from_subscription(services.subscriptions().cancel_subscription(context.call(request)).await);
+    let answer = answer.map_err(billing::away_is_stripe)?;
     Ok(subscription_body(answer.subscription)?)
 }

@@ -9,8 +9,8 @@ use contract::subscription::{
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use super::Edge;
 use super::subscription::{SubscriptionBody, subscription_body};
+use super::{Edge, billing};
 use crate::answer::Answer;
 use crate::claims::{Admin, Caller};
 use crate::front::RequestContext;
@@ -23,12 +23,13 @@ pub fn routes() -> Router<Edge> {
 
 /// The acting administrator, as subscription-svc is told.
 pub fn actor(caller: &Caller) -> Option<Actor> {
-    let claims = caller.claims();
-    Some(Actor {
-        user_id: claims.user_id.clone(),
-        role: claims.role.name().to_owned(),
-        permissions: claims.permissions.clone(),
-    })
+    Some(Actor { user_id: caller.user_id().to_owned(), ..Actor::default() })
+}
+
+/// The acting administrator of a change, with what the audit log keeps.
+pub fn actor_at(caller: &Caller, context: &RequestContext) -> Option<Actor> {
+    let (ip_address, request_id) = (context.client().to_string(), context.id().to_owned());
+    Some(Actor { user_id: caller.user_id().to_owned(), ip_address, request_id })
 }
 
 #[derive(Deserialize)]
@@ -89,8 +90,8 @@ async fn create(
     Extension(context): Extension<RequestContext>,
     Json(Create { user_id, tier, payment_method_id, trial_days }): Json<Create>,
 ) -> Answer<(StatusCode, axum::Json<SubscriptionBody>)> {
-    let request =
-        CreateSubscriptionRequest { actor: actor(&caller), user_id, tier, payment_method_id, trial_days };
+    let actor = actor_at(&caller, &context);
+    let request = CreateSubscriptionRequest { actor, user_id, tier, payment_method_id, trial_days };
     let answer =
         from_subscription(services.subscriptions().create_subscription(context.call(request)).await)?;
     Ok((StatusCode::CREATED, subscription_body(answer.subscription)?))
@@ -110,9 +111,9 @@ async fn update(
     PathId(user_id): PathId,
     Json(Update { tier, payment_method_id, status }): Json<Update>,
 ) -> Answer<axum::Json<SubscriptionBody>> {
-    let request =
-        UpdateSubscriptionRequest { actor: actor(&caller), user_id, tier, payment_method_id, status };
-    let answer =
-        from_subscription(services.subscriptions().update_subscription(context.call(request)).await)?;
+    let actor = actor_at(&caller, &context);
+    let request = UpdateSubscriptionRequest { actor, user_id, tier, payment_method_id, status };
+    let answer = from_subscription(services.subscriptions().update_subscription(context.call(request)).await);
+    let answer = answer.map_err(billing::away_is_stripe)?;
     Ok(subscription_body(answer.subscription)?)
 }

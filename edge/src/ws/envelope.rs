@@ -49,13 +49,26 @@ impl Envelope {
 /// `data` of `start_workflow`.
 #[derive(Debug, Deserialize)]
 pub struct StartWorkflow {
-    pub workflow_type: String,
+    workflow_type: String,
     /// Only checked to be there: instances are core-manager's.
-    #[serde(rename = "agent_instance_id")]
-    _agent_instance_id: String,
+    agent_instance_id: String,
     pub project_id: Id,
     #[serde(rename = "parameters")]
-    _parameters: Option<Map<String, Value>>,
+    _parameters: Map<String, Value>,
+}
+
+impl StartWorkflow {
+    /// Whether all that must be said is said.
+    ///
+    /// # Errors
+    /// REQ001, which names the field.
+    pub fn check(&self) -> Outcome<()> {
+        let texts = [("workflow_type", &self.workflow_type), ("agent_instance_id", &self.agent_instance_id)];
+        match texts.iter().find(|(_, text)| text.is_empty()) {
+            Some((field, _)) => Err(Failure::field(*field, "must not be empty")),
+            None => Ok(()),
+        }
+    }
 }
 
 /// `data` of `auth.refresh`.
@@ -82,10 +95,10 @@ pub fn message(kind: &str, correlation_id: Option<&str>, data: Option<Value>) ->
     write(Reply { kind, id: Uuid::now_v7(), correlation_id, data, error: None })
 }
 
-/// The answer to a start that was sent again.
-pub fn repeated(correlation_id: &str) -> String {
-    let data = json!({ "status": "in_progress", "step": "already started", "repeated": true });
-    message("workflow_status", Some(correlation_id), Some(data))
+/// The answer to a start that was sent again: where the workflow stands, as far as that is known.
+pub fn repeated(correlation_id: &str, mut state: Value) -> String {
+    state["repeated"] = true.into();
+    message("workflow_status", Some(correlation_id), Some(state))
 }
 
 /// The refusal of a message.
@@ -117,6 +130,7 @@ mod tests {
             r#"{"type":"","id":"1"}"#,
             r#"{"type":1,"id":"1"}"#,
             r#"{"type":"a","type":"b","id":"1"}"#,
+            r#"["custom","77",{}]"#,
         ] {
             assert!(Envelope::parse(text).is_err(), "{text}");
         }

@@ -1,38 +1,54 @@
 //! `/ws`: the socket that a frontend keeps open. [`upgrade`] decides who gets one, [`socket`] does the I/O,
-//! [`session`] decides what each message leads to, and [`upstream`] is the leg to core-manager.
+//! [`session`] decides what each message leads to, [`passage`] takes it to core-manager over the leg of [`upstream`],
+//! [`starts`] follows what was started, and [`drain`] ends all sockets with the process.
 
+mod drain;
 mod envelope;
+mod meter;
+mod passage;
 mod session;
+mod side;
 mod socket;
+mod starts;
 mod upstream;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use axum::Extension;
-use axum::extract::State;
-use axum::extract::ws::WebSocketUpgrade;
-use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::response::{IntoResponse, Response};
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
 use chassis::drain::Drain;
 use contract::{ErrorCode, Failure, Outcome};
 use http::header::{AUTHORIZATION, ORIGIN, SEC_WEBSOCKET_PROTOCOL};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
 use prometheus::IntGauge;
+use tokio::sync::Semaphore;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_util::task::TaskTracker;
 
 use crate::answer::{Answer, Refusal};
-use crate::claims::{Authenticator, Caller, bearer};
-use crate::front::{Origins, RequestContext};
-use crate::gateway::UpstreamUrl;
+use crate::claims::{Authenticator, Caller, Intent, bearer};
+use crate::front::{ConnectionPlace, Origins, RequestContext};
+use crate::gateway::Gateway;
 use crate::services::Services;
 use crate::settings::SocketSettings;
+
+use meter::Metered;
 
 /// The subprotocol that we speak.
 const PROTOCOL: &str = "persona.v1";
 /// Browsers cannot set `Authorization`, so the token comes as one more subprotocol.
 const TOKEN_PROTOCOL_PREFIX: &str = "bearer.";
 /// Read and write buffers of a socket, in bytes: ten thousand idle ones must be cheap.
-const BUFFER_BYTES: usize = 4096;
+const BUFFER_BYTES: usize = 2048;
+
+/// The client's end of a socket.
+type ClientStream = WebSocketStream<Metered<TokioIo<Upgraded>>>;
 
 /// What all sockets share.
 pub struct Sockets {
@@ -40,9 +56,13 @@ pub struct Sockets {
     origins: Origins,
     authenticator: Authenticator,
     services: Services,
-    core_manager: UpstreamUrl,
+    gateway: Arc<Gateway>,
     drain: Drain,
     per_user: Mutex<HashMap<String, usize>>,
+    /// Everything that runs for sockets.
+    tasks: TaskTracker,
+    /// At the end of the process each socket takes a permit and closes.
+    turns: Semaphore,
 }
 
 impl Sockets {
@@ -51,11 +71,20 @@ impl Sockets {
         origins: Origins,
         authenticator: Authenticator,
         services: Services,
-        core_manager: UpstreamUrl,
+        gateway: Arc<Gateway>,
         drain: Drain,
     ) -> Self {
-        let per_user = Mutex::default();
-        Sockets { settings, origins, authenticator, services, core_manager, drain, per_user }
+        Sockets {
+            settings,
+            origins,
+            authenticator,
+            services,
+            gateway,
+            drain,
+            per_user: Mutex::default(),
+            tasks: TaskTracker::new(),
+            turns: Semaphore::new(0),
+        }
     }
 
     /// A place for one more socket of the user; `None` when there are too many.
@@ -68,6 +97,19 @@ impl Sockets {
         *count += 1;
         OPEN.inc();
         Some(Place { sockets: self.clone(), user_id: user_id.to_owned() })
+    }
+
+    /// The WebSocket on a connection that has been upgraded.
+    async fn stream(&self, connection: Upgraded) -> ClientStream {
+        let limit = self.settings.max_message_bytes;
+        let config = WebSocketConfig::default()
+            .read_buffer_size(BUFFER_BYTES)
+            .write_buffer_size(BUFFER_BYTES)
+            .max_write_buffer_size(BUFFER_BYTES + 16 * limit)
+            .max_frame_size(Some(limit))
+            .max_message_size(Some(limit));
+        let metered = Metered::new(TokioIo::new(connection), self.settings.messages_per_second);
+        WebSocketStream::from_raw_socket(metered, Role::Server, Some(config)).await
     }
 }
 
@@ -90,39 +132,46 @@ impl Drop for Place {
     }
 }
 
-/// GET `/ws`. The origin and the token are checked before 101.
-pub async fn upgrade(
-    State(sockets): State<Arc<Sockets>>,
-    Extension(context): Extension<RequestContext>,
-    headers: HeaderMap,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
-) -> Answer<Response> {
-    if headers.get(ORIGIN).is_some_and(|origin| !sockets.origins.admits(origin)) {
+/// GET `/ws`. The origin, the token and, while live claims are stale, the session are checked before 101.
+pub async fn upgrade(State(sockets): State<Arc<Sockets>>, mut request: Request) -> Answer<Response> {
+    if request.headers().get(ORIGIN).is_some_and(|origin| !sockets.origins.admits(origin)) {
         return Err(Failure::new(ErrorCode::Forbidden).saying("This origin is not allowed").into());
     }
-    let caller = sockets.authenticator.verify(token(&headers)?)?;
-    let upgrade = upgrade.map_err(not_an_upgrade)?;
-    let limit = sockets.settings.max_message_bytes;
-    let upgrade = upgrade
-        .protocols([PROTOCOL])
-        .read_buffer_size(BUFFER_BYTES)
-        .write_buffer_size(BUFFER_BYTES)
-        .max_write_buffer_size(BUFFER_BYTES + 16 * limit)
-        .max_frame_size(limit)
-        .max_message_size(limit);
-    Ok(upgrade.on_upgrade(move |socket| open(sockets, caller, context, socket)).into_response())
+    let caller = sockets.authenticator.verify(token(request.headers())?)?;
+    let caller = sockets.authenticator.confirm(caller, Intent::Read).await?;
+    let mut response = create_response_with_body(&request, Body::empty).map_err(|_| not_an_upgrade())?;
+    let extensions = request.extensions_mut();
+    let context = extensions.remove::<RequestContext>();
+    let (Some(context), Some(connection), Some(held)) =
+        (context, extensions.remove::<OnUpgrade>(), extensions.remove::<ConnectionPlace>())
+    else {
+        return Err(not_an_upgrade());
+    };
+    if offered(request.headers()).any(|protocol| protocol == PROTOCOL) {
+        response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOCOL));
+    }
+    let serving = open(sockets.clone(), caller, context, connection);
+    sockets.tasks.spawn(async move {
+        serving.await;
+        drop(held);
+    });
+    Ok(response)
 }
 
-async fn open(
-    sockets: Arc<Sockets>,
-    caller: Caller,
-    context: RequestContext,
-    socket: axum::extract::ws::WebSocket,
-) {
+async fn open(sockets: Arc<Sockets>, caller: Caller, context: RequestContext, connection: OnUpgrade) {
+    // The client may have gone before it got the answer.
+    let Ok(connection) = connection.await else { return };
+    let stream = sockets.stream(connection).await;
     match sockets.place(caller.user_id()) {
-        Some(place) => socket::run(sockets.clone(), place, caller, context, socket).await,
-        None => socket::refuse(socket).await,
+        Some(place) => socket::run(sockets.clone(), place, caller, context, stream).await,
+        None => socket::refuse(stream).await,
     }
+}
+
+/// The subprotocols that a client offers.
+fn offered(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(SEC_WEBSOCKET_PROTOCOL).into_iter();
+    values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).map(str::trim)
 }
 
 /// The token of the `Authorization` header, or of the subprotocols; never of the URL, which ends up in logs.
@@ -130,17 +179,14 @@ fn token(headers: &HeaderMap) -> Outcome<&str> {
     if headers.contains_key(AUTHORIZATION) {
         return bearer(headers);
     }
-    let offered = headers.get_all(SEC_WEBSOCKET_PROTOCOL).into_iter().filter_map(|value| value.to_str().ok());
-    let mut tokens = offered
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().strip_prefix(TOKEN_PROTOCOL_PREFIX));
+    let mut tokens = offered(headers).filter_map(|protocol| protocol.strip_prefix(TOKEN_PROTOCOL_PREFIX));
     match (tokens.next(), tokens.next()) {
         (Some(token), None) => Ok(token),
         _ => Err(Failure::new(ErrorCode::TokenInvalid).saying("One bearer token is needed")),
     }
 }
 
-fn not_an_upgrade(_: WebSocketUpgradeRejection) -> Refusal {
+fn not_an_upgrade() -> Refusal {
     let failure = Failure::field("upgrade", "must be a WebSocket handshake (RFC 6455)");
     failure.with_http(StatusCode::BAD_REQUEST).into()
 }

@@ -1,13 +1,13 @@
 //! What each message of a client leads to: message in, actions out, without any I/O.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use contract::{ErrorCode, Failure, Outcome};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::envelope::{self, AuthRefresh, Envelope, StartWorkflow};
+use super::starts::Wanted;
 use crate::claims::{Authenticator, Caller, Freshness, now};
-use crate::settings::SocketSettings;
 
 /// Close codes of the contract.
 pub mod close {
@@ -30,9 +30,11 @@ pub mod close {
 pub enum Action {
     /// Send this text to the client.
     Reply(String),
+    /// The socket has another token; send this text to the client.
+    Refreshed(String),
     /// Pass this text on to core-manager.
     Forward { id: String, text: String },
-    /// Check with the services whether a message may pass, and come back with [`Session::checked`].
+    /// Check with the services whether a message may pass.
     Check(Passing),
     /// Close the socket.
     Close(u16, &'static str),
@@ -42,8 +44,8 @@ pub enum Action {
 #[derive(Debug)]
 pub struct Passing {
     pub id: String,
-    /// The project of a workflow that is to be started, which counts against the quota.
-    pub project_id: Option<String>,
+    /// The workflow that it starts, which counts against the quota.
+    pub start: Option<Wanted>,
     pub text: String,
 }
 
@@ -62,13 +64,11 @@ pub struct Session {
     token: Caller,
     /// The claims that the client was last told.
     told: Caller,
-    budget: Budget,
 }
 
 impl Session {
-    pub fn new(authenticator: Authenticator, caller: Caller, settings: &SocketSettings) -> Self {
-        let budget = Budget::new(settings.messages_per_second);
-        Session { authenticator, told: caller.clone(), token: caller, budget }
+    pub fn new(authenticator: Authenticator, caller: Caller) -> Self {
+        Session { authenticator, told: caller.clone(), token: caller }
     }
 
     pub fn user_id(&self) -> &str {
@@ -83,9 +83,10 @@ impl Session {
         self.token.under(self.authenticator.live())
     }
 
-    /// The second in which the token expires.
-    pub fn expires_at(&self) -> i64 {
-        self.token.claims().exp
+    /// How long the token is still good.
+    pub fn expires_in(&self) -> Duration {
+        let end = Duration::from_secs(u64::try_from(self.token.claims().exp).unwrap_or(0));
+        end.saturating_sub(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
     }
 
     /// Something about the user has changed, or may have.
@@ -111,10 +112,7 @@ impl Session {
     }
 
     /// A text of the client has arrived.
-    pub fn on_text(&mut self, text: &str, now: Instant) -> Action {
-        if !self.budget.take(now) {
-            return Action::Close(close::POLICY, "too many messages");
-        }
+    pub fn on_text(&mut self, text: &str) -> Action {
         let envelope = match Envelope::parse(text) {
             Ok(envelope) => envelope,
             Err(failure) => return Action::Reply(envelope::error(None, &failure)),
@@ -129,24 +127,21 @@ impl Session {
     }
 
     fn handle(&mut self, envelope: &Envelope, text: &str) -> Outcome<Action> {
-        let expired = self.expires_at() <= now();
+        let expired = self.token.claims().exp <= now();
+        let passing = || Passing { id: envelope.id.clone(), start: None, text: text.to_owned() };
         match envelope.kind.as_str() {
             "ping" => Ok(Action::Reply(envelope::message("pong", Some(&envelope.id), None))),
             "auth.refresh" => self.refresh(envelope),
             _ if expired => Err(Failure::new(ErrorCode::TokenExpired)),
             "start_workflow" => {
                 let start: StartWorkflow = envelope.data()?;
-                if start.workflow_type.is_empty() {
-                    return Err(Failure::field("workflow_type", "must not be empty"));
-                }
-                let (id, project_id) = (envelope.id.clone(), Some(start.project_id.0));
-                Ok(Action::Check(Passing { id, project_id, text: text.to_owned() }))
+                start.check()?;
+                let data: Value = envelope.data()?;
+                let wanted = Wanted::new(&envelope.id, start.project_id.0, &data);
+                Ok(Action::Check(Passing { start: Some(wanted), ..passing() }))
             }
             // Whether the caller's rights still stand is not known here: identity-svc is asked.
-            _ if self.authenticator.live().freshness() != Freshness::Fresh => {
-                let id = envelope.id.clone();
-                Ok(Action::Check(Passing { id, project_id: None, text: text.to_owned() }))
-            }
+            _ if self.authenticator.live().freshness() != Freshness::Fresh => Ok(Action::Check(passing())),
             _ => Ok(Action::Forward { id: envelope.id.clone(), text: text.to_owned() }),
         }
     }
@@ -160,40 +155,7 @@ impl Session {
         }
         let data = json!({ "expires_at": caller.claims().exp });
         self.token = caller;
-        Ok(Action::Reply(envelope::message("auth.refreshed", Some(&envelope.id), Some(data))))
-    }
-
-    /// The services have spoken on a message.
-    pub fn checked(&self, passing: Passing, verdict: Outcome<()>) -> Action {
-        match verdict {
-            Ok(()) => Action::Forward { id: passing.id, text: passing.text },
-            Err(failure) => Action::Reply(envelope::error(Some(&passing.id), &failure)),
-        }
-    }
-}
-
-/// A token bucket: so many messages a second, bursts of twice as many.
-struct Budget {
-    per_second: f64,
-    left: f64,
-    at: Option<Instant>,
-}
-
-impl Budget {
-    fn new(per_second: u32) -> Self {
-        let per_second = f64::from(per_second);
-        Budget { per_second, left: per_second * 2.0, at: None }
-    }
-
-    fn take(&mut self, now: Instant) -> bool {
-        let passed = self.at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
-        self.at = Some(now);
-        self.left = (self.left + passed.as_secs_f64() * self.per_second).min(self.per_second * 2.0);
-        if self.left < 1.0 {
-            return false;
-        }
-        self.left -= 1.0;
-        true
+        Ok(Action::Refreshed(envelope::message("auth.refreshed", Some(&envelope.id), Some(data))))
     }
 }
 
@@ -243,21 +205,12 @@ mod tests {
         let identity = channel(&[], &Plane::plain(secret()));
         let authenticator = Authenticator::new(Arc::new(live), Sights::new().0, identity);
         authenticator.accept(verifier);
-        let settings = SocketSettings {
-            heartbeat: Duration::from_secs(25),
-            pong_timeout: Duration::from_secs(8),
-            max_message_bytes: 65536,
-            messages_per_second: 2,
-            per_user: 2,
-            expiry_grace: Duration::from_secs(5),
-            reservation_life: Duration::from_secs(30),
-        };
-        Session::new(authenticator, Caller::new(claims("u")), &settings)
+        Session::new(authenticator, Caller::new(claims("u")))
     }
 
     fn reply(session: &mut Session, text: &str) -> serde_json::Value {
-        match session.on_text(text, Instant::now()) {
-            Action::Reply(text) => serde_json::from_str(&text).expect("JSON"),
+        match session.on_text(text) {
+            Action::Reply(text) | Action::Refreshed(text) => serde_json::from_str(&text).expect("JSON"),
             other => panic!("{other:?}"),
         }
     }
@@ -277,37 +230,44 @@ mod tests {
         );
     }
 
+    fn start(data: &str) -> String {
+        format!(r#"{{"type":"start_workflow","id":"w","data":{data}}}"#)
+    }
+
     #[test]
-    fn a_start_is_checked_and_then_passed_on_unchanged() {
-        let text = format!(
-            r#"{{"type":"start_workflow","id":"w","data":{{"workflow_type":"t","agent_instance_id":"a","project_id":"{PROJECT}","parameters":{{}}}}}}"#
-        );
-        let mut session = session();
-        let Action::Check(start) = session.on_text(&text, Instant::now()) else { panic!("not checked") };
-        assert_eq!(start.project_id.as_deref(), Some(PROJECT));
-        let Action::Forward { text: passed, .. } = session.checked(start, Ok(())) else {
-            panic!("not passed on")
-        };
-        assert_eq!(passed, text);
+    fn a_start_is_checked_before_it_passes_unchanged() {
+        let text = start(&format!(
+            r#"{{"workflow_type":"t","agent_instance_id":"a","project_id":"{PROJECT}","parameters":{{}}}}"#
+        ));
+        let Action::Check(passing) = session().on_text(&text) else { panic!("not checked") };
+        let wanted = passing.start.expect("a start");
+        assert_eq!((wanted.id.as_str(), wanted.project_id.as_str()), ("w", PROJECT));
+        assert_eq!(passing.text, text);
     }
 
     #[test]
     fn a_start_without_a_field_names_it() {
-        let error =
-            reply(&mut session(), r#"{"type":"start_workflow","id":"w","data":{"workflow_type":"t"}}"#);
-        assert_eq!(error["error"]["code"], "REQ001");
-        assert!(error["error"]["details"]["fields"]["agent_instance_id"].is_string(), "{error}");
-    }
-
-    #[test]
-    fn too_many_messages_close_the_socket() {
-        let mut session = session();
-        let at = Instant::now();
-        for _ in 0..4 {
-            assert!(matches!(session.on_text(r#"{"type":"ping","id":"7"}"#, at), Action::Reply(_)));
+        let whole = json!({
+            "workflow_type": "t", "agent_instance_id": "a", "project_id": PROJECT, "parameters": {},
+        });
+        for (field, wrong) in [
+            ("workflow_type", json!("")),
+            ("agent_instance_id", json!("")),
+            ("agent_instance_id", json!(7)),
+            ("project_id", json!("x")),
+            ("parameters", json!(null)),
+            ("parameters", json!([])),
+        ] {
+            let mut data = whole.clone();
+            data[field] = wrong;
+            let error = reply(&mut session(), &start(&data.to_string()));
+            assert!(error["error"]["details"]["fields"][field].is_string(), "{field}: {error}");
+            data.as_object_mut().expect("an object").remove(field);
+            let error = reply(&mut session(), &start(&data.to_string()));
+            assert_eq!(error["error"]["details"]["fields"][field], "is required");
         }
-        let closed = session.on_text(r#"{"type":"ping","id":"7"}"#, at);
-        assert!(matches!(closed, Action::Close(close::POLICY, _)));
+        let list = format!(r#"["t","a","{PROJECT}",{{}}]"#);
+        assert_eq!(reply(&mut session(), &start(&list))["error"]["code"], "REQ001");
     }
 
     #[test]
@@ -320,11 +280,11 @@ mod tests {
         };
         let refresh =
             |token| json!({"type": "auth.refresh", "id": "r", "data": {"access_token": token}}).to_string();
-        let before = session.expires_at();
+        let before = session.expires_in();
         assert_eq!(reply(&mut session, &refresh(token("other")))["error"]["code"], "AUTH003");
-        assert_eq!(session.expires_at(), before);
+        assert!(session.expires_in() <= before);
         assert_eq!(reply(&mut session, &refresh(token("u")))["type"], "auth.refreshed");
-        assert_eq!(session.expires_at(), before + 100);
+        assert!(session.expires_in() > before + Duration::from_secs(90));
     }
 
     #[test]
@@ -335,12 +295,8 @@ mod tests {
         assert_eq!(error["error"]["code"], "AUTH002");
         let token = Signer::hs256(&secret()).sign(&claims("u")).expect("signed");
         let refresh = json!({"type": "auth.refresh", "id": "r", "data": {"access_token": token}}).to_string();
-        session.budget.left = 4.0;
         assert_eq!(reply(&mut session, &refresh)["type"], "auth.refreshed");
-        assert!(matches!(
-            session.on_text(r#"{"type":"anything","id":"7"}"#, Instant::now()),
-            Action::Forward { .. }
-        ));
+        assert!(matches!(session.on_text(r#"{"type":"anything","id":"7"}"#), Action::Forward { .. }));
     }
 
     #[test]
@@ -372,8 +328,8 @@ mod tests {
         let verifier = Verifier::hs256(&secret(), "persona-platform");
         session.authenticator = Authenticator::new(Arc::new(live), Sights::new().0, identity);
         session.authenticator.accept(verifier);
-        let action = session.on_text(r#"{"type":"anything","id":"7"}"#, Instant::now());
-        assert!(matches!(action, Action::Check(Passing { project_id: None, .. })), "{action:?}");
+        let action = session.on_text(r#"{"type":"anything","id":"7"}"#);
+        assert!(matches!(action, Action::Check(Passing { start: None, .. })), "{action:?}");
     }
 
     #[test]
@@ -382,7 +338,7 @@ mod tests {
         let ended = SessionEnded { session_id: "s-u".to_owned(), user_id: "u".to_owned() };
         let change = Some(Change::SessionEnded(ended));
         session.authenticator.live().apply(&AuthEvent { change, ..AuthEvent::default() });
-        let closed = session.on_text(r#"{"type":"ping","id":"7"}"#, Instant::now());
+        let closed = session.on_text(r#"{"type":"ping","id":"7"}"#);
         assert!(matches!(closed, Action::Close(close::SESSION_ENDED, _)));
     }
 }

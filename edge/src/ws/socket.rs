@@ -1,130 +1,137 @@
-//! The I/O loop of one socket.
+//! The I/O loop of one socket. It waits for all its inputs at once and for nothing else, so that a logout, the
+//! token's end and the drain are obeyed whatever the client or core-manager does.
 
-use std::future::Future;
-use std::pin::Pin;
+use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use bytes::Bytes;
-use contract::identity::GetProjectRequest;
-use contract::{Outcome, Resource};
-use futures_util::future::select_all;
-use serde_json::{Value, json};
-use tokio_tungstenite::tungstenite::Error as WsError;
+use contract::Failure;
+use futures_util::future::{join3, select_all};
+use serde_json::json;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::envelope;
-use super::session::{Action, Passing, Session, Standing, close};
-use super::upstream::Leg;
-use super::{Place, Sockets, envelope::message};
-use crate::claims::{Caller, Freshness, Intent, now};
+use super::envelope::{self, message};
+use super::meter::TooManyFrames;
+use super::passage::{Parcel, Passage, Step, Verdict};
+use super::session::{Action, Session, Standing, close};
+use super::side::{Event, Side};
+use super::starts::Starts;
+use super::upstream::{Heard, Leg};
+use super::{ClientStream, Place, Sockets};
+use crate::claims::{Caller, Freshness};
 use crate::front::RequestContext;
-use crate::gateway::quota::{self, Reservation, Reserved};
-use crate::services::from_identity;
 
 /// A client that takes longer than this to accept a message does not read.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the client has to answer our close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-
+/// How long core-manager has, after the client has gone, to say whether what was just started runs.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most legs that were opened with former claims. Who is changed more often than that is told to reconnect.
 const MOST_FORMER: usize = 8;
 
-type Check = Pin<Box<dyn Future<Output = (Passing, Outcome<Admission>)> + Send>>;
-
-/// What the services said of a message that is to pass.
-enum Admission {
-    Free,
-    /// It starts something that counts.
-    Counted(Reservation),
-    /// It repeats a start that has passed already.
-    Repeated,
-}
-
-/// Why the loop ends: we close with a code, or the client has gone.
+/// Why the loop ends.
 enum End {
     Close(u16, &'static str),
+    /// The client has closed.
+    Left,
+    /// The client has gone without a word.
     Gone,
 }
+
+type Turn = Result<(), End>;
+type Client = Side<super::meter::Metered<hyper_util::rt::TokioIo<hyper::upgrade::Upgraded>>>;
 
 struct Connection {
     sockets: Arc<Sockets>,
     context: RequestContext,
     session: Session,
-    client: WebSocket,
-    leg: Option<Leg>,
+    client: Client,
+    /// When the socket ends unless it gets another token.
+    deadline: Instant,
+    leg: Option<Box<Leg>>,
     /// Legs that were opened with claims that have changed since: what was started there still reports.
     former: Vec<Leg>,
-    check: Option<Check>,
-    /// When the last frame of the client came, of whatever kind.
-    heard: Instant,
+    /// The message on its way to core-manager. The next one waits for it, so that messages keep their order.
+    passage: Option<Passage>,
+    starts: Starts,
     pinged: Option<Instant>,
 }
 
 /// Tells the client that it has too many sockets open.
-pub async fn refuse(mut socket: WebSocket) {
-    finish(&mut socket, close::TOO_MANY, "too many connections").await;
+pub async fn refuse(stream: ClientStream) {
+    finish(Side::new(stream, SEND_TIMEOUT), End::Close(close::TOO_MANY, "too many connections")).await;
 }
 
-/// Serves a socket until it closes. Its inputs: the client's frames, core-manager's texts, the verdict on a start
-/// that is being checked, the heartbeat, the token's expiry, changes of live claims, and the drain.
+/// Serves a socket until it closes.
 pub async fn run(
     sockets: Arc<Sockets>,
     place: Place,
     caller: Caller,
     context: RequestContext,
-    client: WebSocket,
+    stream: ClientStream,
 ) {
-    let session = Session::new(sockets.authenticator.clone(), caller, &sockets.settings);
+    let session = Session::new(sockets.authenticator.clone(), caller);
     let mut connection = Connection {
+        deadline: Instant::now() + session.expires_in() + sockets.settings.expiry_grace,
         sockets,
         context,
         session,
-        client,
+        client: Side::new(stream, SEND_TIMEOUT),
         leg: None,
         former: Vec::new(),
-        check: None,
-        heard: Instant::now(),
+        passage: None,
+        starts: Starts::default(),
         pinged: None,
     };
     let Err(end) = connection.serve().await;
     // A socket that is only waiting for the client's close takes nobody's place.
     drop(place);
-    if let End::Close(code, reason) = end {
-        finish(&mut connection.client, code, reason).await;
-    }
-    tracing::debug!(request_id = connection.context.id(), "a socket closed");
+    let Connection { context, client, leg, former, passage, starts, .. } = connection;
+    let given_up = async {
+        if let Some(passage) = passage {
+            passage.give_up().await;
+        }
+    };
+    join3(finish(client, end), last_answers(leg, former, starts), given_up).await;
+    tracing::debug!(request_id = context.id(), "a socket closed");
 }
 
 impl Connection {
-    async fn serve(&mut self) -> Result<std::convert::Infallible, End> {
-        self.greet().await?;
-        let mut changes = self.sockets.authenticator.live().changes_of(self.session.user_id());
+    async fn serve(&mut self) -> Result<Infallible, End> {
+        let sockets = self.sockets.clone();
+        self.greet()?;
+        let mut changes = sockets.authenticator.live().changes_of(self.session.user_id());
         // What changed before the subscription woke nobody.
-        self.obey().await?;
-        let drain = self.sockets.drain.clone();
-        let heartbeat = self.sockets.settings.heartbeat;
-        let mut beat = tokio::time::interval_at(tokio::time::Instant::now() + heartbeat, heartbeat);
+        self.obey()?;
+        let heartbeat = sockets.settings.heartbeat;
+        let mut beat = tokio::time::interval_at(Instant::now() + heartbeat, heartbeat);
+        let mut turn = std::pin::pin!(sockets.turns.acquire());
         loop {
-            let expiry = Duration::from_secs(u64::try_from(self.session.expires_at() - now()).unwrap_or(0))
-                + self.sockets.settings.expiry_grace;
-            let silence =
-                self.pinged.map(|at| self.sockets.settings.pong_timeout.saturating_sub(at.elapsed()));
+            let listening = self.passage.is_none() && self.leg.as_ref().is_none_or(|leg| leg.is_clear());
+            let relaying = self.client.is_clear();
+            let lost = self.pinged.map(|at| at + sockets.settings.pong_timeout);
             tokio::select! {
-                // While a start is being checked the client waits, so that its messages keep their order.
-                frame = self.client.recv(), if self.check.is_none() => self.on_frame(frame).await?,
-                text = next(&mut self.leg, &mut self.former) => self.on_upstream(text).await?,
-                (passing, verdict) = verdict(&mut self.check) => self.on_verdict(passing, verdict).await?,
-                _ = beat.tick() => self.beat().await?,
-                () = after(silence), if self.check.is_none() => return Err(End::Close(close::HEARTBEAT_LOST, "no answer to a ping")),
-                () = tokio::time::sleep(expiry) => return Err(End::Close(close::TOKEN_EXPIRED, "token expired")),
-                _ = changes.changed() => self.obey().await?,
-                () = drain.stop_accepting() => return Err(End::Close(close::SHUTTING_DOWN, "shutting down")),
+                // In this order: what ends the socket first, and before a client counts as silent it is listened to.
+                biased;
+                _ = changes.changed() => self.obey()?,
+                () = sleep_until(self.deadline) => return Err(End::Close(close::TOKEN_EXPIRED, "token expired")),
+                _ = &mut turn => return Err(End::Close(close::SHUTTING_DOWN, "shutting down")),
+                event = self.client.event(listening && relaying) => self.on_client(event)?,
+                step = step(&mut self.passage) => self.on_step(step)?,
+                heard = next(&mut self.leg, &mut self.former, relaying) => self.on_upstream(heard)?,
+                _ = beat.tick() => self.beat()?,
+                () = at(lost), if listening && relaying => {
+                    return Err(End::Close(close::HEARTBEAT_LOST, "no answer to a ping"));
+                }
             }
         }
     }
 
-    async fn greet(&mut self) -> Result<(), End> {
+    fn greet(&mut self) -> Turn {
         let caller = self.obeying()?;
         let data = json!({
             "session_id": caller.session_id(),
@@ -132,7 +139,7 @@ impl Connection {
             "heartbeat_s": self.sockets.settings.heartbeat.as_secs(),
             "max_message_bytes": self.sockets.settings.max_message_bytes,
         });
-        self.send(message("connected", None, Some(data))).await
+        self.reply(message("connected", None, Some(data)))
     }
 
     /// The caller, as long as the session lives.
@@ -142,205 +149,217 @@ impl Connection {
 
     /// Lives by the claims that count now: an ended session closes the socket, and changed claims are told and go
     /// with everything that is passed on from here.
-    async fn obey(&mut self) -> Result<(), End> {
+    fn obey(&mut self) -> Turn {
         match self.session.look() {
             Err(_) => Err(End::Close(close::SESSION_ENDED, "session ended")),
             Ok(Standing::Unchanged) => Ok(()),
             Ok(Standing::Changed(text)) => {
-                if let Some(leg) = self.leg.take() {
-                    self.former.push(leg);
-                }
+                self.former.extend(self.leg.take().map(|leg| *leg));
                 if self.former.len() > MOST_FORMER {
                     return Err(End::Close(close::CORE_MANAGER_RESTARTED, "too many changes; reconnect"));
                 }
-                self.send(text).await
+                self.reply(text)
             }
         }
     }
 
     /// Once in a while: is the client there, and is anything known of its rights?
-    async fn beat(&mut self) -> Result<(), End> {
+    fn beat(&mut self) -> Turn {
         if self.sockets.authenticator.live().freshness() == Freshness::Lost {
             return Err(End::Close(close::TRY_LATER, "sessions cannot be checked at the moment"));
         }
-        self.ping().await
+        if !self.client.is_clear() {
+            return Ok(());
+        }
+        self.pinged.get_or_insert_with(Instant::now);
+        self.say(Message::Ping(Bytes::new()))
     }
 
-    async fn on_frame(&mut self, frame: Option<Result<Message, axum::Error>>) -> Result<(), End> {
-        self.heard = Instant::now();
+    fn on_client(&mut self, event: Event) -> Turn {
+        let received = match event {
+            Event::Sent => return Ok(()),
+            Event::Gone => return Err(End::Gone),
+            Event::Unread => return Err(End::Close(close::POLICY, "does not read")),
+            Event::Failed(error) => return Err(fault(&error)),
+            Event::Received(received) => received,
+        };
         self.pinged = None;
-        match frame {
-            None | Some(Ok(Message::Close(_))) => Err(End::Gone),
-            Some(Err(error)) => Err(fault(error)),
-            Some(Ok(Message::Binary(_))) => Err(End::Close(close::BINARY, "binary frames are refused")),
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(()),
-            Some(Ok(Message::Text(text))) => {
-                let action = self.session.on_text(&text, self.heard);
-                self.act(action).await
+        match received {
+            Message::Close(_) => Err(End::Left),
+            Message::Binary(_) => Err(End::Close(close::BINARY, "binary frames are refused")),
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Ok(()),
+            Message::Text(text) => {
+                let action = self.session.on_text(&text);
+                self.act(action)
             }
         }
     }
 
-    async fn act(&mut self, action: Action) -> Result<(), End> {
+    fn act(&mut self, action: Action) -> Turn {
         match action {
-            Action::Reply(text) => self.send(text).await,
+            Action::Reply(text) => self.reply(text),
+            Action::Refreshed(text) => {
+                self.deadline =
+                    Instant::now() + self.session.expires_in() + self.sockets.settings.expiry_grace;
+                self.reply(text)
+            }
             Action::Close(code, reason) => Err(End::Close(code, reason)),
-            Action::Forward { id, text } => match self.forward(text).await {
-                Ok(()) => Ok(()),
-                Err(failure) => {
-                    tracing::warn!(request_id = self.context.id(), cause = ?failure.cause(), "{failure}");
-                    self.send(envelope::error(Some(&id), &failure)).await
-                }
-            },
+            Action::Forward { id, text } => self.forward(Parcel { id, text, start: None }),
             Action::Check(passing) => {
+                if passing.start.is_some()
+                    && let Err(failure) = self.starts.admit()
+                {
+                    return self.reply(envelope::error(Some(&passing.id), &failure));
+                }
                 let caller = self.obeying()?;
-                self.check =
-                    Some(Box::pin(check(self.sockets.clone(), caller, self.context.clone(), passing)));
+                let (sockets, context) = (self.sockets.clone(), self.context.clone());
+                self.passage = Some(Passage::check(sockets, caller, context, passing));
                 Ok(())
             }
         }
     }
 
-    /// What a message came to. A start that is on its way counts.
-    async fn on_verdict(&mut self, passing: Passing, verdict: Outcome<Admission>) -> Result<(), End> {
-        self.check = None;
-        let reservation = match verdict {
-            Ok(Admission::Counted(reservation)) => Some(reservation),
-            Ok(Admission::Free) => None,
-            Ok(Admission::Repeated) => return self.send(envelope::repeated(&passing.id)).await,
-            Err(failure) => {
-                let action = self.session.checked(passing, Err(failure));
-                return self.act(action).await;
+    fn on_step(&mut self, step: Step) -> Turn {
+        self.passage = None;
+        match step {
+            Step::Checked(Verdict::Passes(parcel)) => self.forward(parcel),
+            Step::Checked(Verdict::Repeated(id, state)) => self.reply(envelope::repeated(&id, state)),
+            Step::Checked(Verdict::Refused(id, failure)) => self.reply(envelope::error(Some(&id), &failure)),
+            Step::Opened(parcel, Ok(leg)) => {
+                // Claims that have changed meanwhile need another leg.
+                if leg.version == self.obeying()?.claims().ver {
+                    self.leg = Some(leg);
+                }
+                self.forward(parcel)
             }
-        };
-        let (id, action) = (passing.id.clone(), self.session.checked(passing, Ok(())));
-        let (Some(reservation), Action::Forward { text, .. }) = (reservation, &action) else {
-            return self.act(action).await;
-        };
-        // Settled on its own, so that the socket does not wait for it.
-        match self.forward(text.clone()).await {
-            Ok(()) => {
-                tokio::spawn(reservation.commit());
-                Ok(())
-            }
-            Err(failure) => {
-                tokio::spawn(reservation.release());
-                tracing::warn!(request_id = self.context.id(), cause = ?failure.cause(), "{failure}");
-                self.send(envelope::error(Some(&id), &failure)).await
-            }
+            Step::Opened(parcel, Err(failure)) => self.undelivered(parcel, &failure),
         }
     }
 
-    async fn forward(&mut self, text: String) -> Outcome<()> {
-        let leg = match &mut self.leg {
-            Some(leg) => leg,
-            None => {
-                let caller = self.session.caller()?;
-                self.leg.insert(Leg::open(&self.sockets.core_manager, &caller, &self.context).await?)
-            }
+    /// Passes a message on, on a leg that is opened first if there is none.
+    fn forward(&mut self, parcel: Parcel) -> Turn {
+        let Some(leg) = &mut self.leg else {
+            let caller = self.obeying()?;
+            self.passage = Some(Passage::open(&self.sockets, caller, self.context.clone(), parcel));
+            return Ok(());
         };
-        leg.send(text).await
+        let Parcel { id, text, start } = parcel;
+        if let Err(failure) = leg.say(text) {
+            return self.undelivered(Parcel { id, text: String::new(), start }, &failure);
+        }
+        if let Some(start) = start {
+            let news = self.starts.expect(id);
+            self.sockets.tasks.spawn(start.follow(news));
+        }
+        Ok(())
     }
 
-    async fn on_upstream(&mut self, text: Option<String>) -> Result<(), End> {
-        let Some(text) = text else {
-            return Err(End::Close(close::CORE_MANAGER_RESTARTED, "core-manager closed the connection"));
+    fn undelivered(&mut self, parcel: Parcel, failure: &Failure) -> Turn {
+        tracing::warn!(request_id = self.context.id(), cause = ?failure.cause(), "{failure}");
+        if let Some(start) = parcel.start {
+            self.sockets.tasks.spawn(start.withdraw());
+        }
+        self.reply(envelope::error(Some(&parcel.id), failure))
+    }
+
+    fn on_upstream(&mut self, heard: Heard) -> Turn {
+        let text = match heard {
+            Heard::Sent => return Ok(()),
+            Heard::Gone => {
+                return Err(End::Close(close::CORE_MANAGER_RESTARTED, "core-manager closed the connection"));
+            }
+            Heard::Unread => return Err(End::Close(close::TRY_LATER, "core-manager does not read")),
+            Heard::Text(text) => text,
         };
-        if !is_envelope(&text) {
+        if !self.starts.hear(&text) {
             tracing::warn!(request_id = self.context.id(), "core-manager sent what is no envelope; dropped");
             return Ok(());
         }
-        self.send(text).await
+        self.reply(text)
     }
 
-    async fn ping(&mut self) -> Result<(), End> {
-        if self.pinged.is_none() {
-            self.pinged = Some(Instant::now());
-        }
-        self.send_frame(Message::Ping(Bytes::new())).await
+    fn reply(&mut self, text: String) -> Turn {
+        self.say(Message::Text(text.into()))
     }
 
-    async fn send(&mut self, text: String) -> Result<(), End> {
-        self.send_frame(Message::Text(text.into())).await
-    }
-
-    async fn send_frame(&mut self, frame: Message) -> Result<(), End> {
-        match tokio::time::timeout(SEND_TIMEOUT, self.client.send(frame)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(End::Gone),
-            Err(_) => Err(End::Close(close::POLICY, "does not read")),
-        }
+    fn say(&mut self, message: Message) -> Turn {
+        self.client.say(message).map_err(|error| match error {
+            Error::WriteBufferFull(_) => End::Close(close::POLICY, "does not read"),
+            _ => End::Gone,
+        })
     }
 }
 
-/// Do the caller's rights stand; and for a start: is the project the caller's, and is there quota left?
-async fn check(
-    sockets: Arc<Sockets>,
-    caller: Caller,
-    context: RequestContext,
-    passing: Passing,
-) -> (Passing, Outcome<Admission>) {
-    let verdict = async {
-        let caller = sockets.authenticator.confirm(caller, Intent::Act).await?;
-        let Some(project_id) = passing.project_id.clone() else { return Ok(Admission::Free) };
-        let request = GetProjectRequest { actor_id: caller.user_id().to_owned(), project_id };
-        from_identity(sockets.services.projects().get_project(context.call(request)).await)?;
-        // The message's id is its idempotency key: sent again after a broken connection, it starts nothing new.
-        let (key, life) = (format!("ws {}", passing.id), sockets.settings.reservation_life);
-        match quota::reserve(Resource::Content, key, &caller, &sockets.services, &context, life).await? {
-            Reserved::New(reservation) => Ok(Admission::Counted(reservation)),
-            Reserved::Before => Ok(Admission::Repeated),
-        }
-    };
-    let verdict = verdict.await;
-    (passing, verdict)
+async fn step(passage: &mut Option<Passage>) -> Step {
+    match passage {
+        Some(passage) => passage.step().await,
+        None => std::future::pending().await,
+    }
 }
 
-/// The next text of core-manager on any leg; `None` when one has gone.
-async fn next(leg: &mut Option<Leg>, former: &mut [Leg]) -> Option<String> {
+/// What happens next on any leg.
+async fn next(leg: &mut Option<Box<Leg>>, former: &mut [Leg], listening: bool) -> Heard {
     match leg {
-        Some(leg) if former.is_empty() => leg.next().await,
+        Some(leg) if former.is_empty() => leg.event(listening).await,
         None if former.is_empty() => std::future::pending().await,
-        leg => select_all(leg.iter_mut().chain(former).map(|leg| Box::pin(leg.next()))).await.0,
+        leg => {
+            let legs = leg.iter_mut().map(Box::as_mut).chain(former);
+            select_all(legs.map(|leg| Box::pin(leg.event(listening)))).await.0
+        }
     }
 }
 
-async fn verdict(check: &mut Option<Check>) -> (Passing, Outcome<Admission>) {
-    match check {
-        Some(check) => check.await,
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
         None => std::future::pending().await,
     }
-}
-
-async fn after(wait: Option<Duration>) {
-    match wait {
-        Some(wait) => tokio::time::sleep(wait).await,
-        None => std::future::pending().await,
-    }
-}
-
-fn is_envelope(text: &str) -> bool {
-    serde_json::from_str::<Value>(text).is_ok_and(|value| value["type"].is_string())
 }
 
 /// The close code for what the client did wrong.
-fn fault(error: axum::Error) -> End {
-    match error.into_inner().downcast_ref::<WsError>() {
-        Some(WsError::Capacity(_)) => End::Close(close::TOO_BIG, "the message is too big"),
-        Some(WsError::Utf8(_)) => End::Close(close::BAD_UTF8, "not UTF-8"),
-        Some(WsError::Protocol(_)) => End::Close(close::PROTOCOL_ERROR, "protocol error"),
+fn fault(error: &Error) -> End {
+    match error {
+        Error::Capacity(_) => End::Close(close::TOO_BIG, "the message is too big"),
+        Error::Utf8(_) => End::Close(close::BAD_UTF8, "not UTF-8"),
+        Error::Io(error) if error.get_ref().is_some_and(|cause| cause.is::<TooManyFrames>()) => {
+            End::Close(close::POLICY, "too many messages")
+        }
+        Error::Protocol(_) => End::Close(close::PROTOCOL_ERROR, "protocol error"),
         _ => End::Gone,
     }
 }
 
+/// Hears whether what was just started runs, so that it counts although the client has gone.
+async fn last_answers(mut leg: Option<Box<Leg>>, mut former: Vec<Leg>, mut starts: Starts) {
+    let answers = async {
+        while starts.are_awaited() {
+            match next(&mut leg, &mut former, true).await {
+                Heard::Text(text) => drop(starts.hear(&text)),
+                Heard::Sent => {}
+                Heard::Gone | Heard::Unread => return,
+            }
+        }
+    };
+    // Without an answer what was taken for them expires.
+    let _ = timeout(ANSWER_TIMEOUT, answers).await;
+}
+
 /// Says why, and waits a little for the client's own close, so that the reason is not lost with the connection.
-async fn finish(socket: &mut WebSocket, code: u16, reason: &'static str) {
-    let frame = CloseFrame { code, reason: reason.into() };
+async fn finish(mut client: Client, end: End) {
     let farewell = async {
-        if socket.send(Message::Close(Some(frame))).await.is_ok() {
-            while let Some(Ok(_)) = socket.recv().await {}
+        match end {
+            End::Gone => {}
+            End::Left => client.close(None).await,
+            End::Close(code, reason) => {
+                let is_broken = client.is_over();
+                client.close(Some(CloseFrame { code: code.into(), reason: reason.into() })).await;
+                if is_broken {
+                    // What the client still sends is no longer understood.
+                    let _ = client.connection().leave().await;
+                }
+            }
         }
     };
     // A client that does not answer is dropped all the same.
-    let _ = tokio::time::timeout(CLOSE_TIMEOUT, farewell).await;
+    let _ = timeout(CLOSE_TIMEOUT, farewell).await;
 }

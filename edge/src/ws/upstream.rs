@@ -1,75 +1,97 @@
 //! The leg of a socket to core-manager, opened with the first message that has to get there.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use contract::{Failure, Outcome};
-use futures_util::{SinkExt, StreamExt};
 use http::Request;
 use tokio::net::TcpStream;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::BUFFER_BYTES;
+use super::side::{Event, Side};
 use crate::claims::Caller;
 use crate::front::RequestContext;
-use crate::gateway::{UpstreamUrl, identity_headers, upstream_away};
+use crate::gateway::{Gateway, UpstreamUrl, identity_headers, upstream_away};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A core-manager that takes longer than this to accept a message does not read.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest message that core-manager may send, in bytes.
 const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 
 /// An open connection to core-manager.
-pub struct Leg(WebSocketStream<TcpStream>);
+pub struct Leg {
+    side: Side<TcpStream>,
+    /// The version of the claims that core-manager was told.
+    pub version: i64,
+}
+
+/// What happens at a leg.
+pub enum Heard {
+    /// All that was said has left.
+    Sent,
+    Text(String),
+    Gone,
+    /// core-manager does not read.
+    Unread,
+}
 
 impl Leg {
     /// Connects in the name of the caller.
     ///
     /// # Errors
-    /// GW001 when core-manager is away or refuses.
-    pub async fn open(url: &UpstreamUrl, caller: &Caller, context: &RequestContext) -> Outcome<Leg> {
-        let request = handshake(url, caller, context)?;
+    /// GW001 when core-manager is away or refuses, or the circuit is open; GW002 when it does not answer in time.
+    pub async fn open(gateway: Arc<Gateway>, caller: Caller, context: RequestContext) -> Outcome<Box<Leg>> {
+        let upstream = gateway.upstream();
+        let request = handshake(upstream.url(), &caller, &context)?;
         let config = WebSocketConfig::default()
             .read_buffer_size(BUFFER_BYTES)
             .write_buffer_size(BUFFER_BYTES)
             .max_write_buffer_size(MAX_MESSAGE_BYTES + BUFFER_BYTES)
             .max_message_size(Some(MAX_MESSAGE_BYTES));
+        let authority = upstream.url().authority();
         let connect = async {
-            let stream = TcpStream::connect(url.authority()).await?;
+            let stream = TcpStream::connect(authority).await?;
             stream.set_nodelay(true)?;
-            tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await
+            match tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await {
+                Ok((stream, _)) => Ok(Ok(stream)),
+                // An answer, though not the one that was wanted: core-manager is there.
+                Err(error @ Error::Http(_)) => Ok(Err(upstream_away().because(error))),
+                Err(error) => Err(error),
+            }
         };
-        match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
-            Ok(Ok((stream, _))) => Ok(Leg(stream)),
-            Ok(Err(error)) => Err(upstream_away().because(error)),
-            Err(_) => Err(upstream_away()),
-        }
+        let stream = upstream.attempt(CONNECT_TIMEOUT, connect).await??;
+        Ok(Box::new(Leg { side: Side::new(stream, SEND_TIMEOUT), version: caller.claims().ver }))
     }
 
-    /// Passes a text on.
+    /// Passes a text on; it leaves with [`Leg::event`].
     ///
     /// # Errors
     /// GW001 when core-manager is gone or does not read.
-    pub async fn send(&mut self, text: String) -> Outcome<()> {
-        match tokio::time::timeout(SEND_TIMEOUT, self.0.send(Message::text(text))).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(upstream_away().because(error)),
-            Err(_) => Err(upstream_away()),
-        }
+    pub fn say(&mut self, text: String) -> Outcome<()> {
+        self.side.say(Message::text(text)).map_err(|error| upstream_away().because(error))
     }
 
-    /// The next text of core-manager; `None` when it has gone. Dropping the future loses nothing.
-    pub async fn next(&mut self) -> Option<String> {
+    /// Whether all that was passed on has left.
+    pub fn is_clear(&self) -> bool {
+        self.side.is_clear()
+    }
+
+    /// What happens next; nothing is received unless `listening`. Dropping the future loses nothing.
+    pub async fn event(&mut self, listening: bool) -> Heard {
         loop {
-            match self.0.next().await? {
-                Ok(Message::Text(text)) => return Some(text.as_str().to_owned()),
-                Ok(Message::Close(_)) | Err(_) => return None,
-                Ok(Message::Binary(_)) => {
+            match self.side.event(listening).await {
+                Event::Sent => return Heard::Sent,
+                Event::Unread => return Heard::Unread,
+                Event::Received(Message::Text(text)) => return Heard::Text(text.as_str().to_owned()),
+                Event::Received(Message::Close(_)) | Event::Gone | Event::Failed(_) => return Heard::Gone,
+                Event::Received(Message::Binary(_)) => {
                     tracing::warn!("core-manager sent a binary frame, which has no meaning")
                 }
-                Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {}
+                Event::Received(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {}
             }
         }
     }

@@ -2,18 +2,19 @@
 
 use chassis::clock::now;
 use chassis::mysql::{failed, transaction};
-use contract::identity::{UpdateUserRequest, User};
+use contract::identity::{Device, UpdateUserRequest, User};
 use contract::{ErrorCode, Failure, Outcome, Role};
 use serde_json::{Map, Value, json};
 use sqlx::MySqlConnection;
 
-use super::{Actor, sessions};
+use super::Actor;
 use crate::accounts::{self, Account};
 use crate::administrators::must_not_be_last;
 use crate::audit::{self, Action};
 use crate::email::Email;
 use crate::identity::Identity;
-use crate::{claims, password, profiles};
+use crate::sessions::{Because, close};
+use crate::{claims, password, profiles, recovery};
 
 /// What an administrator changes of an account; what is absent stays as it is.
 #[derive(Clone, Copy, Default)]
@@ -78,39 +79,34 @@ pub async fn apply(
     change: Change,
     reason: Option<&str>,
 ) -> Outcome<()> {
-    let given = (identity, actor, user_id, reason);
-    transaction(
-        &identity.pool,
-        "administer_account",
-        given,
-        move |tx, (identity, actor, user_id, reason)| {
-            Box::pin(async move {
-                actor.must_administer(tx).await?;
-                if change.gives_up() {
-                    must_not_be_last(tx, user_id).await?;
-                } else {
-                    accounts::lock(tx, user_id).await?;
-                }
-                let before = accounts::find(tx, user_id).await?;
-                let mut details = change.differences(&before);
-                if details.is_empty() {
-                    return Ok(());
-                }
-                write(tx, &before, change).await?;
-                if before.is_active && change.is_active == Some(false) {
-                    let ended = sessions::close(tx, user_id, "account_disabled").await?;
-                    ended.announce(tx, identity, user_id).await?;
-                }
-                let sequence = claims::announce(tx, identity, user_id).await?;
-                if let Some(reason) = reason {
-                    details.insert("reason".to_owned(), json!(reason));
-                }
-                let details = Value::Object(details);
-                audit::record(tx, actor.by(), Action::AccountUpdated, Some(user_id), Some(sequence), details)
-                    .await
-            })
-        },
-    )
+    let given = (actor, user_id, reason);
+    transaction(&identity.pool, "administer_account", given, move |tx, (actor, user_id, reason)| {
+        Box::pin(async move {
+            actor.must_administer(tx).await?;
+            if change.gives_up() {
+                must_not_be_last(tx, user_id).await?;
+            } else {
+                accounts::lock(tx, user_id).await?;
+            }
+            let before = accounts::find(tx, user_id).await?;
+            let mut details = change.differences(&before);
+            if details.is_empty() {
+                return Ok(());
+            }
+            write(tx, &before, change).await?;
+            if before.is_active && change.is_active == Some(false) {
+                let ended = close(tx, user_id, None, Because::AccountDisabled).await?;
+                ended.announce(tx, user_id).await?;
+            }
+            let sequence = claims::announce(tx, user_id).await?;
+            if let Some(reason) = reason {
+                details.insert("reason".to_owned(), json!(reason));
+            }
+            let details = Value::Object(details);
+            audit::record(tx, actor.by(), Action::AccountUpdated, Some(user_id), Some(sequence), details)
+                .await
+        })
+    })
     .await?;
     identity.tail.hurry();
     Ok(())
@@ -141,12 +137,12 @@ pub async fn remove(identity: &Identity, actor: &Actor, user_id: &str, reason: O
             .saying("Administrators cannot delete their own account here")
             .with_field("user_id", "must not be your own"));
     }
-    let given = (identity, actor, user_id, reason);
-    transaction(&identity.pool, "delete_account", given, |tx, (identity, actor, user_id, reason)| {
+    let given = (actor, user_id, reason);
+    transaction(&identity.pool, "delete_account", given, |tx, (actor, user_id, reason)| {
         Box::pin(async move {
             actor.must_administer(tx).await?;
             let details = reason.map_or_else(|| json!({}), |reason| json!({ "reason": reason }));
-            accounts::remove_in(tx, identity, user_id, actor.by(), details).await
+            accounts::remove_in(tx, user_id, actor.by(), details).await
         })
     })
     .await?;
@@ -167,19 +163,22 @@ pub async fn set_password(identity: &Identity, actor: &Actor, user_id: &str, typ
     let email = Email::parse(&account.email).map_err(Failure::internal)?;
     let new = password::check(typed, "new_password", identity.min_password_length, &email)?;
     let hash = identity.hasher.hash(new).await?;
-    let given = (identity, actor, user_id, &hash);
-    transaction(&identity.pool, "set_password", given, |tx, (identity, actor, user_id, hash)| {
+    let given = (identity, actor, user_id, &hash, &email);
+    transaction(&identity.pool, "set_password", given, |tx, (identity, actor, user_id, hash, email)| {
         Box::pin(async move {
             actor.must_administer(tx).await?;
             accounts::lock(tx, user_id).await?;
             accounts::set_password_hash(tx, user_id, hash).await?;
-            let ended = sessions::close(tx, user_id, "password_changed").await?;
-            let sequence = ended.announce(tx, identity, user_id).await?;
+            // From where an administrator acts is nothing that an account's owner needs to know.
+            recovery::after_change(tx, identity, user_id, email.as_str(), &Device::default()).await?;
+            let ended = close(tx, user_id, None, Because::PasswordSet).await?;
+            let sequence = ended.announce(tx, user_id).await?;
             let details = json!({ "sessions": ended.count() });
             audit::record(tx, actor.by(), Action::PasswordSet, Some(user_id), sequence, details).await
         })
     })
     .await?;
     identity.tail.hurry();
+    identity.mail.hurry();
     Ok(())
 }

@@ -16,6 +16,7 @@ use super::{Actor, phc};
 use crate::audit::{self, Action};
 use crate::email::Email;
 use crate::identity::Identity;
+use crate::newcomers;
 use crate::password;
 use crate::profiles::{COMPANY, FIRST_NAME, LAST_NAME};
 use crate::sign_in::is_client_id;
@@ -231,6 +232,7 @@ async fn insert_all(
             }
             insert_profiles(tx, &made).await?;
             insert_versions(tx, &made).await?;
+            newcomers::add_all(tx, made.iter().map(|account| account.id.as_str())).await?;
             let targets = made.iter().map(|account| account.id.as_str());
             let imported = Action::AccountImported;
             audit::record_all(tx, actor.by(), imported, targets, json!({ "client_id": client_id })).await?;

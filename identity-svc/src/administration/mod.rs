@@ -11,6 +11,7 @@ pub mod list;
 pub mod permissions;
 mod phc;
 pub mod sessions;
+pub mod subscriptions;
 #[cfg(test)]
 mod tests;
 

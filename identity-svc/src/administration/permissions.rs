@@ -21,9 +21,9 @@ pub async fn grant(
     user_id: &str,
     permission: &str,
 ) -> Outcome<Vec<String>> {
-    let given = (identity, actor, user_id, permission);
+    let given = (actor, user_id, permission);
     let work = "grant_permission";
-    let held = transaction(&identity.pool, work, given, |tx, (identity, actor, user_id, permission)| {
+    let held = transaction(&identity.pool, work, given, |tx, (actor, user_id, permission)| {
         Box::pin(async move {
             actor.must_administer(tx).await?;
             must_be_known(tx, permission).await?;
@@ -38,7 +38,7 @@ pub async fn grant(
                 .execute(&mut *tx)
                 .await
                 .map_err(failed)?;
-                let sequence = claims::announce(tx, identity, user_id).await?;
+                let sequence = claims::announce(tx, user_id).await?;
                 let details = json!({ "permission": permission });
                 let granted = Action::PermissionGranted;
                 audit::record(tx, actor.by(), granted, Some(user_id), Some(sequence), details).await?;
@@ -56,9 +56,9 @@ pub async fn grant(
 /// # Errors
 /// AUTH004, USER001; REQ001 for a permission that nobody knows.
 pub async fn revoke(identity: &Identity, actor: &Actor, user_id: &str, permission: &str) -> Outcome<()> {
-    let given = (identity, actor, user_id, permission);
+    let given = (actor, user_id, permission);
     let work = "revoke_permission";
-    transaction(&identity.pool, work, given, |tx, (identity, actor, user_id, permission)| {
+    transaction(&identity.pool, work, given, |tx, (actor, user_id, permission)| {
         Box::pin(async move {
             actor.must_administer(tx).await?;
             must_be_known(tx, permission).await?;
@@ -74,7 +74,7 @@ pub async fn revoke(identity: &Identity, actor: &Actor, user_id: &str, permissio
             .execute(&mut *tx)
             .await
             .map_err(failed)?;
-            let sequence = claims::announce(tx, identity, user_id).await?;
+            let sequence = claims::announce(tx, user_id).await?;
             let details = json!({ "permission": permission });
             audit::record(tx, actor.by(), Action::PermissionRevoked, Some(user_id), Some(sequence), details)
                 .await
@@ -100,11 +100,12 @@ async fn is_granted(tx: &mut MySqlConnection, user_id: &str, permission: &str) -
 async fn must_be_known(tx: &mut MySqlConnection, permission: &str) -> Outcome<()> {
     // The server refuses to compare the column with what it cannot hold.
     if permission.is_ascii() {
-        let known = sqlx::query_scalar!("SELECT COUNT(*) FROM permissions WHERE name = ?", permission)
-            .fetch_one(tx)
+        let known = sqlx::query_scalar!("SELECT name FROM permissions WHERE name = ?", permission)
+            .fetch_optional(tx)
             .await
             .map_err(failed)?;
-        if known > 0 {
+        // To the collation, "x" and "x " are one.
+        if known.is_some_and(|known| known == permission) {
             return Ok(());
         }
     }

@@ -12,6 +12,7 @@ use super::export::Export;
 use super::{Actor, audit, bulk, change, import, list, permissions, sessions};
 use crate::identity::Identity;
 use crate::tests::{identity, register};
+use crate::{administrators, newcomers};
 
 fn actor(id: &str) -> Actor {
     Actor::of(id.to_owned(), None).expect("an actor")
@@ -98,6 +99,35 @@ async fn nobody_but_an_active_administrator_administers(pool: MySqlPool) {
 
 async fn entries(pool: &MySqlPool) -> i64 {
     sqlx::query_scalar("SELECT COUNT(*) FROM audit_log").fetch_one(pool).await.expect("a count")
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn a_permission_with_spaces_at_its_end_is_none_and_never_stands_for_the_real_one(pool: MySqlPool) {
+    let identity = identity(pool.clone()).await;
+    let admin = actor(&administrator(&identity, "admin@example.com").await);
+    let user = register(&identity, "user@example.com").await;
+    for padded in ["projects.manage ", "projects.manage  ", "* ", "Projects.manage", ""] {
+        let refused = permissions::grant(&identity, &admin, &user, padded).await.expect_err("refused");
+        assert_eq!(refused.code(), ErrorCode::InvalidRequest, "{padded:?}");
+        let refused = permissions::revoke(&identity, &admin, &user, padded).await.expect_err("refused");
+        assert_eq!(refused.code(), ErrorCode::InvalidRequest, "{padded:?}");
+    }
+    let held = permissions::grant(&identity, &admin, &user, "projects.manage").await.expect("granted");
+    assert_eq!(held, ["projects.manage"]);
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn whoever_makes_an_account_leaves_it_to_be_given_a_subscription(pool: MySqlPool) {
+    let identity = identity(pool.clone()).await;
+    let admin = administrator(&identity, "admin@example.com").await;
+    administrators::make_administrator(&identity, "b@example.com", "admin", "correct horse battery")
+        .await
+        .expect("made");
+    import::import(&identity, &actor(&admin), import_of(rows(1500).split_off(1000))).await.expect("imported");
+    let told = newcomers::exchange(&pool, &[]).await.expect("told");
+    assert_eq!(told.len(), 502);
+    assert_eq!(newcomers::exchange(&pool, &told[..500]).await.expect("told"), told[500..]);
+    assert!(newcomers::exchange(&pool, &told[500..]).await.expect("told").is_empty());
 }
 
 #[sqlx::test(migrations = "./migrations")]

@@ -32,8 +32,6 @@ pub struct Settings {
     /// The one that signs first; tokens of the others are accepted.
     pub secrets: Vec<SecretString>,
     pub audience: String,
-    /// The longest life of an access token.
-    pub lifetime: Duration,
 }
 
 impl Settings {

@@ -16,10 +16,11 @@ use uuid::Uuid;
 
 use super::{Settings, describe, insert};
 use crate::audit::{self, Action, By};
+use crate::token_lives;
 
 /// Somebody who has not been heard for this long is not alive.
 const ALIVE: Duration = Duration::from_secs(15);
-/// For how much longer than a token's life the old key is accepted: replicas learn of the new one within seconds.
+/// For how much longer than its last token lives the old key is accepted: replicas learn of the new one within seconds.
 const MARGIN: Duration = Duration::from_secs(120);
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
@@ -140,9 +141,10 @@ async fn activate(pool: &MySqlPool, settings: &Settings, kid: &str) -> Outcome<(
         Box::pin(async move {
             lock(tx).await?;
             let (now, kid) = (now(), *kid);
+            let last_token = token_lives::alive(tx).await?.until;
             sqlx::query!(
                 "UPDATE signing_keys SET state = 'retired', retire_at = ? WHERE state = 'active'",
-                now + settings.lifetime + MARGIN
+                last_token + MARGIN
             )
             .execute(&mut *tx)
             .await

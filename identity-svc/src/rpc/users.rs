@@ -2,15 +2,18 @@ use chassis::grpc::answer;
 use chassis::mysql::failed;
 use contract::identity::user_service_server::UserService;
 use contract::identity::{
-    ChangePasswordRequest, ChangePasswordResponse, DeleteUserRequest, DeleteUserResponse, GetUserRequest,
-    GetUserResponse, SetTierRequest, SetTierResponse, UpdateProfileRequest, UpdateProfileResponse,
+    ApproveSubscriptionChangeRequest, ApproveSubscriptionChangeResponse, ChangePasswordRequest,
+    ChangePasswordResponse, DeleteUserRequest, DeleteUserResponse, ExchangeNewcomersRequest,
+    ExchangeNewcomersResponse, GetUserRequest, GetUserResponse, SetTierRequest, SetTierResponse,
+    UpdateProfileRequest, UpdateProfileResponse,
 };
 use contract::{ErrorCode, Failure, Tier};
 use tonic::{Request, Response, Status};
 
+use crate::administration::subscriptions;
 use crate::audit::By;
 use crate::identity::{Identity, id};
-use crate::{accounts, claims, profiles, sign_in};
+use crate::{accounts, claims, newcomers, profiles, sign_in};
 
 pub struct Users(pub Identity);
 
@@ -77,5 +80,30 @@ impl UserService for Users {
             claims::set_tier(&self.0, &user_id, tier, revision).await
         };
         answer(set.await.map(|()| SetTierResponse {}))
+    }
+
+    async fn approve_subscription_change(
+        &self,
+        request: Request<ApproveSubscriptionChangeRequest>,
+    ) -> Result<Response<ApproveSubscriptionChangeResponse>, Status> {
+        let approved = subscriptions::approve(&self.0, request.into_inner()).await;
+        answer(approved.map(|()| ApproveSubscriptionChangeResponse {}))
+    }
+
+    async fn exchange_newcomers(
+        &self,
+        request: Request<ExchangeNewcomersRequest>,
+    ) -> Result<Response<ExchangeNewcomersResponse>, Status> {
+        let known = request.into_inner().known_user_ids;
+        let others = async {
+            if known.len() > newcomers::MOST {
+                return Err(Failure::field("known_user_ids", format!("must be at most {}", newcomers::MOST)));
+            }
+            for user_id in &known {
+                id("known_user_ids", user_id)?;
+            }
+            newcomers::exchange(&self.0.pool, &known).await
+        };
+        answer(others.await.map(|user_ids| ExchangeNewcomersResponse { user_ids }))
     }
 }

@@ -1,29 +1,30 @@
 //! Sessions. A session is a row; a refresh token is one use of it, kept as its SHA-256.
 
+mod ending;
 mod refresh;
 mod sweep;
+#[cfg(test)]
+mod tests;
 mod tokens;
 
 use chassis::clock::now;
-use chassis::mysql::{failed, transaction};
+use chassis::mysql::failed;
 use chrono::{DateTime, Utc};
 use contract::identity::{Device, Session, TokenPair};
-use contract::{ErrorCode, Failure, Outcome, to_timestamp};
-use serde_json::json;
+use contract::{Outcome, to_timestamp};
 use sqlx::MySqlConnection;
 use uuid::Uuid;
 
 use crate::accounts;
-use crate::audit::{self, Action, By};
 use crate::email::Email;
-use crate::events::{self, Change};
-use crate::identity::{Identity, Tokens};
+use crate::identity::Tokens;
 
+pub use ending::{close, end_all, end_one, end_others};
 pub use refresh::{note_use, refresh};
 pub use sweep::sweep;
 
-/// Most sessions that a list shows, those seen last first.
-const MAX_LISTED: i64 = 200;
+/// Most sessions that a list shows, those seen last first: all, unless an account has some from before they were capped.
+const MAX_LISTED: i64 = 1000;
 
 /// Why a session ended, as its row says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +33,15 @@ pub enum Because {
     /// Ended by its user from another session.
     Revoked,
     PasswordChanged,
+    PasswordReset,
     TokenReused,
+    /// The one seen the longest ago, when one too many was opened.
+    TooMany,
+    /// Ended by an administrator.
+    Administrator,
+    AccountDisabled,
+    /// A new password was set by an administrator.
+    PasswordSet,
 }
 
 impl Because {
@@ -41,12 +50,18 @@ impl Because {
             Because::Logout => "logout",
             Because::Revoked => "revoked",
             Because::PasswordChanged => "password_changed",
+            Because::PasswordReset => "password_reset",
             Because::TokenReused => "token_reused",
+            Because::TooMany => "too_many",
+            Because::Administrator => "administrator",
+            Because::AccountDisabled => "account_disabled",
+            Because::PasswordSet => "password_set",
         }
     }
 }
 
-/// Opens a session of an account and gives its first tokens.
+/// Opens a session of an account and gives its first tokens. When the account has as many as it may, those seen the
+/// longest ago end.
 ///
 /// # Errors
 /// USER001.
@@ -63,6 +78,7 @@ pub async fn open(
         .await
         .map_err(failed)?;
     let absolute_end = now + tokens.lifetimes.session;
+    ending::make_room(tx, user_id, tokens.max_sessions, device).await?;
     sqlx::query!(
         "INSERT INTO sessions (id, user_id, created_at, last_seen_at, expires_at, absolute_expires_at, ip_address,
                                user_agent)
@@ -110,117 +126,6 @@ pub async fn list(connection: &mut MySqlConnection, user_id: &str) -> Outcome<Ve
         user_agent: row.user_agent,
     });
     Ok(sessions.collect())
-}
-
-/// Ends a session, if it is the user's and has not ended; tokens already issued die within a second. The caller has
-/// locked the account.
-async fn end(
-    tx: &mut MySqlConnection,
-    identity: &Identity,
-    user_id: &str,
-    session_id: &str,
-    because: Because,
-    by: By<'_>,
-) -> Outcome<()> {
-    let ended = sqlx::query!(
-        "UPDATE sessions SET ended_at = ?, ended_because = ? WHERE id = ? AND user_id = ? AND ended_at IS NULL",
-        now(),
-        because.name(),
-        session_id,
-        user_id
-    )
-    .execute(&mut *tx)
-    .await
-    .map_err(failed)?;
-    if ended.rows_affected() == 0 {
-        return Ok(());
-    }
-    let change = Change::SessionEnded { session_id: session_id.to_owned() };
-    let sequence = events::append(tx, user_id, &change, identity.tokens.lifetimes.access_token).await?;
-    let details = json!({ "session_id": session_id, "because": because.name() });
-    audit::record(tx, by, Action::SessionEnded, Some(user_id), Some(sequence), details).await
-}
-
-/// Ends a session of the user. Ending it again is no fault.
-///
-/// # Errors
-/// REQ002 when the user has no such session.
-pub async fn end_one(
-    identity: &Identity,
-    user_id: &str,
-    session_id: &str,
-    because: Because,
-    by: By<'_>,
-) -> Outcome<()> {
-    let given = (identity, user_id, session_id, by);
-    transaction(&identity.pool, "end_session", given, move |tx, (identity, user_id, session_id, by)| {
-        Box::pin(async move {
-            let own = sqlx::query_scalar!(
-                "SELECT COUNT(*) FROM sessions WHERE id = ? AND user_id = ?",
-                session_id,
-                user_id
-            )
-            .fetch_one(&mut *tx)
-            .await
-            .map_err(failed)?;
-            if own == 0 {
-                return Err(Failure::new(ErrorCode::NoSuchRoute).saying("No such session"));
-            }
-            end(tx, identity, user_id, session_id, because, *by).await
-        })
-    })
-    .await?;
-    identity.tail.hurry();
-    Ok(())
-}
-
-/// Ends every session of the user but the given one.
-///
-/// # Errors
-/// GW001 when the database is away.
-pub async fn end_all(
-    identity: &Identity,
-    user_id: &str,
-    but: Option<&str>,
-    because: Because,
-    by: By<'_>,
-) -> Outcome<()> {
-    let given = (identity, user_id, but, by);
-    transaction(&identity.pool, "end_sessions", given, move |tx, (identity, user_id, but, by)| {
-        Box::pin(async move {
-            accounts::lock(tx, user_id).await?;
-            end_others(tx, identity, user_id, *but, because, *by).await
-        })
-    })
-    .await?;
-    identity.tail.hurry();
-    Ok(())
-}
-
-/// Ends every session of an account that the caller has locked, but the given one.
-///
-/// # Errors
-/// GW001 when the database is away.
-pub async fn end_others(
-    tx: &mut MySqlConnection,
-    identity: &Identity,
-    user_id: &str,
-    but: Option<&str>,
-    because: Because,
-    by: By<'_>,
-) -> Outcome<()> {
-    let others = sqlx::query_scalar!(
-        "SELECT id FROM sessions WHERE user_id = ? AND id <> ? AND ended_at IS NULL ORDER BY id FOR UPDATE",
-        user_id,
-        but.unwrap_or_default()
-    )
-    .fetch_all(&mut *tx)
-    .await
-    .map_err(failed)?;
-    for session_id in others {
-        end(tx, identity, user_id, &session_id, because, by).await?;
-    }
-    Ok(())
 }
 
 /// Whether a session is open, and its account active.

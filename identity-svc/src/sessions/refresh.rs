@@ -14,11 +14,13 @@ use contract::identity::{Device, TokenPair, TokenUse};
 use contract::{ErrorCode, Failure, Outcome, from_timestamp};
 use sqlx::MySqlConnection;
 
-use super::tokens::{Of, hash, issue};
-use super::{Because, end};
+use super::Because;
+use super::ending::end;
+use super::tokens::{Of, issue};
 use crate::accounts;
 use crate::audit::By;
 use crate::identity::Identity;
+use crate::opaque::hash;
 
 /// How long the verdict on a token that comes again waits for what edges have seen and not yet told.
 const SETTLING: Duration = Duration::from_millis(100);
@@ -110,13 +112,13 @@ async fn spend(
             if now <= found.issued_at + window {
                 return refused("overtaken");
             }
-            return end_reused(tx, identity, &found, presented.device).await;
+            return end_reused(tx, &found, presented.device).await;
         }
         None => "rotated",
         Some(_) if !presented.settled => return Ok(Refreshed::Unsettled),
         Some(spent_at) => {
             if presented.at > spent_at + window || child_has_arrived(tx, presented).await? {
-                return end_reused(tx, identity, &found, presented.device).await;
+                return end_reused(tx, &found, presented.device).await;
             }
             if presented.at <= spent_at + AT_ONCE { "concurrent" } else { "lost_answer" }
         }
@@ -225,14 +227,9 @@ async fn mark_spent(tx: &mut MySqlConnection, hash: &[u8], now: DateTime<Utc>) -
     Ok(done.rows_affected() == 1)
 }
 
-async fn end_reused(
-    tx: &mut MySqlConnection,
-    identity: &Identity,
-    found: &Found,
-    device: &Device,
-) -> Outcome<Refreshed> {
+async fn end_reused(tx: &mut MySqlConnection, found: &Found, device: &Device) -> Outcome<Refreshed> {
     let by = By { actor_id: None, device: Some(device) };
-    end(tx, identity, &found.user_id, &found.session_id, Because::TokenReused, by).await?;
+    end(tx, &found.user_id, &found.session_id, Because::TokenReused, by).await?;
     Ok(Refreshed::Refused(ErrorCode::TokenInvalid, "reused"))
 }
 

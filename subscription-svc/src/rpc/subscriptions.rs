@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status};
 
 use crate::service::{Service, user_id};
 use crate::subscriptions::Subscription;
-use crate::{administration, subscriptions, tiers};
+use crate::{administration, billing, subscriptions, tiers};
 
 const DEFAULT_PAGE_SIZE: i32 = 20;
 const MAX_PAGE_SIZE: i32 = 100;
@@ -59,7 +59,7 @@ impl SubscriptionService for Subscriptions {
         let request = request.into_inner();
         let changed = async {
             user_id(&request.user_id)?;
-            administration::update(&self.0, request).await
+            billing::in_time(administration::update(&self.0, request)).await
         };
         answer(changed.await.map(|changed| UpdateSubscriptionResponse { subscription: Some(changed.into()) }))
     }
@@ -71,7 +71,7 @@ impl SubscriptionService for Subscriptions {
         let user = request.into_inner().user_id;
         let cancelled = async {
             user_id(&user)?;
-            administration::cancel(&self.0, &user).await
+            billing::in_time(billing::cancel(&self.0, &user)).await
         };
         answer(cancelled.await.map(|done| CancelSubscriptionResponse { subscription: Some(done.into()) }))
     }
@@ -87,7 +87,7 @@ impl SubscriptionService for Subscriptions {
 
 async fn list(service: &Service, request: ListSubscriptionsRequest) -> Outcome<ListSubscriptionsResponse> {
     let ListSubscriptionsRequest { actor, page, page_size, tier, status } = request;
-    administration::must_administer(actor.as_ref())?;
+    administration::must_administer(service, actor.as_ref()).await?;
     let page = if page == 0 { 1 } else { page };
     let page_size = if page_size == 0 { DEFAULT_PAGE_SIZE } else { page_size };
     if page < 1 {

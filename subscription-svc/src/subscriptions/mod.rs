@@ -3,12 +3,14 @@
 use std::fmt;
 use std::str::FromStr;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use contract::{Tier, to_timestamp};
 
+mod change;
 mod table;
 
-pub use table::{find, lapsed_users, list, lock, write};
+pub use change::{change, change_locked, lapse};
+pub use table::{find, lapsed_users, list, lock, welcome, write};
 
 /// Where a subscription stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +57,10 @@ impl FromStr for Status {
     }
 }
 
-/// A row of `subscriptions`, without what is Stripe's.
+/// How long a trial that Stripe is to end goes on without a word from it: until the first payment has been tried.
+const TRIAL_SLACK: TimeDelta = TimeDelta::hours(1);
+
+/// A row of `subscriptions`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subscription {
     pub id: String,
@@ -67,6 +72,10 @@ pub struct Subscription {
     pub trial_ends_at: Option<DateTime<Utc>>,
     pub cancelled_at: Option<DateTime<Utc>>,
     pub payment_method: Option<String>,
+    /// Stays once it was made.
+    pub stripe_customer_id: Option<String>,
+    /// What is paid for at Stripe; none when nothing is, or not any more.
+    pub stripe_subscription_id: Option<String>,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
 }
@@ -76,14 +85,21 @@ impl Subscription {
     pub fn effective_tier(&self, now: DateTime<Utc>) -> Tier {
         let runs = self.end_date.is_some_and(|end| end > now);
         let lasts = match self.status {
-            Status::Active | Status::PastDue => self.cancelled_at.is_none() || runs,
-            Status::Trialing => self.trial_ends_at.is_none_or(|end| end > now),
+            Status::Active => self.cancelled_at.is_none() || runs,
+            Status::PastDue => self.end_date.is_none() || runs,
+            Status::Trialing => !self.trial_is_over(now),
             Status::Canceled | Status::Expired => runs,
         };
         if lasts { self.tier } else { Tier::Free }
     }
 
-    /// Cancels at `now`: at the end of what has been paid, or at once. A free subscription has nothing to cancel and
+    fn trial_is_over(&self, now: DateTime<Utc>) -> bool {
+        let paid_next = self.stripe_subscription_id.is_some() && self.cancelled_at.is_none();
+        let slack = if paid_next { TRIAL_SLACK } else { TimeDelta::zero() };
+        self.trial_ends_at.is_some_and(|end| end + slack <= now)
+    }
+
+    /// Cancels at `now`: at the end of what has been paid, or at once when nothing has been or is late. A free subscription has nothing to cancel and
     /// stays active; what is cancelled or over stays as it is.
     pub fn cancel(&mut self, now: DateTime<Utc>) {
         let over = matches!(self.status, Status::Canceled | Status::Expired);
@@ -91,36 +107,39 @@ impl Subscription {
             return;
         }
         self.cancelled_at = Some(now);
-        if self.end_date.is_none_or(|end| end <= now) {
+        if self.status == Status::PastDue || self.end_date.is_none_or(|end| end <= now) {
             self.status = Status::Canceled;
             self.end_date = Some(now);
         }
     }
 
-    /// Writes into the status that a trial or a cancelled period is over at `now`.
+    /// Writes into the status that a trial, a cancelled period or the grace of a late payment is over at `now`.
     pub fn lapse(&mut self, now: DateTime<Utc>) {
+        let ended = self.end_date.is_some_and(|end| end <= now);
         match self.status {
-            Status::Trialing if self.trial_ends_at.is_some_and(|end| end <= now) => {
+            Status::Trialing if self.trial_is_over(now) => {
                 self.status = Status::Expired;
                 self.end_date = self.trial_ends_at;
             }
-            Status::Active | Status::PastDue
-                if self.cancelled_at.is_some() && self.end_date.is_some_and(|end| end <= now) =>
-            {
+            Status::Active | Status::PastDue if ended && self.cancelled_at.is_some() => {
                 self.status = Status::Canceled;
             }
+            Status::PastDue if ended => self.status = Status::Expired,
             _ => {}
         }
     }
 
     /// A status that an administrator sets at `now` brings with it what it means: a running subscription is not
-    /// cancelled, and one that is over ended now, or earlier.
-    pub fn set_status(&mut self, status: Status, now: DateTime<Utc>) {
+    /// cancelled, one that is over ended now, or earlier, and one whose payment is late ends after a grace.
+    pub fn set_status(&mut self, status: Status, now: DateTime<Utc>, grace: TimeDelta) {
         self.status = status;
         match status {
             Status::Active | Status::PastDue | Status::Trialing => {
                 self.cancelled_at = None;
                 self.end_date = self.end_date.filter(|end| *end > now);
+                if status == Status::PastDue {
+                    self.end_date = self.end_date.or(Some(now + grace));
+                }
             }
             Status::Canceled | Status::Expired => {
                 self.cancelled_at = self.cancelled_at.or(Some(now));
@@ -167,6 +186,8 @@ mod tests {
             trial_ends_at: None,
             cancelled_at: None,
             payment_method: None,
+            stripe_customer_id: None,
+            stripe_subscription_id: None,
             created_at: now,
             updated_at: now,
         }
@@ -183,8 +204,20 @@ mod tests {
         assert_eq!(ends(Status::Canceled, after, before).effective_tier(now), Tier::Premium);
         assert_eq!(ends(Status::Canceled, before, before).effective_tier(now), Tier::Free);
         assert_eq!(ends(Status::Active, before, before).effective_tier(now), Tier::Free);
+        assert_eq!(ends(Status::Active, before, None).effective_tier(now), Tier::Premium, "it renews");
+        assert_eq!(ends(Status::PastDue, after, None).effective_tier(now), Tier::Premium);
+        assert_eq!(ends(Status::PastDue, before, None).effective_tier(now), Tier::Free);
         let trial = Subscription { trial_ends_at: before, ..bought(Status::Trialing) };
         assert_eq!(trial.effective_tier(now), Tier::Free);
+        let just = Some(now - Duration::minutes(1));
+        let paid_next = Subscription {
+            trial_ends_at: just,
+            stripe_subscription_id: Some("sub_1".to_owned()),
+            ..bought(Status::Trialing)
+        };
+        assert_eq!(paid_next.effective_tier(now), Tier::Premium, "its first payment is being made");
+        let cancelled = Subscription { cancelled_at: before, ..paid_next };
+        assert_eq!(cancelled.effective_tier(now), Tier::Free);
     }
 
     #[test]
@@ -196,6 +229,9 @@ mod tests {
         let mut open = bought(Status::Active);
         open.cancel(now);
         assert_eq!((open.status, open.effective_tier(now)), (Status::Canceled, Tier::Free));
+        let mut late = Subscription { end_date: Some(now + Duration::days(3)), ..bought(Status::PastDue) };
+        late.cancel(now);
+        assert_eq!((late.status, late.effective_tier(now)), (Status::Canceled, Tier::Free));
         let mut free = Subscription { tier: Tier::Free, ..bought(Status::Active) };
         free.cancel(now);
         assert_eq!((free.status, free.cancelled_at), (Status::Active, None));
@@ -225,5 +261,17 @@ mod tests {
         paid.cancel(now);
         paid.lapse(now + Duration::days(4));
         assert_eq!(paid.status, Status::Canceled);
+    }
+
+    #[test]
+    fn a_late_payment_has_a_grace_and_then_the_tier_is_gone() {
+        let (now, grace) = (now(), Duration::days(7));
+        let mut late = bought(Status::Active);
+        late.set_status(Status::PastDue, now, grace);
+        assert_eq!((late.status, late.end_date), (Status::PastDue, Some(now + grace)));
+        late.lapse(now + grace - Duration::seconds(1));
+        assert_eq!((late.status, late.effective_tier(now)), (Status::PastDue, Tier::Premium));
+        late.lapse(now + grace);
+        assert_eq!((late.status, late.effective_tier(now + grace)), (Status::Expired, Tier::Free));
     }
 }

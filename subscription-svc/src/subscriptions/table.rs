@@ -3,10 +3,10 @@
 use chassis::mysql::{failed, misses_parent, transaction};
 use chrono::{DateTime, Utc};
 use contract::{ErrorCode, Failure, Outcome, Tier};
-use sqlx::{MySqlConnection, MySqlPool};
+use sqlx::{MySql, MySqlConnection, MySqlPool, QueryBuilder};
 use uuid::Uuid;
 
-use super::{Status, Subscription};
+use super::{Status, Subscription, TRIAL_SLACK};
 use chassis::clock::now;
 
 struct Row {
@@ -19,6 +19,8 @@ struct Row {
     trial_ends_at: Option<DateTime<Utc>>,
     cancelled_at: Option<DateTime<Utc>>,
     payment_method: Option<String>,
+    stripe_customer_id: Option<String>,
+    stripe_subscription_id: Option<String>,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
 }
@@ -37,6 +39,8 @@ impl TryFrom<Row> for Subscription {
             trial_ends_at: row.trial_ends_at,
             cancelled_at: row.cancelled_at,
             payment_method: row.payment_method,
+            stripe_customer_id: row.stripe_customer_id,
+            stripe_subscription_id: row.stripe_subscription_id,
             created_at: row.created_at,
             updated_at: row.updated_at,
         })
@@ -51,6 +55,7 @@ macro_rules! select {
             r#"SELECT id, user_id, tier, status, start_date AS "start_date: DateTime<Utc>",
                       end_date AS "end_date: DateTime<Utc>", trial_ends_at AS "trial_ends_at: DateTime<Utc>",
                       cancelled_at AS "cancelled_at: DateTime<Utc>", payment_method,
+                      stripe_customer_id, stripe_subscription_id,
                       created_at AS "created_at: DateTime<Utc>", updated_at AS "updated_at: DateTime<Utc>"
                FROM subscriptions "# + $rest
             $(, $value)*
@@ -118,6 +123,48 @@ async fn make_free(tx: &mut MySqlConnection, user_id: &str) -> Outcome<()> {
     }
 }
 
+/// Makes the subscriptions that users start with, for those that have none.
+///
+/// # Errors
+/// GW001 when the database is away.
+pub async fn welcome(pool: &MySqlPool, user_ids: &[String]) -> Outcome<()> {
+    match make_free_for(pool, user_ids).await {
+        Err(failure) if failure.code() == ErrorCode::UserNotFound => {}
+        outcome => return outcome,
+    }
+    // One of them was deleted meanwhile, and with it the whole statement was refused.
+    for user_id in user_ids {
+        match make_free_for(pool, std::slice::from_ref(user_id)).await {
+            Err(failure) if failure.code() == ErrorCode::UserNotFound => {}
+            outcome => outcome?,
+        }
+    }
+    Ok(())
+}
+
+async fn make_free_for(pool: &MySqlPool, user_ids: &[String]) -> Outcome<()> {
+    transaction(pool, "first_subscriptions", user_ids, |tx, user_ids| {
+        Box::pin(async move {
+            let now = now();
+            let mut statement = QueryBuilder::<MySql>::new(
+                "INSERT INTO subscriptions (id, user_id, tier, status, start_date, created_at, updated_at) ",
+            );
+            statement.push_values(*user_ids, |mut row, user_id| {
+                row.push_bind(Uuid::now_v7().to_string()).push_bind(user_id);
+                row.push_bind(Tier::Free.name()).push_bind(Status::Active.name());
+                row.push_bind(now).push_bind(now).push_bind(now);
+            });
+            statement.push(" ON DUPLICATE KEY UPDATE user_id = VALUES(user_id)");
+            match statement.build().execute(tx).await {
+                Ok(_) => Ok(()),
+                Err(error) if misses_parent(&error) => Err(Failure::new(ErrorCode::UserNotFound)),
+                Err(error) => Err(failed(error)),
+            }
+        })
+    })
+    .await
+}
+
 fn deleted_meanwhile() -> Failure {
     Failure::new(ErrorCode::UserNotFound)
 }
@@ -130,7 +177,7 @@ pub async fn write(tx: &mut MySqlConnection, subscription: &Subscription) -> Out
     sqlx::query!(
         "UPDATE subscriptions
          SET tier = ?, status = ?, start_date = ?, end_date = ?, trial_ends_at = ?, cancelled_at = ?,
-             payment_method = ?, updated_at = ?
+             payment_method = ?, stripe_customer_id = ?, stripe_subscription_id = ?, updated_at = ?
          WHERE id = ?",
         subscription.tier.name(),
         subscription.status.name(),
@@ -139,6 +186,8 @@ pub async fn write(tx: &mut MySqlConnection, subscription: &Subscription) -> Out
         subscription.trial_ends_at,
         subscription.cancelled_at,
         subscription.payment_method,
+        subscription.stripe_customer_id,
+        subscription.stripe_subscription_id,
         subscription.updated_at,
         subscription.id
     )
@@ -148,17 +197,23 @@ pub async fn write(tx: &mut MySqlConnection, subscription: &Subscription) -> Out
     Ok(())
 }
 
-/// Users whose trial or cancelled period is over at `now` without their status saying so, some of them.
+/// Users whose trial, cancelled period or grace is over at `now` without their status saying so, some of them.
 ///
 /// # Errors
 /// GW001 when the database is away.
 pub async fn lapsed_users(pool: &MySqlPool, now: DateTime<Utc>) -> Outcome<Vec<String>> {
     sqlx::query_scalar!(
-        "SELECT user_id FROM subscriptions WHERE status = 'trialing' AND trial_ends_at <= ?
+        "SELECT user_id FROM subscriptions
+         WHERE status = 'trialing' AND trial_ends_at <= ?
+           AND (trial_ends_at <= ? OR stripe_subscription_id IS NULL OR cancelled_at IS NOT NULL)
          UNION
          SELECT user_id FROM subscriptions
-         WHERE status IN ('active', 'past_due') AND end_date <= ? AND cancelled_at IS NOT NULL
+         WHERE status = 'active' AND end_date <= ? AND cancelled_at IS NOT NULL
+         UNION
+         SELECT user_id FROM subscriptions WHERE status = 'past_due' AND end_date <= ?
          LIMIT 100",
+        now,
+        now - TRIAL_SLACK,
         now,
         now
     )

@@ -1,6 +1,6 @@
 //! A stand-in for identity-svc: takes tiers under the same rule, counts projects as it is told to, and can be away.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -22,6 +22,10 @@ pub struct FakeIdentity {
     pub projects: AtomicI64,
     /// Users whose tiers are refused, and why.
     pub refuses: Mutex<HashMap<String, ErrorCode>>,
+    /// Changes of subscriptions that were approved.
+    pub approved: Mutex<Vec<ApproveSubscriptionChangeRequest>>,
+    /// Accounts of which it is not known yet that they have a subscription.
+    pub newcomers: Mutex<Vec<String>>,
     /// Every call, in the order of arrival.
     pub calls: Mutex<Vec<SetTierRequest>>,
     /// What was newer than all before it, in the order in which it was stored.
@@ -61,6 +65,22 @@ impl FakeIdentity {
     }
 }
 
+/// The accounts of all tests: each has its own.
+static ACCOUNTS: Mutex<BTreeMap<String, User>> = Mutex::new(BTreeMap::new());
+
+/// From now on there is this account.
+pub fn know(user: User) {
+    ACCOUNTS.lock().expect("no panic").insert(user.id.clone(), user);
+}
+
+fn known(user_id: &str) -> Option<User> {
+    ACCOUNTS.lock().expect("no panic").get(user_id).cloned()
+}
+
+fn may_administer(user: &User) -> bool {
+    user.is_active && user.permissions.iter().any(|held| held == "*" || held == "admin.subscriptions")
+}
+
 /// Listens on a free port of this machine.
 pub async fn start() -> (Arc<FakeIdentity>, Uri) {
     let fake = Arc::new(FakeIdentity::default());
@@ -97,8 +117,39 @@ impl UserService for FakeIdentity {
         self.set(request.into_inner()).map(|()| Response::new(SetTierResponse {}))
     }
 
+    async fn get_user(&self, request: Request<GetUserRequest>) -> Result<Response<GetUserResponse>, Status> {
+        self.must_be_there()?;
+        let user = known(&request.into_inner().user_id);
+        let user = user.ok_or_else(|| Failure::new(ErrorCode::UserNotFound).to_status())?;
+        Ok(Response::new(GetUserResponse { user: Some(user) }))
+    }
+
+    async fn approve_subscription_change(
+        &self,
+        request: Request<ApproveSubscriptionChangeRequest>,
+    ) -> Result<Response<ApproveSubscriptionChangeResponse>, Status> {
+        self.must_be_there()?;
+        let request = request.into_inner();
+        if !known(&request.actor_id).is_some_and(|actor| may_administer(&actor)) {
+            return Err(Failure::new(ErrorCode::Forbidden).to_status());
+        }
+        self.approved.lock().expect("no panic").push(request);
+        Ok(Response::new(ApproveSubscriptionChangeResponse {}))
+    }
+
+    async fn exchange_newcomers(
+        &self,
+        request: Request<ExchangeNewcomersRequest>,
+    ) -> Result<Response<ExchangeNewcomersResponse>, Status> {
+        self.must_be_there()?;
+        let known = request.into_inner().known_user_ids;
+        let mut newcomers = self.newcomers.lock().expect("no panic");
+        newcomers.retain(|newcomer| !known.contains(newcomer));
+        let user_ids = newcomers.iter().take(2).cloned().collect();
+        Ok(Response::new(ExchangeNewcomersResponse { user_ids }))
+    }
+
     unused! {
-        get_user: GetUserRequest => GetUserResponse,
         update_profile: UpdateProfileRequest => UpdateProfileResponse,
         change_password: ChangePasswordRequest => ChangePasswordResponse,
         delete_user: DeleteUserRequest => DeleteUserResponse,

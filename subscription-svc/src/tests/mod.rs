@@ -1,6 +1,7 @@
 //! Tests on a real server: a database for each test, and a stand-in for identity-svc on a real socket.
 
 mod identity;
+mod newcomers;
 mod outbox;
 mod subscriptions;
 mod usage;
@@ -8,6 +9,8 @@ mod usage;
 use std::sync::Arc;
 
 use chassis::grpc;
+use chrono::TimeDelta;
+use contract::identity::User;
 use contract::subscription::Actor;
 use contract::{Failure, Outcome};
 use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
@@ -35,7 +38,8 @@ async fn service(options: MySqlPoolOptions, database: MySqlConnectOptions) -> (S
     let (fake, uri) = identity::start().await;
     let internal = grpc::Settings::plain("0123456789abcdef0123456789abcdef".to_owned().into());
     let identity = grpc::channel(&[uri], &internal);
-    let service = Service { relay: Relay::new(pool.clone(), identity.clone()), pool, identity };
+    let relay = Relay::new(pool.clone(), identity.clone());
+    let service = Service { pool, identity, relay, billing: None, grace: TimeDelta::days(7) };
     (service, fake)
 }
 
@@ -74,12 +78,21 @@ fn administrator() -> Option<Actor> {
     actor("admin", &[])
 }
 
+/// An account that identity-svc knows with this role and these permissions, as the one that acts.
 fn actor(role: &str, permissions: &[&str]) -> Option<Actor> {
-    Some(Actor {
-        user_id: Uuid::now_v7().to_string(),
+    let user_id = Uuid::now_v7().to_string();
+    let mut permissions: Vec<String> = permissions.iter().map(|&name| name.to_owned()).collect();
+    if role == "admin" {
+        permissions.insert(0, "*".to_owned());
+    }
+    identity::know(User {
+        id: user_id.clone(),
         role: role.to_owned(),
-        permissions: permissions.iter().map(|&name| name.to_owned()).collect(),
-    })
+        is_active: true,
+        permissions,
+        ..User::default()
+    });
+    Some(Actor { user_id, ip_address: "192.0.2.1".to_owned(), request_id: "a-request".to_owned() })
 }
 
 /// The code of a refusal, and the fields that it names.

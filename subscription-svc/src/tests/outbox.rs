@@ -33,10 +33,10 @@ async fn until_sent(service: &Service) {
 async fn a_tier_change_reaches_identity_in_order(options: MySqlPoolOptions, database: MySqlConnectOptions) {
     let (service, fake) = service(options, database).await;
     let user = new_user(&service).await;
-    fake.away.store(true, Ordering::SeqCst);
     for tier in ["premium", "premium", "basic", "enterprise", "free"] {
         put_on(&service, &user, tier).await.expect("a change");
     }
+    fake.away.store(true, Ordering::SeqCst);
     service.relay.send_all().await.expect_err("identity-svc is away");
     fake.away.store(false, Ordering::SeqCst);
     service.relay.send_all().await.expect("sent");
@@ -70,8 +70,8 @@ async fn a_tier_change_waits_for_identity_and_a_lost_answer_does_no_harm(
 ) {
     let (service, fake) = service(options, database).await;
     let user = new_user(&service).await;
-    fake.away.store(true, Ordering::SeqCst);
     put_on(&service, &user, "premium").await.expect("a change");
+    fake.away.store(true, Ordering::SeqCst);
     let away = service.relay.send_all().await.map_err(|failure| failure.code());
     assert_eq!(away, Err(ErrorCode::Unavailable));
     assert_eq!(count(&service, "tier_outbox").await, 1);

@@ -1,3 +1,5 @@
+use std::sync::atomic::Ordering;
+
 use chrono::{DateTime, Utc};
 use contract::Tier;
 use contract::subscription::subscription_service_server::SubscriptionService;
@@ -107,6 +109,77 @@ async fn only_an_administrator_may_change_somebody_elses_subscription(
         let changed = changed.expect("a subscription");
         assert_eq!(changed.status, "canceled");
         assert!(changed.cancelled_at.is_some() && changed.end_date.is_some());
+    }
+}
+
+#[sqlx::test(migrations = false)]
+async fn nothing_is_changed_that_was_not_approved_and_every_field_is_told(
+    options: MySqlPoolOptions,
+    database: MySqlConnectOptions,
+) {
+    let (service, identity) = service(options, database).await;
+    let rpc = Subscriptions(service.clone());
+    let user = new_user(&service).await;
+    let admin = administrator();
+    let trial = CreateSubscriptionRequest {
+        actor: admin.clone(),
+        user_id: user.clone(),
+        tier: "basic".to_owned(),
+        payment_method_id: Some("pm_1".to_owned()),
+        trial_days: Some(7),
+    };
+    let update = UpdateSubscriptionRequest {
+        actor: admin.clone(),
+        user_id: user.clone(),
+        tier: Some("premium".to_owned()),
+        payment_method_id: Some("pm_2".to_owned()),
+        status: Some("active".to_owned()),
+    };
+    identity.away.store(true, Ordering::SeqCst);
+    let refused = outcome(rpc.create_subscription(Request::new(trial.clone())).await);
+    assert_eq!(refusal(refused).0, "GW001");
+    assert_eq!(count(&service, "subscriptions").await, 0);
+    identity.away.store(false, Ordering::SeqCst);
+    let unknown = UpdateSubscriptionRequest { status: Some("rich".to_owned()), ..update.clone() };
+    assert_eq!(refusal(outcome(rpc.update_subscription(Request::new(unknown)).await)).0, "REQ001");
+    assert!(identity.approved.lock().expect("no panic").is_empty(), "what cannot be is not approved");
+
+    outcome(rpc.create_subscription(Request::new(trial)).await).expect("made");
+    outcome(rpc.update_subscription(Request::new(update)).await).expect("changed");
+    let approved = identity.approved.lock().expect("no panic").clone();
+    let fields = |at: usize| -> Vec<(String, String)> {
+        approved[at].changes.iter().map(|change| (change.field.clone(), change.value.clone())).collect()
+    };
+    let pairs = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+        pairs.iter().map(|(field, value)| ((*field).to_owned(), (*value).to_owned())).collect()
+    };
+    let first =
+        [("tier", "basic"), ("status", "trialing"), ("trial_days", "7"), ("payment_method_id", "pm_1")];
+    assert_eq!(fields(0), pairs(&first));
+    let second = [("tier", "premium"), ("status", "active"), ("payment_method_id", "pm_2")];
+    assert_eq!(fields(1), pairs(&second));
+    let device = approved[0].device.clone().expect("a device");
+    assert_eq!((device.ip_address.as_str(), device.request_id.as_str()), ("192.0.2.1", "a-request"));
+    assert_eq!(approved[0].actor_id, admin.expect("an actor").user_id);
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_payment_method_has_no_control_characters(
+    options: MySqlPoolOptions,
+    database: MySqlConnectOptions,
+) {
+    let (service, _) = service(options, database).await;
+    let rpc = Subscriptions(service.clone());
+    let user = new_user(&service).await;
+    for method in ["pm\u{0}", "pm\n", "\u{85}", &"x".repeat(101)] {
+        let request = UpdateSubscriptionRequest {
+            actor: administrator(),
+            user_id: user.clone(),
+            payment_method_id: Some(method.to_owned()),
+            ..Default::default()
+        };
+        let refused = refusal(outcome(rpc.update_subscription(Request::new(request)).await));
+        assert_eq!(refused, ("REQ001", vec!["payment_method_id".to_owned()]));
     }
 }
 

@@ -1,7 +1,14 @@
-use e2e::{Sandbox, until};
+use contract::subscription::subscription_service_client::SubscriptionServiceClient;
+use contract::subscription::{
+    Actor, CreateSubscriptionRequest, ListSubscriptionsRequest, UpdateSubscriptionRequest,
+};
+use contract::{ErrorCode, Failure};
+use e2e::{INTERNAL_TOKEN, Sandbox, until};
 use http::Method;
 use serde_json::json;
 use uuid::Uuid;
+
+use crate::grpc::call;
 
 const PATH: &str = "/api/v1/admin/subscriptions";
 
@@ -56,4 +63,79 @@ async fn administrators_list_make_and_change_subscriptions() {
     edge.put(&one, &admin.token, json!({ "status": "rich" })).await.must_fail(400, "REQ001");
     edge.get(&format!("{PATH}?page_size=101"), &admin.token).await.must_fail(400, "REQ001");
     edge.get(PATH, &user.token).await.must_fail(403, "AUTH004");
+}
+
+#[tokio::test]
+async fn who_changed_what_of_a_subscription_is_in_the_log() {
+    let sandbox = Sandbox::start().await;
+    let (admin, user, edge) = (sandbox.administrator().await, sandbox.register().await, sandbox.edge());
+    let body = json!({ "user_id": user.id, "tier": "basic", "payment_method_id": "pm_1", "trial_days": 14 });
+    let id = [("x-request-id", "the-first")];
+    edge.send(Method::POST, PATH, Some(&admin.token), &id, Some(&body)).await.must_be(201);
+    let body = json!({ "tier": "premium", "status": "active", "payment_method_id": "pm_2" });
+    let id = [("x-request-id", "the-second")];
+    let path = format!("{PATH}/{}", user.id);
+    edge.send(Method::PUT, &path, Some(&admin.token), &id, Some(&body)).await.must_be(200);
+    // What is refused, and what changes nothing, is no change.
+    edge.put(&path, &admin.token, json!({ "status": "rich" })).await.must_fail(400, "REQ001");
+    edge.put(&path, &admin.token, json!({})).await.must_be(200);
+
+    let log = edge.get(&format!("/api/v1/admin/users/{}/audit", user.id), &admin.token).await.must_be(200);
+    let entries = log["entries"].as_array().expect("entries").iter();
+    let entries: Vec<_> = entries.filter(|entry| entry["action"] == "subscription_change_approved").collect();
+    let [second, first] = entries[..] else { panic!("{log}") };
+    for (entry, cause) in [(first, "the-first"), (second, "the-second")] {
+        assert_eq!((&entry["actor_id"], &entry["target_id"]), (&json!(admin.id), &json!(user.id)));
+        assert_eq!((&entry["ip_address"], &entry["request_id"]), (&json!("127.0.0.1"), &json!(cause)));
+    }
+    let made =
+        json!({ "tier": "basic", "status": "trialing", "trial_days": "14", "payment_method_id": "pm_1" });
+    assert_eq!(first["details"], made);
+    let changed = json!({ "tier": "premium", "status": "active", "payment_method_id": "pm_2" });
+    assert_eq!(second["details"], changed);
+}
+
+#[tokio::test]
+async fn subscription_svc_asks_who_may_administer_and_believes_no_caller() {
+    let sandbox = Sandbox::start().await;
+    let (admin, user) = (sandbox.administrator().await, sandbox.register().await);
+    let address = format!("http://{}", sandbox.subscription[0]);
+    let client = SubscriptionServiceClient::connect(address).await.expect("a connection");
+    let code = |answer: Result<(), tonic::Status>| {
+        answer.map_err(|status| Failure::from_status(status, "subscription-svc").code())
+    };
+    let try_all = async |user_id: &str| {
+        let actor = Some(Actor { user_id: user_id.to_owned(), ..Actor::default() });
+        let create = CreateSubscriptionRequest {
+            actor: actor.clone(),
+            user_id: user.id.clone(),
+            tier: "premium".to_owned(),
+            ..CreateSubscriptionRequest::default()
+        };
+        let update = UpdateSubscriptionRequest {
+            actor: actor.clone(),
+            user_id: user.id.clone(),
+            tier: Some("premium".to_owned()),
+            ..UpdateSubscriptionRequest::default()
+        };
+        let list = ListSubscriptionsRequest { actor, ..ListSubscriptionsRequest::default() };
+        let mut client = client.clone();
+        [
+            code(client.create_subscription(call(create, INTERNAL_TOKEN)).await.map(drop)),
+            code(client.update_subscription(call(update, INTERNAL_TOKEN)).await.map(drop)),
+            code(client.list_subscriptions(call(list, INTERNAL_TOKEN)).await.map(drop)),
+        ]
+    };
+    let nobody = Uuid::now_v7().to_string();
+    for actor in [user.id.as_str(), &nobody, ""] {
+        assert_eq!(try_all(actor).await, [Err(ErrorCode::Forbidden); 3], "{actor:?}");
+    }
+    assert_eq!(try_all(&admin.id).await, [Ok(()); 3]);
+    let mut connection = sandbox.connection().await;
+    sqlx::query("UPDATE users SET is_active = FALSE WHERE id = ?")
+        .bind(&admin.id)
+        .execute(&mut connection)
+        .await
+        .expect("disabled");
+    assert_eq!(try_all(&admin.id).await, [Err(ErrorCode::Forbidden); 3], "as the account is now");
 }

@@ -1,6 +1,6 @@
 //! `/api/v1/admin/users/export` and `/import`.
 
-use e2e::{Client, Plan, Reply, Sandbox, User};
+use e2e::{Client, Plan, Reply, Sandbox, User, until};
 use http::Method;
 use serde_json::{Value, json};
 use sqlx::MySqlConnection;
@@ -292,4 +292,38 @@ async fn memory_stays_flat_however_many_accounts_come_and_go() {
     for (before, after) in before.into_iter().zip(peaks()) {
         assert!(after < before + GROWTH_KIB, "{before} KiB became {after} KiB");
     }
+}
+
+#[tokio::test]
+async fn imported_accounts_have_subscriptions_that_administrators_see_before_they_look() {
+    let sandbox = Sandbox::start().await;
+    let (admin, edge) = (sandbox.administrator().await, sandbox.edge());
+    let rows: String = (0..2500).map(|n| format!("user{n}@example.com\n")).collect();
+    upload(edge, &admin, "", &format!("email\n{rows}")).await.must_be(200);
+    until("every account has its subscription", async || {
+        let page = edge.get("/api/v1/admin/subscriptions?tier=free", &admin.token).await.must_be(200);
+        page["total_count"] == 2501
+    })
+    .await;
+    let mut connection = sandbox.connection().await;
+    until("all of them are known", async || {
+        let left: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM newcomers")
+            .fetch_one(&mut connection)
+            .await
+            .expect("a count");
+        left == 0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn long_rows_are_refused_one_by_one_and_never_the_whole_file() {
+    let sandbox = Sandbox::start().await;
+    let (admin, edge) = (sandbox.administrator().await, sandbox.edge());
+    let company = "x".repeat(60_000);
+    let rows: String = (0..100).map(|n| format!("long{n}@example.com,{company}\n")).collect();
+    let csv = format!("email,company\n{rows}short@example.com,Acme\n");
+    let body = upload(edge, &admin, "", &csv).await.must_be(200);
+    assert_eq!(counts(&body), [1, 0, 100, 101]);
+    assert_eq!((&body["errors"][99]["row"], &body["errors"][99]["field"]), (&json!(101), &json!("company")));
 }

@@ -348,7 +348,8 @@ async fn nobody_sets_what_an_administrator_sets_on_the_own_account() {
 async fn everything_that_was_done_is_in_the_log_newest_first() {
     let sandbox = Sandbox::start().await;
     let (admin, user, edge) = (sandbox.administrator().await, sandbox.register().await, sandbox.edge());
-    let id = [("x-request-id", "because-of-this")];
+    let cause = "because-of-this-".repeat(8);
+    let id = [("x-request-id", cause.as_str())];
     let body = json!({ "role": "moderator" });
     edge.send(Method::PUT, &one(&user), Some(&admin.token), &id, Some(&body)).await.must_be(200);
     edge.put(&one(&user), &admin.token, body).await.must_be(200);
@@ -377,15 +378,16 @@ async fn everything_that_was_done_is_in_the_log_newest_first() {
         "permission_revoked",
         "permission_granted",
         "tier_changed",
+        "subscription_change_approved",
         "tier_change_approved",
         "account_updated",
         "registered",
     ];
     assert_eq!(actions, expected, "a change that changes nothing is none");
-    let update = &entries[5];
+    let update = &entries[6];
     assert_eq!((&update["actor_id"], &update["target_id"]), (&json!(admin.id), &json!(user.id)));
     assert_eq!(update["details"], json!({ "role": { "from": "user", "to": "moderator" } }));
-    assert_eq!(update["request_id"], "because-of-this");
+    assert_eq!(update["request_id"], cause.as_str(), "up to 128 characters");
     let own = edge.get(&format!("{}/audit", one(&admin)), &admin.token).await.must_be(200);
     assert!(own.to_string().contains("sessions_ended"), "what somebody did is in the own log as well");
     edge.get(&format!("{}/audit?limit=101", one(&user)), &admin.token).await.must_fail(400, "REQ001");

@@ -18,7 +18,7 @@ enum Who {
 use Who::{Admin, Anybody, User};
 
 /// Every route of the public listener.
-const ROUTES: [(&str, &str, Who); 48] = [
+const ROUTES: [(&str, &str, Who); 54] = [
     ("POST", "/api/v1/auth/register", Anybody),
     ("POST", "/api/v1/auth/login", Anybody),
     ("POST", "/api/v1/auth/refresh", Anybody),
@@ -27,6 +27,10 @@ const ROUTES: [(&str, &str, Who); 48] = [
     ("GET", "/api/v1/auth/sessions", User),
     ("DELETE", "/api/v1/auth/sessions", User),
     ("DELETE", "/api/v1/auth/sessions/{id}", User),
+    ("POST", "/api/v1/auth/email/resend", User),
+    ("POST", "/api/v1/auth/email/verify", Anybody),
+    ("POST", "/api/v1/auth/password/forgot", Anybody),
+    ("POST", "/api/v1/auth/password/reset", Anybody),
     ("GET", "/api/v1/user/profile", User),
     ("PUT", "/api/v1/user/profile", User),
     ("POST", "/api/v1/user/password", User),
@@ -41,6 +45,8 @@ const ROUTES: [(&str, &str, Who); 48] = [
     ("GET", "/api/v1/subscription/check-quota", User),
     ("GET", "/api/v1/subscription/tiers", Anybody),
     ("POST", "/api/v1/subscription/cancel", User),
+    ("POST", "/api/v1/subscription/checkout", User),
+    ("POST", "/webhooks/stripe", Anybody),
     ("GET", "/api/v1/admin/subscriptions", Admin),
     ("POST", "/api/v1/admin/subscriptions", Admin),
     ("PUT", "/api/v1/admin/subscriptions/{id}", Admin),

@@ -23,6 +23,21 @@ async fn a_project_is_made_read_changed_and_removed_by_its_owner_alone() {
 }
 
 #[tokio::test]
+async fn a_description_may_have_lines_and_no_other_control_characters() {
+    let sandbox = Sandbox::start().await;
+    let (owner, edge) = (sandbox.register().await, sandbox.edge());
+    let lines = json!({ "name": "Moon", "description": "one\r\n\ttwo" });
+    let made = edge.post("/api/v1/projects", &owner.token, lines).await.must_be(201);
+    assert_eq!(made["description"], "one\r\n\ttwo");
+    let path = format!("/api/v1/projects/{}", made["id"].as_str().expect("an id"));
+    for bad in ["a\0b", "\u{1b}[31m", "\u{85}"] {
+        let body = json!({ "name": "Moon", "description": bad });
+        edge.post("/api/v1/projects", &owner.token, body.clone()).await.must_fail(400, "REQ001");
+        edge.put(&path, &owner.token, body).await.must_fail(400, "REQ001");
+    }
+}
+
+#[tokio::test]
 async fn the_projects_quota_is_exact_under_concurrency_and_deleting_frees_it() {
     let sandbox = Sandbox::start().await;
     let (user, edge) = (sandbox.register().await, sandbox.edge());

@@ -32,6 +32,25 @@ async fn seen(sandbox: &Sandbox, user: &User) {
 }
 
 #[tokio::test]
+async fn a_sign_in_too_many_ends_the_session_seen_the_longest_ago_and_its_tokens() {
+    let settings = vec![("SESSIONS_PER_ACCOUNT", "2".to_owned())];
+    let sandbox = Sandbox::planned(Plan { settings, ..Plan::default() }).await;
+    let first = sandbox.register().await;
+    let second = sandbox.log_in(&first).await;
+    let third = sandbox.log_in(&first).await;
+    until("the access token dies", async || {
+        sandbox.edge().get(PROFILE, &first.token).await.code() == "AUTH003"
+    })
+    .await;
+    refresh(&sandbox, &first.refresh_token).await.must_fail(401, "AUTH003");
+    for user in [&second, &third] {
+        sandbox.edge().get(PROFILE, &user.token).await.must_be(200);
+    }
+    let list = sandbox.edge().get(SESSIONS, &third.token).await.must_be(200);
+    assert_eq!(list["count"], 2);
+}
+
+#[tokio::test]
 async fn a_spent_refresh_token_whose_child_was_used_ends_the_session_on_every_edge() {
     let sandbox = Sandbox::planned(Plan { replicas: 2, ..Plan::default() }).await;
     let user = sandbox.register().await;

@@ -3,9 +3,12 @@ use std::time::Duration;
 use e2e::{Plan, Sandbox, Socket};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use uuid::Uuid;
 
-fn start(id: &str, project: &str, parameters: Value) -> Value {
+/// A `start_workflow`.
+pub fn start(id: &str, project: &str, parameters: Value) -> Value {
     json!({
         "type": "start_workflow",
         "id": id,
@@ -80,7 +83,9 @@ async fn what_is_no_envelope_is_answered_and_the_rest_passes_through() {
     let sandbox = Sandbox::start().await;
     let user = sandbox.register().await;
     let mut socket = sandbox.socket(&user).await;
-    for text in ["hello", "[]", r#"{"type":"x"}"#, r#"{"type":"x","type":"y","id":"1"}"#] {
+    let no_envelopes =
+        ["hello", "[]", r#"["custom","77",{}]"#, r#"{"type":"x"}"#, r#"{"type":"x","type":"y","id":"1"}"#];
+    for text in no_envelopes {
         socket.send_text(text).await;
         let error = socket.next().await;
         assert_eq!(
@@ -149,6 +154,27 @@ async fn faults_of_the_client_close_the_socket_with_their_code() {
     let bearer = format!("Bearer {}", user.token);
     let third = Socket::open(sandbox.edge().authority(), &[("authorization", &bearer)]).await;
     assert_eq!(third.expect("101").closed().await, 4429);
+}
+
+#[tokio::test]
+async fn every_frame_counts_and_not_only_messages() {
+    let sandbox = Sandbox::start().await;
+    let user = sandbox.register().await;
+    let begun = Frame::message("", OpCode::Data(Data::Text), false);
+    let more = Frame::message("", OpCode::Data(Data::Continue), false);
+    for (first, flood) in [
+        (Message::Ping(vec![1].into()), Message::Ping(vec![2].into())),
+        (Message::Pong(vec![1].into()), Message::Pong(vec![2].into())),
+        (Message::Frame(begun), Message::Frame(more)),
+    ] {
+        let mut socket = sandbox.socket(&user).await;
+        socket.send_frame(first).await;
+        let mut sent = 0;
+        while sent < 5_000 && socket.try_send_frame(flood.clone()).await {
+            sent += 1;
+        }
+        assert_eq!(socket.closed().await, 1008, "{flood:?}");
+    }
 }
 
 #[tokio::test]

@@ -79,7 +79,8 @@ impl Platform {
         let services = provision(&admin).await?;
         let plan = plan(options.replicas, &services)?;
         let profile = if options.release { "release" } else { "debug" };
-        for unit in plan.stub.iter().chain(&plan.identity).chain(&plan.subscription).chain(&plan.edge) {
+        let stand_ins = plan.stub.iter().chain(&plan.mail_catcher);
+        for unit in stand_ins.chain(&plan.identity).chain(&plan.subscription).chain(&plan.edge) {
             self.bring_up(unit, profile).await?;
         }
         let password = kept_secret("administrator")?;
@@ -182,7 +183,7 @@ impl Running {
 /// Builds the programs of the platform.
 pub async fn build(release: bool) -> Outcome {
     let mut build = cargo(&["build", "--bins"]);
-    for package in ["edge", "identity-svc", "subscription-svc", "core-manager-stub"] {
+    for package in ["edge", "identity-svc", "subscription-svc", "core-manager-stub", "mail-catcher"] {
         build.args(["--package", package]);
     }
     build.args(release.then_some("--release"));

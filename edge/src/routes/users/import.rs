@@ -233,7 +233,7 @@ impl Run {
             Some(batch) => batch?,
             None => return Err(Failure::internal("the reader of a file broke off")),
         };
-        let Batch { rows, refused, faults } = batch;
+        let Batch { rows, refused, faults, .. } = batch;
         self.is_done = rows.is_empty() && refused == 0;
         if self.is_done && self.tally.total > 0 {
             return Ok(());

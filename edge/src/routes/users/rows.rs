@@ -11,6 +11,7 @@ use chrono::DateTime;
 use contract::identity::{ImportFault, ImportedRow};
 use contract::{Failure, MAX_IMPORT_PASSWORDS, MAX_IMPORT_ROWS, Outcome, to_timestamp};
 use csv::StringRecord;
+use prost::Message;
 use tokio::sync::mpsc;
 
 /// Most rows of a file.
@@ -18,10 +19,14 @@ const MAX_ROWS: u64 = 1_000_000;
 /// Longest row, in bytes; the reader reads this far ahead as well.
 const MAX_ROW: usize = 64 * 1024;
 
+/// Bytes of rows beyond which a batch takes no more: with the longest row it fits into a message of gRPC, at most 4 MiB.
+const FULL: usize = 1024 * 1024;
+
 /// Some rows, in the order of the file.
 #[derive(Default)]
 pub struct Batch {
     pub rows: Vec<ImportedRow>,
+    bytes: usize,
     /// Rows that cannot be sent on, and why.
     pub refused: u64,
     pub faults: Vec<ImportFault>,
@@ -30,7 +35,14 @@ pub struct Batch {
 impl Batch {
     fn is_full(&self) -> bool {
         let passwords = self.rows.iter().filter(|row| row.password.is_some()).count();
-        self.rows.len() + self.refused as usize >= MAX_IMPORT_ROWS || passwords >= MAX_IMPORT_PASSWORDS
+        self.rows.len() + self.refused as usize >= MAX_IMPORT_ROWS
+            || passwords >= MAX_IMPORT_PASSWORDS
+            || self.bytes >= FULL
+    }
+
+    fn add(&mut self, row: ImportedRow) {
+        self.bytes += row.encoded_len();
+        self.rows.push(row);
     }
 
     fn is_empty(&self) -> bool {
@@ -155,7 +167,7 @@ impl<R: Read> Rows<R> {
                     return Err(Failure::field("file", format!("must have at most {MAX_ROWS} rows")));
                 }
                 Ok(true) => match self.parse(&record) {
-                    Ok(row) => batch.rows.push(row),
+                    Ok(row) => batch.add(row),
                     Err(faults) => {
                         batch.refused += 1;
                         batch.faults.extend(faults);
@@ -244,6 +256,8 @@ fn unreadable(error: &csv::Error, row: u64) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use contract::identity::ImportUsersRequest;
+
     use super::*;
 
     fn rows(text: &str) -> Rows<&[u8]> {
@@ -292,6 +306,22 @@ mod tests {
         };
         assert_eq!(sizes(&text("")), [500, 500, 200]);
         assert_eq!(sizes(&text("secret")), [25; 48]);
+    }
+
+    #[test]
+    fn a_batch_of_long_rows_fits_into_one_message() {
+        let company = "x".repeat(60_000);
+        let text: String = (0..100).map(|n| format!("u{n}@x.org,{company}\n")).collect();
+        let text = format!("email,company\n{text}");
+        let mut rows = rows(&text);
+        let batches: Vec<Batch> = std::iter::from_fn(|| Some(rows.batch().expect("rows")))
+            .take_while(|batch| !batch.is_empty())
+            .collect();
+        assert_eq!(batches.iter().map(|batch| batch.rows.len()).sum::<usize>(), 100);
+        for batch in batches {
+            let message = ImportUsersRequest { rows: batch.rows, ..ImportUsersRequest::default() };
+            assert!(message.encoded_len() < 2 * 1024 * 1024, "{} bytes", message.encoded_len());
+        }
     }
 
     #[test]

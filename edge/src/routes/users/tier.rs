@@ -7,7 +7,7 @@ use contract::{ErrorCode, Failure, Outcome, Tier};
 
 use crate::claims::{Caller, now};
 use crate::front::RequestContext;
-use crate::routes::subscriptions::actor;
+use crate::routes::subscriptions::actor_at;
 use crate::services::{Services, from_identity, from_subscription, present};
 
 pub struct Change<'a> {
@@ -59,7 +59,7 @@ impl Change<'_> {
         let mut subscriptions = self.services.subscriptions();
         let current = from_subscription(subscriptions.get_subscription(self.context.call(current)).await)?;
         let change = UpdateSubscriptionRequest {
-            actor: actor(self.caller),
+            actor: actor_at(self.caller, self.context),
             user_id: user_id.to_owned(),
             tier: Some(self.tier.name().to_owned()),
             payment_method_id: None,

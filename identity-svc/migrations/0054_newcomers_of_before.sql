@@ -1,0 +1,1 @@
+INSERT INTO newcomers (user_id) SELECT id FROM users

@@ -1,0 +1,241 @@
+//! Ending sessions: one, or many of an account. However many they are, it takes a few statements, since the numbers of
+//! events are given out under a lock that everybody waits for; and only of sessions that may have an access token left
+//! is an event told.
+
+use chassis::clock::now;
+use chassis::mysql::{failed, transaction};
+use chrono::{DateTime, Duration, Utc};
+use contract::identity::Device;
+use contract::{ErrorCode, Failure, Outcome};
+use serde_json::json;
+use sqlx::MySqlConnection;
+
+use super::Because;
+use crate::audit::{self, Action, By};
+use crate::events::{self, Change};
+use crate::identity::Identity;
+use crate::{accounts, token_lives};
+
+/// How much the clocks of two replicas may differ.
+const SKEW: Duration = Duration::seconds(60);
+
+/// Ends a session, if it is the user's and has not ended; tokens already issued die within a second. The caller has
+/// locked the account.
+///
+/// # Errors
+/// GW001 when the database is away.
+pub async fn end(
+    tx: &mut MySqlConnection,
+    user_id: &str,
+    session_id: &str,
+    because: Because,
+    by: By<'_>,
+) -> Outcome<()> {
+    let ended = sqlx::query!(
+        "UPDATE sessions SET ended_at = ?, ended_because = ? WHERE id = ? AND user_id = ? AND ended_at IS NULL",
+        now(),
+        because.name(),
+        session_id,
+        user_id
+    )
+    .execute(&mut *tx)
+    .await
+    .map_err(failed)?;
+    if ended.rows_affected() == 0 {
+        return Ok(());
+    }
+    let change = Change::SessionEnded { session_id: session_id.to_owned() };
+    let sequence = events::append(tx, user_id, &change).await?;
+    let details = json!({ "session_id": session_id, "because": because.name() });
+    audit::record(tx, by, Action::SessionEnded, Some(user_id), Some(sequence), details).await
+}
+
+/// Ends a session of the user. Ending it again is no fault.
+///
+/// # Errors
+/// REQ002 when the user has no such session.
+pub async fn end_one(
+    identity: &Identity,
+    user_id: &str,
+    session_id: &str,
+    because: Because,
+    by: By<'_>,
+) -> Outcome<()> {
+    let given = (user_id, session_id, by);
+    transaction(&identity.pool, "end_session", given, move |tx, (user_id, session_id, by)| {
+        Box::pin(async move {
+            let own = sqlx::query_scalar!(
+                "SELECT COUNT(*) FROM sessions WHERE id = ? AND user_id = ?",
+                session_id,
+                user_id
+            )
+            .fetch_one(&mut *tx)
+            .await
+            .map_err(failed)?;
+            if own == 0 {
+                return Err(Failure::new(ErrorCode::NoSuchRoute).saying("No such session"));
+            }
+            accounts::lock(tx, user_id).await?;
+            end(tx, user_id, session_id, because, *by).await
+        })
+    })
+    .await?;
+    identity.tail.hurry();
+    Ok(())
+}
+
+/// Ends every session of the user but the given one.
+///
+/// # Errors
+/// USER001.
+pub async fn end_all(
+    identity: &Identity,
+    user_id: &str,
+    but: Option<&str>,
+    because: Because,
+    by: By<'_>,
+) -> Outcome<()> {
+    let given = (user_id, but, by);
+    transaction(&identity.pool, "end_sessions", given, move |tx, (user_id, but, by)| {
+        Box::pin(async move {
+            accounts::lock(tx, user_id).await?;
+            end_others(tx, user_id, *but, because, *by).await
+        })
+    })
+    .await?;
+    identity.tail.hurry();
+    Ok(())
+}
+
+/// Ends every session of an account that the caller has locked, but the given one. One act, and one entry of the log.
+///
+/// # Errors
+/// GW001 when the database is away.
+pub async fn end_others(
+    tx: &mut MySqlConnection,
+    user_id: &str,
+    but: Option<&str>,
+    because: Because,
+    by: By<'_>,
+) -> Outcome<()> {
+    close(tx, user_id, but, because).await?.tell(tx, user_id, because, by).await
+}
+
+/// Ends the sessions that were seen the longest ago, so that there is room for one more. The caller has locked the
+/// account.
+///
+/// # Errors
+/// GW001 when the database is away.
+pub async fn make_room(tx: &mut MySqlConnection, user_id: &str, most: usize, device: &Device) -> Outcome<()> {
+    let too_many = sqlx::query!(
+        r#"SELECT id, last_seen_at AS "last_seen_at: DateTime<Utc>" FROM sessions
+           WHERE user_id = ? AND ended_at IS NULL AND expires_at > ?
+           ORDER BY last_seen_at DESC, id DESC LIMIT 1 OFFSET ?"#,
+        user_id,
+        now(),
+        i64::try_from(most.saturating_sub(1)).map_err(Failure::internal)?
+    )
+    .fetch_optional(&mut *tx)
+    .await
+    .map_err(failed)?;
+    let Some(last) = too_many else { return Ok(()) };
+    let ended = close_until(tx, user_id, None, (last.last_seen_at, &last.id), Because::TooMany).await?;
+    ended.tell(tx, user_id, Because::TooMany, By::user(user_id, Some(device))).await
+}
+
+/// Sessions that were ended in a transaction.
+pub struct Ended {
+    count: u64,
+    /// Those that may have an access token left.
+    alive: Vec<Change>,
+}
+
+/// Ends the open sessions of an account that the caller has locked, but the given one. Tokens already issued die with
+/// [`announce`](Ended::announce), which comes last.
+///
+/// # Errors
+/// GW001 when the database is away.
+pub async fn close(
+    tx: &mut MySqlConnection,
+    user_id: &str,
+    but: Option<&str>,
+    because: Because,
+) -> Outcome<Ended> {
+    // No session is seen later than that.
+    close_until(tx, user_id, but, (now() + Duration::days(1), ""), because).await
+}
+
+/// As [`close`], for those that were seen no later than the given one.
+async fn close_until(
+    tx: &mut MySqlConnection,
+    user_id: &str,
+    but: Option<&str>,
+    (seen, id): (DateTime<Utc>, &str),
+    because: Because,
+) -> Outcome<Ended> {
+    let (but, since) = (but.unwrap_or_default(), token_lives::alive(tx).await?.since - SKEW);
+    let alive = sqlx::query_scalar!(
+        "SELECT id FROM sessions
+         WHERE user_id = ? AND ended_at IS NULL AND id <> ? AND last_seen_at > ?
+           AND (last_seen_at < ? OR (last_seen_at = ? AND id <= ?))",
+        user_id,
+        but,
+        since,
+        seen,
+        seen,
+        id
+    )
+    .fetch_all(&mut *tx)
+    .await
+    .map_err(failed)?;
+    let ended = sqlx::query!(
+        "UPDATE sessions SET ended_at = ?, ended_because = ?
+         WHERE user_id = ? AND ended_at IS NULL AND id <> ?
+           AND (last_seen_at < ? OR (last_seen_at = ? AND id <= ?))",
+        now(),
+        because.name(),
+        user_id,
+        but,
+        seen,
+        seen,
+        id
+    )
+    .execute(tx)
+    .await
+    .map_err(failed)?;
+    let alive = alive.into_iter().map(|session_id| Change::SessionEnded { session_id }).collect();
+    Ok(Ended { count: ended.rows_affected(), alive })
+}
+
+impl Ended {
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Has the ends bind on tokens already issued, and gives the number of the last event.
+    ///
+    /// # Errors
+    /// GW001 when the database is away.
+    pub async fn announce(&self, tx: &mut MySqlConnection, user_id: &str) -> Outcome<Option<i64>> {
+        if self.alive.is_empty() {
+            return Ok(None);
+        }
+        events::append_all(tx, user_id, &self.alive).await.map(Some)
+    }
+
+    /// Announces the ends and keeps them in the log, if there were any.
+    async fn tell(
+        self,
+        tx: &mut MySqlConnection,
+        user_id: &str,
+        because: Because,
+        by: By<'_>,
+    ) -> Outcome<()> {
+        if self.count == 0 {
+            return Ok(());
+        }
+        let sequence = self.announce(tx, user_id).await?;
+        let details = json!({ "sessions": self.count, "because": because.name() });
+        audit::record(tx, by, Action::SessionsEnded, Some(user_id), sequence, details).await
+    }
+}

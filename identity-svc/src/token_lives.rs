@@ -1,0 +1,111 @@
+//! How long access tokens live. Replicas may be started with another life than before, or each with its own for a
+//! while, and all tokens are good for as long as they say: what must bind on them is kept for the longest-lived.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use chassis::clock::now;
+use chassis::mysql::failed;
+use chrono::{DateTime, Utc};
+use contract::{Failure, Outcome};
+use sqlx::{MySqlConnection, MySqlPool};
+
+/// How often a replica writes down that it goes on giving out tokens.
+const INTERVAL: Duration = Duration::from_secs(60);
+/// How far ahead it does so: as long as this may pass without, no token costs a write.
+const AHEAD: Duration = Duration::from_secs(600);
+
+/// Up to when this replica has written down that its tokens may live, in seconds since 1970. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Noted(Arc<AtomicI64>);
+
+impl Noted {
+    /// Sees to it, before a token is given out, that the table knows of it.
+    ///
+    /// # Errors
+    /// GW001 when the database is away.
+    pub async fn cover(
+        &self,
+        tx: &mut MySqlConnection,
+        life: Duration,
+        expires: DateTime<Utc>,
+    ) -> Outcome<()> {
+        if expires.timestamp() < self.0.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        // Not noted as written: the transaction may yet be rolled back.
+        write(tx, life, expires + AHEAD).await
+    }
+
+    /// Writes down that tokens of this life are given out from now on.
+    ///
+    /// # Errors
+    /// GW001 when the database is away.
+    pub async fn note(&self, pool: &MySqlPool, life: Duration) -> Outcome<()> {
+        let good_until = now() + life + AHEAD;
+        let mut connection = pool.acquire().await.map_err(failed)?;
+        write(&mut connection, life, good_until).await?;
+        self.0.fetch_max(good_until.timestamp(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Goes on writing it down, and removes what no token can be of any more, for as long as the process lives.
+    pub async fn keep(self, pool: MySqlPool, life: Duration) {
+        loop {
+            if let Err(failure) = self.note(&pool, life).await {
+                tracing::warn!(cause = ?failure.cause(), "the life of tokens was not written down");
+            }
+            let swept = sqlx::query!("DELETE FROM token_lives WHERE good_until < ?", now() - AHEAD);
+            if let Err(error) = swept.execute(&pool).await {
+                tracing::warn!(%error, "former lives of tokens were not removed");
+            }
+            tokio::time::sleep(INTERVAL).await;
+        }
+    }
+}
+
+async fn write(connection: &mut MySqlConnection, life: Duration, good_until: DateTime<Utc>) -> Outcome<()> {
+    sqlx::query!(
+        "INSERT INTO token_lives (life, good_until) VALUES (?, ?)
+         ON DUPLICATE KEY UPDATE good_until = GREATEST(good_until, VALUES(good_until))",
+        i64::try_from(life.as_secs()).map_err(Failure::internal)?,
+        good_until
+    )
+    .execute(connection)
+    .await
+    .map_err(failed)?;
+    Ok(())
+}
+
+/// The tokens that may be alive at one moment.
+pub struct Alive {
+    /// That moment.
+    pub at: DateTime<Utc>,
+    /// When the oldest of them was given out, at the earliest.
+    pub since: DateTime<Utc>,
+    /// When the last of them has expired.
+    pub until: DateTime<Utc>,
+}
+
+/// Which tokens, of any replica, may be alive now.
+///
+/// # Errors
+/// GW001 when the database is away.
+pub async fn alive(connection: &mut MySqlConnection) -> Outcome<Alive> {
+    let now = now();
+    let lives = sqlx::query!(
+        r#"SELECT life, good_until AS "good_until: DateTime<Utc>" FROM token_lives WHERE good_until > ?"#,
+        now
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(failed)?;
+    let mut alive = Alive { at: now, since: now, until: now };
+    for row in lives {
+        let life = chrono::Duration::seconds(i64::from(row.life));
+        alive.since = alive.since.min(now - life);
+        alive.until = alive.until.max(row.good_until.min(now + life));
+    }
+    Ok(alive)
+}

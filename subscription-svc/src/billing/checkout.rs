@@ -1,0 +1,124 @@
+//! Buying a tier, or another one.
+
+use std::time::Duration;
+
+use chassis::clock::now;
+use chrono::{DateTime, TimeDelta, Utc};
+use contract::subscription::{CreateCheckoutRequest, CreateCheckoutResponse};
+use contract::{ErrorCode, Failure, Outcome, Tier, to_timestamp};
+use serde::de::IgnoredAny;
+
+use super::look::{Seen, look};
+use super::objects::{Interval, Page, Plan};
+use super::standing::Standing;
+use super::stripe::{Fault, Form};
+use super::{Billing, Customer, customers, prices};
+use crate::service::Service;
+
+/// How long a page of the customer portal waits for its visitor, as Stripe says.
+const PORTAL_LIFE: TimeDelta = TimeDelta::minutes(5);
+
+/// A page of Stripe's for what the user wants: one on which a first subscription is paid for, or, with one that runs,
+/// one of the customer portal on which the change is confirmed, with its price for the rest of the period.
+///
+/// # Errors
+/// SUB003; REQ001 when the user has what is asked for, or more; USER001; GW001 or GW002 when the database or Stripe is
+/// away; GW003 when another page is being made for the user.
+pub async fn checkout(service: &Service, request: CreateCheckoutRequest) -> Outcome<CreateCheckoutResponse> {
+    let billing = service.billing()?;
+    let CreateCheckoutRequest { user_id, email, tier, interval } = request;
+    let plan = wanted(&tier, &interval)?;
+    let customer = customers::made(service, billing, &user_id, &email).await?;
+    // From here on nobody can pay on the former page. Whoever just did shows in what follows.
+    if let Some(former) = &customer.checkout_id {
+        expire(billing, former).await?;
+    }
+    let customer = customers::again(&service.pool, customer).await?;
+    let Seen { subscription, standing } = look(service, billing, &customer, None).await?;
+    if let Some(standing) = standing {
+        return change(billing, &customer, &standing, plan).await;
+    }
+    if subscription.stripe_subscription_id.is_some() {
+        return Err(busy());
+    }
+    if subscription.effective_tier(now()) >= plan.tier {
+        return Err(Failure::field("tier", "is what you have, or less"));
+    }
+    let page = new_page(billing, &customer, &user_id, plan).await?;
+    if customers::swap_checkout(&service.pool, &customer, &page.id).await? {
+        return Ok(answer(page));
+    }
+    expire(billing, &page.id).await?;
+    Err(busy())
+}
+
+fn busy() -> Failure {
+    let failure = Failure::new(ErrorCode::Overloaded).saying("Another payment of yours is being worked on");
+    failure.retry_after(Duration::from_secs(1))
+}
+
+fn wanted(tier: &str, interval: &str) -> Outcome<Plan> {
+    let interval: Interval = interval.parse().map_err(|fault| Failure::field("interval", fault))?;
+    match tier.parse() {
+        Ok(Tier::Free) | Err(_) => Err(Failure::field("tier", "must be one of basic, premium, enterprise")),
+        Ok(tier) => Ok(Plan { tier, interval }),
+    }
+}
+
+async fn new_page(billing: &Billing, customer: &Customer, user_id: &str, plan: Plan) -> Outcome<Page> {
+    let price = prices::of(billing, plan).await?;
+    let form = Form::default()
+        .with("mode", "subscription")
+        .with("customer", &customer.id)
+        .with("client_reference_id", user_id)
+        .with("line_items[0][price]", &price.id)
+        .with("line_items[0][quantity]", "1")
+        .with("subscription_data[metadata][user_id]", user_id)
+        .with("success_url", &billing.success_url)
+        .with("cancel_url", &billing.cancel_url);
+    Ok(billing.stripe.post("make a checkout", "/v1/checkout/sessions", form).await?)
+}
+
+/// Closes a page. One on which was paid, or whose time is over, is closed already.
+async fn expire(billing: &Billing, id: &str) -> Outcome<()> {
+    let path = format!("/v1/checkout/sessions/{id}/expire");
+    match billing.stripe.post::<IgnoredAny>("expire a checkout", &path, Form::default()).await {
+        Err(Fault::Away(failure)) => Err(failure),
+        Ok(_) | Err(Fault::Refused { .. }) => Ok(()),
+    }
+}
+
+/// With a payment that is late or a cancellation that is pending there is more to settle than the tier: the portal
+/// shows all of it.
+async fn change(
+    billing: &Billing,
+    customer: &Customer,
+    standing: &Standing,
+    plan: Plan,
+) -> Outcome<CreateCheckoutResponse> {
+    let mut form = Form::default().with("customer", &customer.id).with("return_url", &billing.cancel_url);
+    if !standing.is_late() && !standing.is_cancelled() {
+        if standing.plan == plan {
+            return Err(Failure::field("tier", "is what you have"));
+        }
+        let price = prices::of(billing, plan).await?;
+        let field = |rest: &str| format!("flow_data[subscription_update_confirm]{rest}");
+        form = form
+            .with("flow_data[type]", "subscription_update_confirm")
+            .with(&field("[subscription]"), &standing.subscription_id)
+            .with(&field("[items][0][id]"), &standing.item_id)
+            .with(&field("[items][0][price]"), &price.id)
+            .with(&field("[items][0][quantity]"), "1")
+            .with("flow_data[after_completion][type]", "redirect")
+            .with("flow_data[after_completion][redirect][return_url]", &billing.success_url);
+    }
+    let page = billing.stripe.post("open the portal", "/v1/billing_portal/sessions", form).await?;
+    Ok(answer(page))
+}
+
+fn answer(page: Page) -> CreateCheckoutResponse {
+    let time = |seconds: i64| DateTime::<Utc>::from_timestamp(seconds, 0);
+    let created = page.created.and_then(time).unwrap_or_else(now);
+    let expires_at = page.expires_at.and_then(time).unwrap_or(created + PORTAL_LIFE);
+    CreateCheckoutResponse { id: page.id, url: page.url, expires_at: Some(to_timestamp(expires_at)) }
+}

@@ -1,0 +1,145 @@
+//! The table `stripe_customers`: whom we have made a customer. Nothing that Stripe says of others concerns us.
+
+use chassis::clock::now;
+use chassis::mysql::{failed, transaction};
+use chrono::{DateTime, Utc};
+use contract::{ErrorCode, Failure, Outcome};
+use sqlx::{MySqlConnection, MySqlPool};
+
+use super::Billing;
+use super::objects::Named;
+use super::stripe::Form;
+use crate::service::Service;
+use crate::subscriptions::{change_locked, lock};
+
+/// A customer at Stripe.
+#[derive(Clone, Debug)]
+pub struct Customer {
+    pub id: String,
+    /// None once the account is deleted.
+    pub user_id: Option<String>,
+    pub revision: i64,
+    pub checkout_id: Option<String>,
+}
+
+/// Rows of `stripe_customers`, with what follows the name of the table.
+macro_rules! select {
+    ($rest:literal $(, $value:expr)*) => {
+        sqlx::query_as!(
+            Customer,
+            "SELECT customer_id AS id, user_id, revision, checkout_id FROM stripe_customers " + $rest
+            $(, $value)*
+        )
+    };
+}
+
+/// The customer with this id, if we made it.
+///
+/// # Errors
+/// GW001 when the database is away.
+pub async fn find(pool: &MySqlPool, id: &str) -> Outcome<Option<Customer>> {
+    select!("WHERE customer_id = ?", id).fetch_optional(pool).await.map_err(failed)
+}
+
+/// The customer that a user is, if there is one.
+///
+/// # Errors
+/// GW001 when the database is away.
+pub async fn of_user(pool: &MySqlPool, user_id: &str) -> Outcome<Option<Customer>> {
+    select!("WHERE user_id = ?", user_id).fetch_optional(pool).await.map_err(failed)
+}
+
+/// The customer as of now, but for the page that was known before.
+///
+/// # Errors
+/// USER001 when the account is deleted; GW001 when the database is away.
+pub async fn again(pool: &MySqlPool, before: Customer) -> Outcome<Customer> {
+    let now = find(pool, &before.id).await?;
+    let now = now.filter(|now| now.user_id.is_some()).ok_or_else(|| Failure::new(ErrorCode::UserNotFound))?;
+    Ok(Customer { revision: now.revision, ..before })
+}
+
+/// The customer that a user is, made now if there is none.
+///
+/// # Errors
+/// USER001; GW001 or GW002 when the database or Stripe is away.
+pub async fn made(service: &Service, billing: &Billing, user_id: &str, email: &str) -> Outcome<Customer> {
+    if let Some(customer) = of_user(&service.pool, user_id).await? {
+        return Ok(customer);
+    }
+    let form = Form::default().with("email", email).with("metadata[user_id]", user_id);
+    // Whoever dies before the row is written, and whoever does the same at the same time, gets the same customer.
+    let key = format!("customer-{user_id}");
+    let made: Named = billing.stripe.post_once("make a customer", "/v1/customers", form, key).await?;
+    transaction(&service.pool, "stripe_customer", (user_id, &made.id), |tx, (user_id, id)| {
+        Box::pin(async move { keep(tx, user_id, id).await })
+    })
+    .await
+}
+
+async fn keep(tx: &mut MySqlConnection, user_id: &str, id: &str) -> Outcome<Customer> {
+    let subscription = lock(tx, user_id).await?;
+    let known = select!("WHERE user_id = ?", user_id).fetch_optional(&mut *tx).await.map_err(failed)?;
+    if let Some(known) = known {
+        return Ok(known);
+    }
+    sqlx::query!(
+        "INSERT INTO stripe_customers (customer_id, user_id, created_at) VALUES (?, ?, ?)",
+        id,
+        user_id,
+        now()
+    )
+    .execute(&mut *tx)
+    .await
+    .map_err(failed)?;
+    change_locked(tx, subscription, &|subscription| {
+        subscription.stripe_customer_id = Some(id.to_owned());
+    })
+    .await?;
+    Ok(Customer { id: id.to_owned(), user_id: Some(user_id.to_owned()), revision: 0, checkout_id: None })
+}
+
+/// Puts a new page in the place of the last one; false when another was quicker.
+///
+/// # Errors
+/// GW001 when the database is away.
+pub async fn swap_checkout(pool: &MySqlPool, customer: &Customer, checkout_id: &str) -> Outcome<bool> {
+    let swapped = sqlx::query!(
+        "UPDATE stripe_customers SET checkout_id = ? WHERE customer_id = ? AND checkout_id <=> ?",
+        checkout_id,
+        customer.id,
+        customer.checkout_id
+    )
+    .execute(pool)
+    .await
+    .map_err(failed)?;
+    Ok(swapped.rows_affected() == 1)
+}
+
+/// Customers that are to be looked at without a word from Stripe, some of them.
+///
+/// # Errors
+/// GW001 when the database is away.
+pub async fn due(pool: &MySqlPool, now: DateTime<Utc>) -> Outcome<Vec<Customer>> {
+    select!("WHERE look_at <= ? ORDER BY look_at LIMIT 20", now).fetch_all(pool).await.map_err(failed)
+}
+
+/// Customers whose account is deleted, some of them.
+///
+/// # Errors
+/// GW001 when the database is away.
+pub async fn left_behind(pool: &MySqlPool) -> Outcome<Vec<Customer>> {
+    select!("WHERE user_id IS NULL LIMIT 20").fetch_all(pool).await.map_err(failed)
+}
+
+/// Forgets a customer that is deleted at Stripe too.
+///
+/// # Errors
+/// GW001 when the database is away.
+pub async fn forget(pool: &MySqlPool, id: &str) -> Outcome<()> {
+    sqlx::query!("DELETE FROM stripe_customers WHERE customer_id = ? AND user_id IS NULL", id)
+        .execute(pool)
+        .await
+        .map_err(failed)?;
+    Ok(())
+}

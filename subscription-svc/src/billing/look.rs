@@ -1,0 +1,160 @@
+//! Looks at what a customer has at Stripe and takes it over. Events, cancellations and the sweep all end here, so that
+//! the order in which anything arrives does not matter: it is always the newest state that is taken.
+
+use chassis::clock::now;
+use chassis::mysql::{failed, transaction};
+use chrono::{DateTime, Utc};
+use contract::{ErrorCode, Failure, Outcome};
+use sqlx::MySqlConnection;
+
+use super::objects::{List, Subscription as Paid};
+use super::standing::{self, Standing};
+use super::stripe::Form;
+use super::{Billing, Customer, prices};
+use crate::service::Service;
+use crate::subscriptions::{Subscription, change_locked, lock};
+
+/// What is known after a look.
+pub struct Seen {
+    pub subscription: Subscription,
+    /// What counts at Stripe; none when nothing does, or another look that began later has told already.
+    pub standing: Option<Standing>,
+}
+
+/// Takes over what a customer has at Stripe now, together with the event that told of it.
+///
+/// Two looks at once could end with the older state on top. So each notes the customer's revision before it asks
+/// Stripe, and its answer counts only if no other was taken over meanwhile; every one taken over was then asked for
+/// after the one before it was committed. After two that were, one of them began later than this look, and there is
+/// nothing left to tell.
+///
+/// # Errors
+/// USER001 when the account is deleted; GW001 or GW002 when the database or Stripe is away.
+pub async fn look(
+    service: &Service,
+    billing: &Billing,
+    customer: &Customer,
+    event: Option<&str>,
+) -> Outcome<Seen> {
+    let user_id = customer.user_id.as_deref().ok_or_else(|| Failure::new(ErrorCode::UserNotFound))?;
+    let first = customer.revision;
+    let mut revision = first;
+    loop {
+        let standing = ask(service, billing, &customer.id).await?;
+        let answer = Answer {
+            user_id,
+            customer_id: &customer.id,
+            event,
+            first,
+            revision,
+            standing,
+            grace: service.grace,
+            now: now(),
+        };
+        let taken = transaction(&service.pool, "take_over_stripe", &answer, |tx, answer| {
+            Box::pin(async move { answer.take_over(tx).await })
+        })
+        .await?;
+        match taken {
+            Taken::Over(subscription) => {
+                service.relay.hurry();
+                return Ok(Seen { subscription, standing: answer.standing });
+            }
+            Taken::Already(subscription) => return Ok(Seen { subscription, standing: None }),
+            Taken::Meanwhile(newer) => revision = newer,
+        }
+    }
+}
+
+async fn ask(service: &Service, billing: &Billing, customer_id: &str) -> Outcome<Option<Standing>> {
+    let query = Form::default().with("customer", customer_id).with("limit", "100");
+    // Without those that have ended.
+    let list: List<Paid> = billing.stripe.get("read subscriptions", "/v1/subscriptions", query).await?;
+    let plans = prices::plans(&service.pool, &list.data).await?;
+    Ok(Standing::best(list.data, |item| plans.get(&item.price.id).copied(), now()))
+}
+
+/// What Stripe answered, on its way into the tables.
+struct Answer<'a> {
+    user_id: &'a str,
+    customer_id: &'a str,
+    event: Option<&'a str>,
+    /// The revision when the look began, and when Stripe was last asked.
+    first: i64,
+    revision: i64,
+    standing: Option<Standing>,
+    grace: chrono::TimeDelta,
+    now: DateTime<Utc>,
+}
+
+enum Taken {
+    Over(Subscription),
+    /// The event, or all that it could tell, was taken over before.
+    Already(Subscription),
+    /// Something was taken over since Stripe was asked; this is the revision now.
+    Meanwhile(i64),
+}
+
+impl Answer<'_> {
+    /// Everything about one customer happens under the lock of the user's subscription.
+    async fn take_over(&self, tx: &mut MySqlConnection) -> Outcome<Taken> {
+        let before = lock(tx, self.user_id).await?;
+        if self.is_repeated(tx).await? {
+            return Ok(Taken::Already(before));
+        }
+        let row = sqlx::query!(
+            r#"SELECT revision, past_due_since AS "past_due_since: DateTime<Utc>"
+               FROM stripe_customers WHERE customer_id = ?"#,
+            self.customer_id
+        )
+        .fetch_one(&mut *tx)
+        .await
+        .map_err(failed)?;
+        if row.revision >= self.first + 2 {
+            self.note_event(tx).await?;
+            return Ok(Taken::Already(before));
+        }
+        if row.revision != self.revision {
+            return Ok(Taken::Meanwhile(row.revision));
+        }
+        self.note_event(tx).await?;
+        let late = self.standing.as_ref().is_some_and(Standing::is_late);
+        let past_due_since = row.past_due_since.or(Some(self.now)).filter(|_| late);
+        let grace_ends = past_due_since.unwrap_or(self.now) + self.grace;
+        let after = change_locked(tx, before, &|subscription| match &self.standing {
+            Some(standing) => standing.apply(subscription, grace_ends, self.now),
+            None => standing::end(subscription, self.now),
+        })
+        .await?;
+        sqlx::query!(
+            "UPDATE stripe_customers SET revision = revision + 1, past_due_since = ?, look_at = ?
+             WHERE customer_id = ?",
+            past_due_since,
+            standing::next_look(&after, self.now),
+            self.customer_id
+        )
+        .execute(tx)
+        .await
+        .map_err(failed)?;
+        Ok(Taken::Over(after))
+    }
+
+    async fn is_repeated(&self, tx: &mut MySqlConnection) -> Outcome<bool> {
+        let Some(event) = self.event else { return Ok(false) };
+        let found = sqlx::query_scalar!("SELECT id FROM stripe_events WHERE id = ?", event)
+            .fetch_optional(tx)
+            .await
+            .map_err(failed)?;
+        Ok(found.is_some())
+    }
+
+    async fn note_event(&self, tx: &mut MySqlConnection) -> Outcome<()> {
+        if let Some(event) = self.event {
+            sqlx::query!("INSERT INTO stripe_events (id, taken_at) VALUES (?, ?)", event, self.now)
+                .execute(tx)
+                .await
+                .map_err(failed)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,147 @@
+//! What a start of a workflow costs, and what its id stands for.
+
+use e2e::{Sandbox, User, until};
+use serde_json::{Value, json};
+
+use super::ws::start;
+
+async fn quota(sandbox: &Sandbox, user: &User) -> (i64, i64) {
+    let path = "/api/v1/subscription/check-quota?resource=content";
+    let quota = sandbox.edge().get(path, &user.token).await.must_be(200);
+    (quota["used"].as_i64().unwrap_or(-1), quota["remaining"].as_i64().unwrap_or(-1))
+}
+
+async fn starts_seen(sandbox: &Sandbox) -> usize {
+    let frames = sandbox.stub.open_get("/stub/frames").await.must_be(200);
+    frames.as_array().map_or(0, Vec::len)
+}
+
+fn quick() -> Value {
+    json!({ "steps": 1, "step_ms": 1 })
+}
+
+#[tokio::test]
+async fn a_start_that_core_manager_refuses_costs_nothing_and_may_be_sent_again() {
+    let sandbox = Sandbox::start().await;
+    let user = sandbox.register().await;
+    let project = sandbox.project(&user).await;
+    let mut refused = start("w", &project, json!({ "refuse": true }));
+    // The same data each time.
+    refused["data"]["agent_instance_id"] = "a".into();
+    for round in 1..=3 {
+        let mut socket = sandbox.socket(&user).await;
+        until("core-manager itself refuses", async || {
+            socket.send(refused.clone()).await;
+            let told = socket.next().await;
+            assert_eq!(told["correlation_id"], "w");
+            // A start that comes before the last refusal is settled is told that it is on its way.
+            told["error"]["code"] == "STUB"
+        })
+        .await;
+        assert_eq!(starts_seen(&sandbox).await, round);
+        until("the place is free again", async || quota(&sandbox, &user).await == (0, 10)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_start_that_is_sent_again_is_told_where_its_workflow_stands() {
+    let sandbox = Sandbox::start().await;
+    let user = sandbox.register().await;
+    let project = sandbox.project(&user).await;
+    for (id, outcome) in [("good", "completed"), ("bad", "failed")] {
+        let parameters = json!({ "steps": 2, "step_ms": 1, "outcome": outcome, "result": 7 });
+        let first = start(id, &project, parameters);
+        let mut socket = sandbox.socket(&user).await;
+        socket.send(first.clone()).await;
+        while socket.next().await["data"]["status"] != outcome {}
+        let mut other = sandbox.socket(&user).await;
+        let mut told = json!(null);
+        until("the end is known", async || {
+            other.send(first.clone()).await;
+            told = other.next().await;
+            assert_eq!((&told["correlation_id"], &told["data"]["repeated"]), (&json!(id), &json!(true)));
+            told["data"]["status"] == outcome
+        })
+        .await;
+        assert_eq!(told["data"]["result"]["result"], 7, "{told}");
+    }
+    assert_eq!(starts_seen(&sandbox).await, 2);
+    until("each counts once", async || quota(&sandbox, &user).await == (2, 8)).await;
+}
+
+#[tokio::test]
+async fn one_id_stands_for_one_start_of_one_user_for_a_day() {
+    let sandbox = Sandbox::start().await;
+    let (user, other) = (sandbox.register().await, sandbox.register().await);
+    let (project, others) = (sandbox.project(&user).await, sandbox.project(&other).await);
+    let mut socket = sandbox.socket(&user).await;
+    socket.send(start("w1", &project, quick())).await;
+    while socket.next().await["data"]["status"] != "completed" {}
+    // Another instance than the first.
+    socket.send(start("w1", &project, quick())).await;
+    let refused = socket.next().await;
+    assert_eq!(refused["error"]["code"], "REQ001", "{refused}");
+    assert!(refused["error"]["details"]["fields"]["id"].is_string(), "{refused}");
+    let mut socket_of_other = sandbox.socket(&other).await;
+    socket_of_other.send(start("w1", &others, quick())).await;
+    assert_eq!(socket_of_other.next().await["data"]["step"], "step 1 of 1");
+
+    let mut connection = sandbox.connection().await;
+    let aged = "UPDATE idempotent_requests SET created_at = created_at - INTERVAL 25 HOUR WHERE user_id = ?";
+    sqlx::query(aged).bind(&user.id).execute(&mut connection).await.expect("aged");
+    until("the id is free again", async || {
+        socket.send(start("w1", &project, quick())).await;
+        let told = socket.next().await;
+        told["data"]["step"] == "step 1 of 1" && told["data"]["repeated"].is_null()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_goes_away_right_after_a_start_has_started_it() {
+    let sandbox = Sandbox::start().await;
+    let user = sandbox.register().await;
+    let project = sandbox.project(&user).await;
+    let mut socket = sandbox.socket(&user).await;
+    socket.send(start("w", &project, json!({ "delay_ms": 500 }))).await;
+    until("core-manager has the start", async || starts_seen(&sandbox).await == 1).await;
+    drop(socket);
+    until("it counts", async || quota(&sandbox, &user).await == (1, 9)).await;
+}
+
+#[tokio::test]
+async fn a_start_of_which_nobody_knows_whether_it_took_effect_is_not_repeated() {
+    let mut sandbox = Sandbox::start().await;
+    let user = sandbox.register().await;
+    let project = sandbox.project(&user).await;
+    let lost = start("w", &project, json!({ "delay_ms": 60_000 }));
+    let mut socket = sandbox.socket(&user).await;
+    socket.send(lost.clone()).await;
+    until("core-manager has the start", async || starts_seen(&sandbox).await == 1).await;
+    sandbox.restart_stub();
+    assert_eq!(socket.closed().await, 1012);
+    let mut socket = sandbox.socket(&user).await;
+    until("it is given up", async || {
+        socket.send(lost.clone()).await;
+        socket.next().await["error"]["code"] == "GW001"
+    })
+    .await;
+    assert_eq!(starts_seen(&sandbox).await, 0, "the new core-manager has not been asked");
+}
+
+#[tokio::test]
+async fn who_manages_all_projects_starts_nothing_on_those_of_others() {
+    let sandbox = Sandbox::start().await;
+    let (owner, admin) = (sandbox.register().await, sandbox.administrator().await);
+    let project = sandbox.project(&owner).await;
+    let path = format!("/api/v1/admin/users/{}/permissions", admin.id);
+    let permission = json!({ "permission_name": "projects.manage" });
+    let granted = sandbox.edge().post(&path, &admin.token, permission).await;
+    assert!(granted.status.is_success(), "{granted:?}");
+    let manager = sandbox.log_in(&admin).await;
+    sandbox.edge().get(&format!("/api/v1/projects/{project}"), &manager.token).await.must_be(200);
+    let mut socket = sandbox.socket(&manager).await;
+    socket.send(start("w", &project, quick())).await;
+    assert_eq!(socket.next().await["error"]["code"], "PROJ001");
+    assert_eq!(starts_seen(&sandbox).await, 0);
+}
