@@ -154,7 +154,7 @@ async fn a_snapshot_comes_in_parts_that_together_miss_nothing(pool: MySqlPool) {
     // What commits after the beginning is not the snapshot's.
     let mut tx = pool.begin().await.expect("a transaction");
     let late = Change::SessionEnded { session_id: "late".to_owned() };
-    events::append(&mut tx, "u", &late, Duration::from_secs(60)).await.expect("appended");
+    events::append(&mut tx, "u", &late).await.expect("appended");
     tx.commit().await.expect("committed");
     let (mut sequences, mut parts) = (Vec::new(), 0);
     loop {

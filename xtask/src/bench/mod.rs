@@ -43,7 +43,6 @@ mod wrk;
 use crate::Outcome;
 
 #[derive(clap::Args)]
-#[cfg_attr(not(feature = "bench"), expect(dead_code, reason = "read by the build that measures"))]
 pub struct Options {
     /// A sanity check in about a minute: everything runs, but the figures mean little
     #[arg(long)]
