@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Messages that carry a secret; `src/redacted.rs` writes their `Debug`.
-const SECRET_MESSAGES: [&str; 12] = [
+const SECRET_MESSAGES: [&str; 14] = [
     ".persona.identity.v1.RegisterRequest",
     ".persona.identity.v1.LoginRequest",
     ".persona.identity.v1.RefreshRequest",
@@ -31,6 +31,8 @@ const SECRET_MESSAGES: [&str; 12] = [
     ".persona.identity.v1.TokenPair",
     ".persona.identity.v1.Profile",
     ".persona.identity.v1.SetPasswordRequest",
+    ".persona.identity.v1.VerifyEmailRequest",
+    ".persona.identity.v1.ResetPasswordRequest",
     ".persona.identity.v1.ImportedRow",
     ".persona.subscription.v1.CreateCheckoutRequest",
     ".persona.subscription.v1.CreateCheckoutResponse",

@@ -10,7 +10,7 @@ use sqlx::{MySql, MySqlConnection, QueryBuilder};
 use uuid::Uuid;
 
 /// Longest request id that is kept, in bytes.
-const MAX_REQUEST_ID: usize = 128;
+pub const MAX_REQUEST_ID: usize = 128;
 
 /// Who acts, and from where.
 #[derive(Clone, Copy)]
@@ -50,6 +50,9 @@ pub enum Action {
     SubscriptionChangeApproved,
     UsersExported,
     KeyRotated,
+    MailSent,
+    EmailVerified,
+    PasswordReset,
 }
 
 impl Action {
@@ -73,6 +76,9 @@ impl Action {
             Action::SubscriptionChangeApproved => "subscription_change_approved",
             Action::UsersExported => "users_exported",
             Action::KeyRotated => "key_rotated",
+            Action::MailSent => "mail_sent",
+            Action::EmailVerified => "email_verified",
+            Action::PasswordReset => "password_reset",
         }
     }
 }
@@ -134,6 +140,6 @@ pub async fn record_all(
 }
 
 /// Visible ASCII alone, and no more than a column holds: what callers send must not make the act fail.
-fn plain(text: &str, most: usize) -> String {
+pub fn plain(text: &str, most: usize) -> String {
     text.chars().filter(char::is_ascii_graphic).take(most).collect()
 }

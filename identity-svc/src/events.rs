@@ -7,7 +7,9 @@ use std::time::Duration;
 use chassis::mysql::failed;
 use chrono::{DateTime, Utc};
 use contract::identity::auth_event::Change as Wire;
-use contract::identity::{AccountChanged, AccountDisabled, AuthEvent, Position, SessionEnded};
+use contract::identity::{
+    AccountChanged, AccountDisabled, AuthEvent, Position, SessionEnded, Snapshot as Part,
+};
 use contract::{ErrorCode, Failure, Outcome, Role, Tier, to_timestamp};
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
@@ -137,26 +139,50 @@ fn to_wire(row: Row, epoch: &str) -> AuthEvent {
     }
 }
 
-/// All events that still matter, and the position that they lead up to.
-///
-/// # Errors
-/// GW001 when the database is away.
-pub async fn snapshot(pool: &MySqlPool) -> Outcome<(Position, Vec<AuthEvent>)> {
-    let mut connection = pool.acquire().await.map_err(failed)?;
-    // The end first: what commits in between is then in the snapshot and once more in the stream, which is harmless.
-    let position = end(&mut connection).await?;
-    let rows = sqlx::query_as!(
-        Row,
-        r#"SELECT sequence, user_id, payload AS "payload: Json<Change>", created_at AS "created_at: DateTime<Utc>",
-                  forget_at AS "forget_at: DateTime<Utc>"
-           FROM auth_events WHERE forget_at > ? ORDER BY sequence"#,
-        now()
-    )
-    .fetch_all(&mut *connection)
-    .await
-    .map_err(failed)?;
-    let events = rows.into_iter().map(|row| to_wire(row, &position.epoch)).collect();
-    Ok((position, events))
+/// All events that still matter, read piece by piece: there may be a million.
+pub struct Snapshot {
+    /// What it leads up to.
+    position: Position,
+    /// Up to where it has been read.
+    read: i64,
+    begun: DateTime<Utc>,
+}
+
+impl Snapshot {
+    /// Begins one.
+    ///
+    /// # Errors
+    /// GW001 when the database is away.
+    pub async fn begin(pool: &MySqlPool) -> Outcome<Self> {
+        let mut connection = pool.acquire().await.map_err(failed)?;
+        // The end first: what commits from now on comes with the stream.
+        Ok(Snapshot { position: end(&mut connection).await?, read: 0, begun: now() })
+    }
+
+    /// The next part; the last one says that it is.
+    ///
+    /// # Errors
+    /// GW001 when the database is away.
+    pub async fn part(&mut self, pool: &MySqlPool) -> Outcome<Part> {
+        let mut connection = pool.acquire().await.map_err(failed)?;
+        let rows = sqlx::query_as!(
+            Row,
+            r#"SELECT sequence, user_id, payload AS "payload: Json<Change>",
+                      created_at AS "created_at: DateTime<Utc>", forget_at AS "forget_at: DateTime<Utc>"
+               FROM auth_events WHERE sequence > ? AND sequence <= ? AND forget_at > ? ORDER BY sequence LIMIT ?"#,
+            self.read,
+            self.position.sequence,
+            self.begun,
+            BATCH
+        )
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(failed)?;
+        let more = rows.len() as i64 == BATCH;
+        self.read = rows.last().map_or(self.read, |row| row.sequence);
+        let events = rows.into_iter().map(|row| to_wire(row, &self.position.epoch)).collect();
+        Ok(Part { position: Some(self.position.clone()), events, more })
+    }
 }
 
 /// The end of the event table as this replica follows it. Cheap to clone.

@@ -9,6 +9,7 @@ use contract::{Failure, NOT_AN_ID, Outcome, is_canonical_id};
 use crate::events::Tail;
 use crate::hasher::Hasher;
 use crate::keys::KeyRing;
+use crate::mail::Mail;
 use crate::settings::Lifetimes;
 use crate::throttle::Limits;
 use crate::token_lives::Noted;
@@ -22,6 +23,7 @@ pub struct Identity {
     pub tail: Tail,
     pub min_password_length: usize,
     pub limits: Limits,
+    pub mail: Mail,
 }
 
 /// What access tokens are made of and checked with.

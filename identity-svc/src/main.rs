@@ -12,10 +12,13 @@ mod events;
 mod hasher;
 mod identity;
 mod keys;
+mod mail;
 mod newcomers;
+mod opaque;
 mod password;
 mod profiles;
 mod projects;
+mod recovery;
 mod rpc;
 mod sessions;
 mod settings;
@@ -24,6 +27,7 @@ mod sign_in;
 mod tests;
 mod throttle;
 mod token_lives;
+mod verification;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -42,6 +46,7 @@ use events::Tail;
 use hasher::Hasher;
 use identity::{Identity, Tokens};
 use keys::KeyRing;
+use mail::{Mail, Relay};
 use settings::Settings;
 use token_lives::Noted;
 
@@ -50,6 +55,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// How long the start waits between two tries to reach the database.
 const RETRY: Duration = Duration::from_millis(500);
+/// How long the end waits for mails that are on their way.
+const MAIL_LIMIT: Duration = Duration::from_secs(5);
 
 #[derive(Parser)]
 #[command(about = "Accounts, sessions, tokens, permissions and projects. Without a command: serve.")]
@@ -138,6 +145,7 @@ async fn state(settings: &Settings, pool: MySqlPool) -> Result<Identity, Box<dyn
         tail: Tail::new(),
         min_password_length: settings.passwords.min_length,
         limits: settings.limits,
+        mail: Mail::new(settings.mail.clone()),
     })
 }
 
@@ -169,12 +177,24 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     tokio::spawn(throttle::sweep(identity.pool.clone()));
     let noted = identity.tokens.noted.clone();
     tokio::spawn(noted.keep(identity.pool.clone(), settings.lifetimes.access_token));
+    tokio::spawn(mail::tokens::sweep(identity.pool.clone()));
+    let relay = Relay::new(identity.pool.clone(), &identity.mail)?;
+    if relay.is_none() {
+        tracing::warn!(
+            "mail is off: MAIL_SMTP_URL is not set, so that nobody can verify an address or reset a password"
+        );
+    }
+    let relay = relay.map(|relay| tokio::spawn(relay.run(drain.clone())));
     health.now_ready();
     let services = rpc::services(&identity);
     let descriptors = settings.reflection.then_some(contract::identity::FILE_DESCRIPTOR_SET);
     grpc::serve(public, services, descriptors, &settings.internal, health, drain)
         .await
         .map_err(|error| error.to_string())?;
+    if let Some(relay) = relay {
+        // A mail that takes longer is sent again by another replica.
+        let _ = tokio::time::timeout(MAIL_LIMIT, relay).await;
+    }
     identity.pool.close().await;
     internal.await??;
     tracing::info!("identity-svc has stopped");

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::hasher::Cost;
-use crate::keys;
 use crate::throttle::Limits;
+use crate::{keys, mail};
 use chassis::settings::Env;
 use chassis::{drain, grpc, logs, mysql};
 
@@ -23,6 +23,8 @@ pub struct Settings {
     pub max_sessions: usize,
     pub passwords: PasswordSettings,
     pub limits: Limits,
+    /// `None` when no mail is sent.
+    pub mail: Option<mail::Settings>,
 }
 
 /// How long things are good for.
@@ -70,6 +72,7 @@ impl Settings {
             max_sessions: max_sessions as usize,
             passwords: PasswordSettings::read(env),
             limits: limits(env),
+            mail: mail::Settings::read(env),
         }
     }
 }
@@ -104,6 +107,16 @@ fn limits(env: &mut Env) -> Limits {
             "REGISTRATIONS_PER_ADDRESS",
             "100",
             "Registrations from one address before each makes the next wait longer; 0: any number",
+        ),
+        mails_to_account: free(
+            "MAILS_PER_ACCOUNT",
+            "3",
+            "Mails that somebody asks for to one account before each makes the next wait longer; 0: any number",
+        ),
+        mails_from_address: free(
+            "MAILS_PER_ADDRESS",
+            "20",
+            "Mails that are asked for from one address before each makes the next wait longer; 0: any number",
         ),
     }
 }

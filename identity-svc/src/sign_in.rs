@@ -17,8 +17,11 @@ use crate::audit::{self, Action, By};
 use crate::email::Email;
 use crate::hasher::Verdict;
 use crate::identity::Identity;
+use crate::mail::Kind;
+use crate::mail::tokens::Purpose;
 use crate::password;
 use crate::profiles::{COMPANY, FIRST_NAME, LAST_NAME};
+use crate::recovery;
 use crate::sessions::{self, Because};
 use crate::throttle::{self, Limits, Subject, network};
 use chassis::clock::now;
@@ -61,11 +64,14 @@ pub async fn register(identity: &Identity, request: RegisterRequest) -> Outcome<
                 let user_id = accounts::insert(tx, account).await?;
                 let by = By::user(&user_id, Some(device));
                 audit::record(tx, by, Action::Registered, Some(&user_id), None, json!({})).await?;
+                let kind = Kind::Link(Purpose::VerifyEmail);
+                identity.mail.queue(tx, kind, account.email.as_str(), device).await?;
                 sessions::open(tx, &identity.tokens, &user_id, device).await
             })
         },
     )
     .await?;
+    identity.mail.hurry();
     SIGN_INS.with_label_values(&["registered"]).inc();
     Ok(pair)
 }
@@ -159,6 +165,8 @@ struct Guesses {
     near: Option<Subject>,
     /// Any account from one address.
     address: Option<Subject>,
+    /// The owner, who has shown to be at this address.
+    owner: Option<Subject>,
 }
 
 impl Guesses {
@@ -167,15 +175,34 @@ impl Guesses {
         let near = network.as_ref().map(|network| format!("{email}\n{network}"));
         Guesses {
             account: [limits.account().of(email)],
+            owner: near.as_ref().map(|subject| limits.proven_owner().of(subject)),
             near: near.map(|subject| limits.account_from_address().of(&subject)),
             address: network.map(|network| limits.address().of(&network)),
         }
     }
 
     async fn check(&self, identity: &Identity, email: Option<&Email>, device: &Device) -> Outcome<()> {
-        let (near, address) = (self.near.as_slice(), self.address.as_slice());
-        throttle::check(&identity.pool, near).await?;
-        throttle::check(&identity.pool, address).await?;
+        throttle::check(&identity.pool, self.near.as_slice()).await?;
+        match (self.check_strangers(identity, email, device).await, &self.owner) {
+            (Err(refused), Some(owner)) if refused.code() == ErrorCode::TooManyAttempts => {
+                if throttle::is_vouched(&identity.pool, owner).await? {
+                    Ok(())
+                } else {
+                    Err(refused)
+                }
+            }
+            (outcome, _) => outcome,
+        }
+    }
+
+    /// Whether the guesses of others leave room for one more.
+    async fn check_strangers(
+        &self,
+        identity: &Identity,
+        email: Option<&Email>,
+        device: &Device,
+    ) -> Outcome<()> {
+        throttle::check(&identity.pool, self.address.as_slice()).await?;
         let refused = match throttle::check(&identity.pool, &self.account).await {
             Err(failure) if failure.code() == ErrorCode::TooManyAttempts => failure,
             outcome => return outcome,
@@ -203,6 +230,18 @@ impl Guesses {
             // The sign-in has succeeded all the same.
             tracing::warn!(cause = ?failure.cause(), "wrong guesses were not forgotten");
         }
+    }
+}
+
+/// Forgets the wrong guesses at an account whose owner has shown to be at a device, and holds nobody up there for a
+/// while for what strangers guess elsewhere.
+pub async fn welcome_owner(identity: &Identity, email: &Email, device: &Device) {
+    let guesses = Guesses::at(identity.limits, email.as_str(), device);
+    guesses.forget(identity).await;
+    if let Some(owner) = &guesses.owner
+        && let Err(failure) = throttle::vouch(&identity.pool, owner).await
+    {
+        tracing::warn!(cause = ?failure.cause(), "the owner of an account is not known as such");
     }
 }
 
@@ -252,30 +291,41 @@ pub async fn change_password(identity: &Identity, request: ChangePasswordRequest
     let email = Email::parse(&account.email).map_err(Failure::internal)?;
     let new = password::check(&new_password, "new_password", identity.min_password_length, &email)?;
     let device = known_device(device);
-    let guesses = [identity.limits.account_from_address().of(&user_id)];
+    let guesses = [identity.limits.password_changes().of(&user_id)];
     throttle::check(&identity.pool, &guesses).await?;
     let new = identity.hasher.hash(new).await?;
     for _ in 0..ROUNDS {
         let Some(right) = verified(identity, Some(&email), &current_password).await? else { break };
-        let given = (&right, &session_id, &new, &device);
+        let given = (identity, &right, &session_id, &new, (&email, &device));
         let work = "change_password";
-        let changed = transaction(&identity.pool, work, given, |tx, (right, session_id, new, device)| {
-            Box::pin(async move {
-                if !accounts::still_has(tx, &right.user_id, &right.hash).await? {
-                    return Ok(false);
-                }
-                accounts::set_password_hash(tx, &right.user_id, new).await?;
-                let by = By::user(&right.user_id, Some(device));
-                audit::record(tx, by, Action::PasswordChanged, Some(&right.user_id), None, json!({})).await?;
-                let because = Because::PasswordChanged;
-                sessions::end_others(tx, &right.user_id, Some(session_id), because, by).await?;
-                Ok(true)
-            })
-        })
+        let changed = transaction(
+            &identity.pool,
+            work,
+            given,
+            |tx, (identity, right, session_id, new, (email, device))| {
+                Box::pin(async move {
+                    if !accounts::still_has(tx, &right.user_id, &right.hash).await? {
+                        return Ok(false);
+                    }
+                    accounts::set_password_hash(tx, &right.user_id, new).await?;
+                    recovery::after_change(tx, identity, &right.user_id, email.as_str(), device).await?;
+                    let by = By::user(&right.user_id, Some(device));
+                    audit::record(tx, by, Action::PasswordChanged, Some(&right.user_id), None, json!({}))
+                        .await?;
+                    let because = Because::PasswordChanged;
+                    sessions::end_others(tx, &right.user_id, Some(session_id), because, by).await?;
+                    Ok(true)
+                })
+            },
+        )
         .await?;
         if changed {
-            throttle::forget(&identity.pool, &guesses).await?;
             identity.tail.hurry();
+            identity.mail.hurry();
+            if let Err(failure) = throttle::forget(&identity.pool, &guesses).await {
+                // The password is changed all the same.
+                tracing::warn!(cause = ?failure.cause(), "wrong guesses were not forgotten");
+            }
             return Ok(());
         }
     }

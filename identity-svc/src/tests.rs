@@ -8,12 +8,13 @@ use contract::identity::auth_event::Change as Wire;
 use contract::identity::{ChangePasswordRequest, LoginRequest, RegisterRequest};
 use contract::token::Algorithm;
 use contract::{ErrorCode, Tier};
-use sqlx::MySqlPool;
+use sqlx::{AssertSqlSafe, MySqlPool};
 
-use crate::events::{self, Change, Tail};
+use crate::events::{self, Change, Snapshot, Tail};
 use crate::hasher::{Cost, Hasher};
 use crate::identity::{Identity, Tokens};
 use crate::keys::{self, KeyRing};
+use crate::mail::Mail;
 use crate::settings::Lifetimes;
 use crate::throttle::Limits;
 use crate::token_lives::Noted;
@@ -40,7 +41,14 @@ pub async fn identity(pool: MySqlPool) -> Identity {
         tokens: Arc::new(Tokens { keys, lifetimes, max_sessions: 100, noted: Noted::default() }),
         tail: Tail::new(),
         min_password_length: 8,
-        limits: Limits { account: 5, address: 100, registrations: 0 },
+        limits: Limits {
+            account: 5,
+            address: 100,
+            registrations: 0,
+            mails_to_account: 0,
+            mails_from_address: 0,
+        },
+        mail: Mail::new(None),
     }
 }
 
@@ -107,8 +115,9 @@ async fn a_stream_resumes_where_it_was_and_starts_over_when_it_cannot(pool: MySq
     let identity = identity(pool.clone()).await;
     let user = register(&identity, "a@example.com").await;
     claims::set_tier(&identity, &user, Tier::Basic, 1).await.expect("set");
-    let (position, known) = events::snapshot(&pool).await.expect("a snapshot");
-    assert_eq!(known.len(), 1);
+    let part = Snapshot::begin(&pool).await.expect("begun").part(&pool).await.expect("a snapshot");
+    assert_eq!((part.events.len(), part.more), (1, false));
+    let position = part.position.expect("a position");
     claims::set_tier(&identity, &user, Tier::Premium, 2).await.expect("set");
     let missed = events::resume(&pool, &position).await.expect("read").expect("resumed");
     assert_eq!(missed.len(), 1);
@@ -121,6 +130,44 @@ async fn a_stream_resumes_where_it_was_and_starts_over_when_it_cannot(pool: MySq
         .await
         .expect("swept");
     assert!(events::resume(&pool, &position).await.expect("read").is_none(), "a swept event is a gap");
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn a_snapshot_comes_in_parts_that_together_miss_nothing(pool: MySqlPool) {
+    const EVENTS: i64 = 2500;
+    for first in (1..=EVENTS).step_by(500) {
+        let row = |sequence| {
+            let payload = format!(r#"{{"kind":"session_ended","session_id":"s{sequence}"}}"#);
+            // One in five no longer matters.
+            let life = if sequence % 5 == 0 { -1 } else { 1 };
+            format!(
+                "({sequence}, 'session_ended', 'u', '{payload}', UTC_TIMESTAMP(6),
+                  UTC_TIMESTAMP(6) + INTERVAL {life} HOUR)"
+            )
+        };
+        let rows: Vec<_> = (first..first + 500).map(row).collect();
+        let insert = format!("INSERT INTO auth_events VALUES {}", rows.join(", "));
+        sqlx::raw_sql(AssertSqlSafe(insert)).execute(&pool).await.expect("filled");
+    }
+    sqlx::query("UPDATE auth_sequence SET last_sequence = ?").bind(EVENTS).execute(&pool).await.expect("set");
+    let mut snapshot = Snapshot::begin(&pool).await.expect("begun");
+    // What commits after the beginning is not the snapshot's.
+    let mut tx = pool.begin().await.expect("a transaction");
+    let late = Change::SessionEnded { session_id: "late".to_owned() };
+    events::append(&mut tx, "u", &late).await.expect("appended");
+    tx.commit().await.expect("committed");
+    let (mut sequences, mut parts) = (Vec::new(), 0);
+    loop {
+        let part = snapshot.part(&pool).await.expect("a part");
+        assert_eq!(part.position.as_ref().map(|position| position.sequence), Some(EVENTS));
+        sequences.extend(part.events.iter().filter_map(|event| event.position.as_ref()).map(|p| p.sequence));
+        parts += 1;
+        if !part.more {
+            break;
+        }
+    }
+    let expected: Vec<_> = (1..=EVENTS).filter(|sequence| sequence % 5 != 0).collect();
+    assert!(parts > 1 && sequences == expected, "{parts} parts, {} events", sequences.len());
 }
 
 #[sqlx::test(migrations = "./migrations")]

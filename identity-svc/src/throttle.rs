@@ -15,8 +15,8 @@ use ring::digest::{SHA256, digest};
 use sqlx::{MySqlConnection, MySqlPool};
 use std::sync::LazyLock;
 
-/// The wait after the first attempt that is not free.
-const FIRST_WAIT: Duration = Duration::from_secs(1);
+/// How long somebody who has proven to own an account is not held up by the guesses of others.
+const VOUCHED: Duration = Duration::from_secs(3600);
 
 /// How many attempts are free; 0 switches the rules off.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +27,10 @@ pub struct Limits {
     pub address: u32,
     /// Registrations from one address.
     pub registrations: u32,
+    /// Mails that somebody asks for to one account.
+    pub mails_to_account: u32,
+    /// Mails that are asked for from one address.
+    pub mails_from_address: u32,
 }
 
 /// What is counted, and how long it makes one wait.
@@ -34,35 +38,65 @@ pub struct Limits {
 pub struct Rule {
     name: &'static str,
     free: u32,
+    /// The wait after the first attempt that is not free.
+    first: Duration,
     longest: Duration,
     /// A subject that has been quiet for this long starts over.
     forget: Duration,
 }
 
+const fn minutes(minutes: u64) -> Duration {
+    Duration::from_secs(60 * minutes)
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
 impl Limits {
     /// Guessing at one account from one address.
     pub fn account_from_address(self) -> Rule {
-        let minutes = |m: u64| Duration::from_secs(60 * m);
-        Rule { name: "account_from_address", free: self.account, longest: minutes(15), forget: minutes(60) }
+        let (name, free) = ("account_from_address", self.account);
+        Rule { name, free, first: SECOND, longest: minutes(15), forget: minutes(60) }
     }
 
     /// Guessing at one account from anywhere (NIST SP 800-63B-4 section 3.2.2: no more than a hundred). Addresses that
     /// have signed in to the account are exempt, so that a stranger cannot lock its owner out.
     pub fn account(self) -> Rule {
         let free = self.account.saturating_mul(20);
-        Rule { name: "account", free, longest: Duration::from_secs(60), forget: Duration::from_secs(3600) }
+        Rule { name: "account", free, first: SECOND, longest: minutes(1), forget: minutes(60) }
     }
 
     /// Guessing at many accounts from one address.
     pub fn address(self) -> Rule {
-        let longest = Duration::from_secs(300);
-        Rule { name: "address", free: self.address, longest, forget: Duration::from_secs(900) }
+        let (name, free) = ("address", self.address);
+        Rule { name, free, first: SECOND, longest: minutes(5), forget: minutes(15) }
+    }
+
+    /// Guessing at the current password of the account that one is signed in to.
+    pub fn password_changes(self) -> Rule {
+        Rule { name: "password_changes", ..self.account_from_address() }
     }
 
     /// Registering from one address, which tells which e-mails are taken.
     pub fn registrations(self) -> Rule {
-        let hour = Duration::from_secs(3600);
-        Rule { name: "registrations", free: self.registrations, longest: hour, forget: hour }
+        let (name, free) = ("registrations", self.registrations);
+        Rule { name, free, first: SECOND, longest: minutes(60), forget: minutes(60) }
+    }
+
+    /// Having mails sent to one account, whether there is one or not.
+    pub fn mails_to_account(self) -> Rule {
+        let (name, free) = ("mails_to_account", self.mails_to_account);
+        Rule { name, free, first: minutes(1), longest: minutes(60), forget: minutes(24 * 60) }
+    }
+
+    /// Having mails sent from one address.
+    pub fn mails_from_address(self) -> Rule {
+        let (name, free) = ("mails_from_address", self.mails_from_address);
+        Rule { name, free, first: minutes(1), longest: minutes(60), forget: minutes(60) }
+    }
+
+    /// The owner of an account at an address, who has shown to be it otherwise than by the password.
+    pub fn proven_owner(self) -> Rule {
+        Rule { name: "proven_owner", free: 1, first: SECOND, longest: SECOND, forget: VOUCHED }
     }
 }
 
@@ -77,7 +111,7 @@ impl Rule {
     fn wait(self, attempts: u32) -> Duration {
         match attempts.saturating_sub(self.free) {
             0 => Duration::ZERO,
-            over => FIRST_WAIT.saturating_mul(1 << (over - 1).min(20)).min(self.longest),
+            over => self.first.saturating_mul(1 << (over - 1).min(20)).min(self.longest),
         }
     }
 }
@@ -218,6 +252,40 @@ pub async fn forget(pool: &MySqlPool, subjects: &[Subject]) -> Outcome<()> {
     Ok(())
 }
 
+/// Remembers a subject for a while, without counting anything against it.
+///
+/// # Errors
+/// GW001 when the database is away.
+pub async fn vouch(pool: &MySqlPool, subject: &Subject) -> Outcome<()> {
+    sqlx::query!(
+        "INSERT INTO throttles (bucket, attempts, blocked_until, forget_at) VALUES (?, 0, ?, ?)
+         ON DUPLICATE KEY UPDATE forget_at = VALUES(forget_at)",
+        subject.bucket,
+        DateTime::UNIX_EPOCH,
+        now() + subject.rule.forget
+    )
+    .execute(pool)
+    .await
+    .map_err(failed)?;
+    Ok(())
+}
+
+/// Whether a subject is remembered by [`vouch`].
+///
+/// # Errors
+/// GW001 when the database is away.
+pub async fn is_vouched(pool: &MySqlPool, subject: &Subject) -> Outcome<bool> {
+    let known = sqlx::query_scalar!(
+        "SELECT COUNT(*) FROM throttles WHERE bucket = ? AND forget_at > ?",
+        subject.bucket,
+        now()
+    )
+    .fetch_one(pool)
+    .await
+    .map_err(failed)?;
+    Ok(known > 0)
+}
+
 /// Removes what is forgotten, in small steps, for as long as the process lives.
 pub async fn sweep(pool: MySqlPool) {
     loop {
@@ -251,7 +319,8 @@ static REFUSED: LazyLock<IntCounterVec> = LazyLock::new(|| {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { account: 3, address: 100, registrations: 0 };
+    const LIMITS: Limits =
+        Limits { account: 3, address: 100, registrations: 0, mails_to_account: 2, mails_from_address: 0 };
 
     #[test]
     fn waits_double_and_end_somewhere() {

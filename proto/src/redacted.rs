@@ -4,7 +4,7 @@ use std::fmt::{Debug, Formatter, Result};
 
 use crate::identity::{
     ChangePasswordRequest, ImportedRow, LoginRequest, Profile, RefreshRequest, RegisterRequest,
-    SetPasswordRequest, TokenPair, ValidateTokenRequest,
+    ResetPasswordRequest, SetPasswordRequest, TokenPair, ValidateTokenRequest, VerifyEmailRequest,
 };
 use crate::subscription::{CreateCheckoutRequest, CreateCheckoutResponse, HandleStripeEventRequest};
 
@@ -28,7 +28,9 @@ redact!(
     Profile,
     RefreshRequest,
     RegisterRequest,
+    ResetPasswordRequest,
     SetPasswordRequest,
     TokenPair,
-    ValidateTokenRequest
+    ValidateTokenRequest,
+    VerifyEmailRequest
 );

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::authority::Authority;
 use crate::client::Client;
 use crate::gate::Gate;
+use crate::mail::Mail;
 use crate::process::Process;
 use crate::socket::Socket;
 
@@ -32,6 +33,8 @@ pub struct Plan {
     pub settings: Vec<(&'static str, String)>,
     /// Mutual TLS on the internal plane with certificates of this authority.
     pub authority: Option<Arc<Authority>>,
+    /// Whether mails are sent; without, none is.
+    pub mail: bool,
 }
 
 /// A running platform.
@@ -51,6 +54,7 @@ pub struct Sandbox {
     pub stub: Client,
     /// The door to the database.
     pub database: Gate,
+    mail: Option<Mail>,
     common: Vec<(&'static str, String)>,
     stub_address: String,
     schema: String,
@@ -97,7 +101,8 @@ fn free_port() -> u16 {
     }
 }
 
-fn local() -> String {
+/// A place for a listener to come.
+pub fn local() -> String {
     format!("127.0.0.1:{}", free_port())
 }
 
@@ -144,6 +149,8 @@ impl Sandbox {
             ("ALLOWED_ORIGINS", "https://app.example.com".to_owned()),
             ("GATEWAY_ROUTES", "GET+POST+PUT+PATCH+DELETE /api/v1/echo/{*rest} user".to_owned()),
         ];
+        let mail = plan.mail.then(Mail::start);
+        common.extend(mail.iter().flat_map(Mail::settings));
         common.extend(plan.settings);
         if let Some(authority) = &plan.authority {
             let (certificate, key) = authority.issue("127.0.0.1");
@@ -161,6 +168,7 @@ impl Sandbox {
             stub_process: start_stub(&stub_address),
             stub: Client::new(format!("http://{stub_address}")),
             database,
+            mail,
             common,
             stub_address,
             schema,
@@ -224,6 +232,11 @@ impl Sandbox {
     /// The first edge.
     pub fn edge(&self) -> &Client {
         &self.edges[0]
+    }
+
+    /// The mail server, where mails are planned.
+    pub fn mail(&self) -> &Mail {
+        self.mail.as_ref().expect("`mail: true` in the plan")
     }
 
     /// Starts a replica of identity-svc again, at its old place, and waits until an edge is ready with it.

@@ -1,10 +1,12 @@
 //! `cargo xtask …`: what people and CI do with this workspace.
 
+mod bench;
 mod cargo;
 mod database;
 mod demo;
 mod deny;
 mod http;
+mod packages;
 mod prepare;
 mod process;
 mod settings;
@@ -33,6 +35,8 @@ enum Task {
     Test(test::Options),
     /// Tells the story of the platform with real requests
     Demo(demo::Options),
+    /// Measures the platform beside HAProxy and nginx, against its budgets
+    Bench(bench::Options),
     /// Renews the committed query data in .sqlx
     Prepare(prepare::Options),
     /// Renews the table of settings in docs/settings.md
@@ -53,6 +57,7 @@ async fn main() -> ExitCode {
         Task::Up(options) => up::run(options).await,
         Task::Test(options) => test::run(options).await,
         Task::Demo(options) => demo::run(options).await,
+        Task::Bench(options) => bench::run(options).await,
         Task::Prepare(options) => prepare::run(options).await,
         Task::Settings(options) => settings::run(options).await,
         Task::Database(options) => database::run(options).await,

@@ -62,6 +62,12 @@ impl Process {
         &self.name
     }
 
+    /// Its id, while it runs.
+    #[cfg(feature = "bench")]
+    pub fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// How it ended, if it has.
     pub fn ended(&mut self) -> Outcome<Option<ExitStatus>> {
         Ok(self.child.try_wait()?)

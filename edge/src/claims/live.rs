@@ -108,16 +108,23 @@ impl LiveClaims {
         self.changes.load(Ordering::Acquire)
     }
 
-    /// Takes a snapshot in. What was known stays: entries only ever get newer, and leave by their own time. Only a
-    /// new epoch (a restored database) starts over.
+    /// Takes a part of a snapshot in; it counts from the last one. What was known stays: entries only ever get newer,
+    /// and leave by their own time. Only a new epoch (a restored database) starts over.
     pub fn apply_snapshot(&self, snapshot: &Snapshot) {
         let Some(position) = snapshot.position.clone() else { return };
         if self.position().is_some_and(|known| known.epoch != position.epoch) {
             self.ended.pin().clear();
             self.accounts.pin().clear();
             self.changes.fetch_add(1, Ordering::Release);
+            // The next part adds to this one, and a stream that breaks off meanwhile starts over. Until the last part
+            // is there nothing relies on the table.
+            *lock(&self.position) = None;
+            self.heard.store(0, Ordering::Relaxed);
         }
         snapshot.events.iter().for_each(|event| self.remember(event));
+        if snapshot.more {
+            return;
+        }
         self.heard_at(position);
         lock(&self.watched).values().for_each(|changes| changes.send_replace(()));
     }
@@ -312,7 +319,7 @@ pub(super) mod tests {
         live.apply(&event(1, upgraded(2, "basic")));
         assert!(one.has_changed().expect("watched") && !other.has_changed().expect("watched"));
         one.mark_unchanged();
-        live.apply_snapshot(&Snapshot { position: Some(Position::default()), events: vec![] });
+        live.apply_snapshot(&Snapshot { position: Some(Position::default()), ..Snapshot::default() });
         assert!(one.has_changed().expect("watched") && other.has_changed().expect("watched"));
         other.mark_unchanged();
         drop(one);
@@ -346,6 +353,25 @@ pub(super) mod tests {
         live.apply(&event(1, upgraded(3, "premium")));
         assert_eq!(live.overrule(&claims(2)).expect("good").expect("claims").tier, Tier::Premium);
         assert!(live.overrule(&claims(3)).expect("good").is_none());
+    }
+
+    #[test]
+    fn a_snapshot_in_parts_counts_from_its_last_part_and_a_new_epoch_keeps_all_of_them() {
+        let live = live();
+        live.apply(&event(1, upgraded(3, "premium")));
+        let part = |session: &str, more| {
+            let ended = SessionEnded { session_id: session.to_owned(), user_id: "u".to_owned() };
+            let position = Some(Position { epoch: "restored".to_owned(), sequence: 7 });
+            Snapshot { position, events: vec![event(7, Change::SessionEnded(ended))], more }
+        };
+        live.apply_snapshot(&part("first", true));
+        assert_eq!(live.position(), None, "a stream that breaks off here must start over");
+        assert_eq!(live.freshness(), Freshness::Lost, "half a table is none");
+        live.apply_snapshot(&part("s", false));
+        assert_eq!(live.position().map(|position| position.sequence), Some(7));
+        assert_eq!(live.ended.len(), 2, "the first part is still there");
+        live.ended.pin().clear();
+        assert!(live.overrule(&claims(2)).expect("good").is_none(), "the former epoch is forgotten");
     }
 
     #[test]

@@ -49,10 +49,12 @@ impl Enforcement {
         }
     }
 
-    /// A snapshot has just been taken in.
+    /// A part of a snapshot has just been taken in.
     pub fn began_all(&self, snapshot: &Snapshot) {
-        let first = snapshot.events.first().and_then(|event| event.position.as_ref());
-        if let (Some(first), Some(last)) = (first, &snapshot.position) {
+        let position = |event: Option<&AuthEvent>| event.and_then(|event| event.position.clone());
+        let first = position(snapshot.events.first());
+        let last = if snapshot.more { position(snapshot.events.last()) } else { snapshot.position.clone() };
+        if let (Some(first), Some(last)) = (first, last) {
             self.range(first.sequence, last.sequence);
         }
     }

@@ -2,6 +2,7 @@
 
 mod auth;
 mod billing;
+mod email;
 mod projects;
 mod subscription;
 mod subscriptions;
@@ -81,7 +82,7 @@ impl Public {
 /// Our own routes, `/ws`, and the gateway for the rest.
 fn routes(edge: Edge) -> Router {
     Router::new()
-        .nest("/api/v1/auth", auth::routes())
+        .nest("/api/v1/auth", auth::routes().merge(email::routes()))
         .nest("/api/v1/user", user::routes())
         .nest("/api/v1/projects", projects::routes())
         .nest("/api/v1/subscription", subscription::routes())

@@ -2,7 +2,7 @@
 
 use chassis::clock::now;
 use chassis::mysql::{failed, transaction};
-use contract::identity::{UpdateUserRequest, User};
+use contract::identity::{Device, UpdateUserRequest, User};
 use contract::{ErrorCode, Failure, Outcome, Role};
 use serde_json::{Map, Value, json};
 use sqlx::MySqlConnection;
@@ -14,7 +14,7 @@ use crate::audit::{self, Action};
 use crate::email::Email;
 use crate::identity::Identity;
 use crate::sessions::{Because, close};
-use crate::{claims, password, profiles};
+use crate::{claims, password, profiles, recovery};
 
 /// What an administrator changes of an account; what is absent stays as it is.
 #[derive(Clone, Copy, Default)]
@@ -163,12 +163,14 @@ pub async fn set_password(identity: &Identity, actor: &Actor, user_id: &str, typ
     let email = Email::parse(&account.email).map_err(Failure::internal)?;
     let new = password::check(typed, "new_password", identity.min_password_length, &email)?;
     let hash = identity.hasher.hash(new).await?;
-    let given = (actor, user_id, &hash);
-    transaction(&identity.pool, "set_password", given, |tx, (actor, user_id, hash)| {
+    let given = (identity, actor, user_id, &hash, &email);
+    transaction(&identity.pool, "set_password", given, |tx, (identity, actor, user_id, hash, email)| {
         Box::pin(async move {
             actor.must_administer(tx).await?;
             accounts::lock(tx, user_id).await?;
             accounts::set_password_hash(tx, user_id, hash).await?;
+            // From where an administrator acts is nothing that an account's owner needs to know.
+            recovery::after_change(tx, identity, user_id, email.as_str(), &Device::default()).await?;
             let ended = close(tx, user_id, None, Because::PasswordSet).await?;
             let sequence = ended.announce(tx, user_id).await?;
             let details = json!({ "sessions": ended.count() });
@@ -177,5 +179,6 @@ pub async fn set_password(identity: &Identity, actor: &Actor, user_id: &str, typ
     })
     .await?;
     identity.tail.hurry();
+    identity.mail.hurry();
     Ok(())
 }

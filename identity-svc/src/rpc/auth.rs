@@ -3,17 +3,19 @@ use chassis::mysql::failed;
 use contract::identity::auth_service_server::AuthService;
 use contract::identity::{
     EndOtherSessionsRequest, EndOtherSessionsResponse, EndSessionRequest, EndSessionResponse,
-    ListSessionsRequest, ListSessionsResponse, LoginRequest, LoginResponse, LogoutRequest, LogoutResponse,
-    RefreshRequest, RefreshResponse, RegisterRequest, RegisterResponse, ReportTokenUseRequest,
-    ReportTokenUseResponse, ValidateTokenRequest, ValidateTokenResponse,
+    ForgotPasswordRequest, ForgotPasswordResponse, ListSessionsRequest, ListSessionsResponse, LoginRequest,
+    LoginResponse, LogoutRequest, LogoutResponse, RefreshRequest, RefreshResponse, RegisterRequest,
+    RegisterResponse, ReportTokenUseRequest, ReportTokenUseResponse, ResendVerificationRequest,
+    ResendVerificationResponse, ResetPasswordRequest, ResetPasswordResponse, ValidateTokenRequest,
+    ValidateTokenResponse, VerifyEmailRequest, VerifyEmailResponse,
 };
 use tonic::{Request, Response, Status};
 
 use crate::audit::By;
 use crate::identity::{Identity, id};
 use crate::sessions::{self, Because};
-use crate::sign_in;
 use crate::sign_in::known_device;
+use crate::{recovery, sign_in, verification};
 
 pub struct Auth(pub Identity);
 
@@ -103,5 +105,42 @@ impl AuthService for Auth {
     ) -> Result<Response<ReportTokenUseResponse>, Status> {
         let noted = sessions::note_use(&self.0, &request.into_inner().uses).await;
         answer(noted.map(|()| ReportTokenUseResponse {}))
+    }
+
+    async fn resend_verification(
+        &self,
+        request: Request<ResendVerificationRequest>,
+    ) -> Result<Response<ResendVerificationResponse>, Status> {
+        let ResendVerificationRequest { user_id, device } = request.into_inner();
+        let sent = async {
+            id("user_id", &user_id)?;
+            verification::resend(&self.0, &user_id, device).await
+        };
+        answer(sent.await.map(|sent| ResendVerificationResponse { already_verified: !sent }))
+    }
+
+    async fn verify_email(
+        &self,
+        request: Request<VerifyEmailRequest>,
+    ) -> Result<Response<VerifyEmailResponse>, Status> {
+        let VerifyEmailRequest { token, device } = request.into_inner();
+        let verified = verification::verify(&self.0, &token, device).await;
+        answer(verified.map(|()| VerifyEmailResponse {}))
+    }
+
+    async fn forgot_password(
+        &self,
+        request: Request<ForgotPasswordRequest>,
+    ) -> Result<Response<ForgotPasswordResponse>, Status> {
+        let asked = recovery::forgot(&self.0, request.into_inner()).await;
+        answer(asked.map(|()| ForgotPasswordResponse {}))
+    }
+
+    async fn reset_password(
+        &self,
+        request: Request<ResetPasswordRequest>,
+    ) -> Result<Response<ResetPasswordResponse>, Status> {
+        let reset = recovery::reset(&self.0, request.into_inner()).await;
+        answer(reset.map(|()| ResetPasswordResponse {}))
     }
 }

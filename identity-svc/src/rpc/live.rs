@@ -8,15 +8,16 @@ use contract::identity::live_claims_service_server::LiveClaimsService;
 use contract::identity::watch_auth_events_response::Message;
 use contract::identity::{
     AccountChanged, AuthEvent, CheckSessionRequest, CheckSessionResponse, Heartbeat, Position,
-    ReportEnforcementRequest, ReportEnforcementResponse, Snapshot, WatchAuthEventsRequest,
-    WatchAuthEventsResponse,
+    ReportEnforcementRequest, ReportEnforcementResponse, WatchAuthEventsRequest, WatchAuthEventsResponse,
 };
+use sqlx::MySqlPool;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use crate::events::Snapshot;
 use crate::identity::{Identity, id};
 use crate::keys::Keys;
 use crate::{enforcement, events, sign_in};
@@ -42,10 +43,10 @@ impl LiveClaimsService for LiveClaims {
         let since = request.into_inner().since;
         // Subscribed before the table is read: what commits meanwhile may come twice, but never not at all.
         let (events, readings) = (self.0.tail.subscribe(), self.0.tail.readings());
-        let start = answer(beginning(&self.0, since).await)?.into_inner();
+        let start = answer(Beginning::of(&self.0.pool, since).await)?.into_inner();
         let (sender, receiver) = mpsc::channel(BUFFER);
         let keys = self.0.tokens.keys.changes();
-        tokio::spawn(feed(Subscriber(sender), start, events, readings, keys));
+        tokio::spawn(feed(Subscriber(sender), self.0.pool.clone(), start, events, readings, keys));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
@@ -80,14 +81,22 @@ impl LiveClaimsService for LiveClaims {
     }
 }
 
-async fn beginning(identity: &Identity, since: Option<Position>) -> Outcome<Vec<Message>> {
-    if let Some(since) = since
-        && let Some(missed) = events::resume(&identity.pool, &since).await?
-    {
-        return Ok(missed.into_iter().map(Message::Event).collect());
+/// What a subscriber gets before it follows.
+enum Beginning {
+    /// What it has missed since it was last here.
+    Missed(Vec<AuthEvent>),
+    Snapshot(Snapshot),
+}
+
+impl Beginning {
+    async fn of(pool: &MySqlPool, since: Option<Position>) -> Outcome<Self> {
+        if let Some(since) = since
+            && let Some(missed) = events::resume(pool, &since).await?
+        {
+            return Ok(Beginning::Missed(missed));
+        }
+        Ok(Beginning::Snapshot(Snapshot::begin(pool).await?))
     }
-    let (position, events) = events::snapshot(&identity.pool).await?;
-    Ok(vec![Message::Snapshot(Snapshot { position: Some(position), events })])
 }
 
 struct Subscriber(mpsc::Sender<Result<WatchAuthEventsResponse, Status>>);
@@ -97,6 +106,37 @@ impl Subscriber {
     async fn send(&self, message: Message) -> bool {
         let message = WatchAuthEventsResponse { message: Some(message) };
         self.0.send_timeout(Ok(message), PATIENCE).await.is_ok()
+    }
+
+    /// Sends the beginning, a snapshot as it is being read. Whether the subscriber has taken all of it.
+    async fn begin(&self, pool: &MySqlPool, start: Beginning) -> bool {
+        match start {
+            Beginning::Missed(events) => {
+                for event in events {
+                    if !self.send(Message::Event(event)).await {
+                        return false;
+                    }
+                }
+                true
+            }
+            Beginning::Snapshot(mut snapshot) => loop {
+                let part = match snapshot.part(pool).await {
+                    Ok(part) => part,
+                    Err(failure) => {
+                        tracing::warn!(cause = ?failure.cause(), "a snapshot broke off");
+                        self.cut_off("the snapshot broke off; start over").await;
+                        return false;
+                    }
+                };
+                let more = part.more;
+                if !self.send(Message::Snapshot(part)).await {
+                    return false;
+                }
+                if !more {
+                    return true;
+                }
+            },
+        }
     }
 
     async fn cut_off(&self, why: &'static str) {
@@ -109,17 +149,16 @@ impl Subscriber {
 /// database that does not answer silences the stream, so that edges see how old their knowledge is.
 async fn feed(
     subscriber: Subscriber,
-    start: Vec<Message>,
+    pool: MySqlPool,
+    start: Beginning,
     mut events: broadcast::Receiver<Arc<AuthEvent>>,
     mut readings: watch::Receiver<Option<Position>>,
     mut keys: watch::Receiver<Arc<Keys>>,
 ) {
     // Keys first: who knows what has ended but not what is genuine cannot serve yet.
     let set = keys.borrow_and_update().set.clone();
-    for message in std::iter::once(Message::KeySet(set)).chain(start) {
-        if !subscriber.send(message).await {
-            return;
-        }
+    if !subscriber.send(Message::KeySet(set)).await || !subscriber.begin(&pool, start).await {
+        return;
     }
     let mut epoch: Option<String> = None;
     let mut beat = tokio::time::interval(HEARTBEAT);

@@ -33,6 +33,7 @@ pub enum Because {
     /// Ended by its user from another session.
     Revoked,
     PasswordChanged,
+    PasswordReset,
     TokenReused,
     /// The one seen the longest ago, when one too many was opened.
     TooMany,
@@ -49,6 +50,7 @@ impl Because {
             Because::Logout => "logout",
             Because::Revoked => "revoked",
             Because::PasswordChanged => "password_changed",
+            Because::PasswordReset => "password_reset",
             Because::TokenReused => "token_reused",
             Because::TooMany => "too_many",
             Because::Administrator => "administrator",

@@ -16,10 +16,11 @@ use sqlx::MySqlConnection;
 
 use super::Because;
 use super::ending::end;
-use super::tokens::{Of, hash, issue};
+use super::tokens::{Of, issue};
 use crate::accounts;
 use crate::audit::By;
 use crate::identity::Identity;
+use crate::opaque::hash;
 
 /// How long the verdict on a token that comes again waits for what edges have seen and not yet told.
 const SETTLING: Duration = Duration::from_millis(100);

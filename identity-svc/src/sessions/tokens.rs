@@ -1,44 +1,17 @@
 //! The pair of tokens of a session.
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chassis::clock::now;
 use chassis::mysql::failed;
 use chrono::{DateTime, Utc};
 use contract::identity::TokenPair;
 use contract::token::{Claims, ISSUER};
 use contract::{Failure, Outcome};
-use ring::digest::{SHA256, digest};
-use ring::rand::{SecureRandom, SystemRandom};
 use sqlx::MySqlConnection;
 use uuid::Uuid;
 
 use crate::accounts::Account;
 use crate::identity::Tokens;
-
-/// Bytes of randomness in a refresh token.
-const TOKEN_BYTES: usize = 32;
-
-/// A refresh token as it goes to the client, once.
-struct RefreshToken {
-    text: String,
-    hash: Vec<u8>,
-}
-
-impl RefreshToken {
-    fn generate() -> Outcome<Self> {
-        let mut bytes = [0; TOKEN_BYTES];
-        SystemRandom::new().fill(&mut bytes).map_err(|_| Failure::internal("no randomness"))?;
-        let text = URL_SAFE_NO_PAD.encode(bytes);
-        let hash = hash(&text);
-        Ok(RefreshToken { text, hash })
-    }
-}
-
-/// What is kept of a refresh token.
-pub fn hash(token: &str) -> Vec<u8> {
-    digest(&SHA256, token.as_bytes()).as_ref().to_vec()
-}
+use crate::opaque::OpaqueToken;
 
 /// The session that tokens are made for.
 pub struct Of<'a> {
@@ -56,7 +29,7 @@ pub async fn issue(
     account: &Account,
     of: Of<'_>,
 ) -> Outcome<TokenPair> {
-    let (refresh, now) = (RefreshToken::generate()?, now());
+    let (refresh, now) = (OpaqueToken::generate()?, now());
     let expires = of.absolute_end.min(now + tokens.lifetimes.access_token);
     tokens.noted.cover(tx, tokens.lifetimes.access_token, expires).await?;
     let jti = Uuid::now_v7().to_string();

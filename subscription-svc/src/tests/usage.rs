@@ -4,6 +4,7 @@ use contract::Outcome;
 use contract::subscription::usage_service_server::UsageService;
 use contract::subscription::{
     CheckQuotaRequest, CheckQuotaResponse, CreateSubscriptionRequest, GetUsageRequest, RecordUsageRequest,
+    ReserveRequest,
 };
 use futures_util::future::join_all;
 use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
@@ -123,6 +124,34 @@ async fn a_quota_follows_the_tier_that_counts(options: MySqlPoolOptions, databas
         .expect("the trial is over");
     let over = check(&service, &user, "projects").await.expect("a check");
     assert_eq!(over, quota(false, "projects", 3, 3, 0), "before any sweep");
+}
+
+#[sqlx::test(migrations = false)]
+async fn first_reservations_at_once_are_all_admitted_up_to_the_limit(
+    options: MySqlPoolOptions,
+    database: MySqlConnectOptions,
+) {
+    const LIMIT: usize = 10;
+    let (service, _) = service(options, database).await;
+    for round in 0..10 {
+        let user = new_user(&service).await;
+        check(&service, &user, "content").await.expect("a subscription");
+        let reserve = |number: usize| {
+            let (service, user_id) = (service.clone(), user.clone());
+            async move {
+                let request = ReserveRequest {
+                    user_id,
+                    resource: "content".to_owned(),
+                    idempotency_key: number.to_string(),
+                    ttl_seconds: 60,
+                };
+                outcome(Usage(service).reserve(Request::new(request)).await).is_ok()
+            }
+        };
+        let admitted = join_all((0..LIMIT + 2).map(reserve)).await;
+        let admitted = admitted.into_iter().filter(|admitted| *admitted).count();
+        assert_eq!(admitted, LIMIT, "round {round}");
+    }
 }
 
 #[sqlx::test(migrations = false)]

@@ -140,9 +140,11 @@ async fn take(tx: &mut MySqlConnection, user_id: &str, allowance: &Allowance) ->
     if take_from_counter(tx, user_id, allowance).await? {
         return Ok(true);
     }
-    let made = sqlx::query!(
-        "INSERT IGNORE INTO usage_counters (user_id, resource, used, reserved, period_start, updated_at)
-         VALUES (?, ?, 0, 0, ?, ?)",
+    // It may have been made this moment by another first reservation, which then has its place already: so without a
+    // look at whether this made it. Locked for what follows, so that many at once do not deadlock.
+    sqlx::query!(
+        "INSERT INTO usage_counters (user_id, resource, used, reserved, period_start, updated_at)
+         VALUES (?, ?, 0, 0, ?, ?) ON DUPLICATE KEY UPDATE user_id = VALUES(user_id)",
         user_id,
         allowance.resource.name(),
         allowance.period_start,
@@ -151,9 +153,6 @@ async fn take(tx: &mut MySqlConnection, user_id: &str, allowance: &Allowance) ->
     .execute(&mut *tx)
     .await
     .map_err(failed)?;
-    if made.rows_affected() == 0 {
-        return Ok(false);
-    }
     take_from_counter(tx, user_id, allowance).await
 }
 

@@ -152,8 +152,40 @@ async fn guessing_must_wait_on_every_replica_and_the_owner_elsewhere_need_not() 
         .await;
 }
 
+#[tokio::test]
+async fn whoever_registers_again_and_again_from_one_address_must_wait_on_every_replica() {
+    let settings =
+        vec![("TRUSTED_PROXY_HOPS", "1".to_owned()), ("REGISTRATIONS_PER_ADDRESS", "3".to_owned())];
+    let sandbox = Sandbox::planned(Plan { replicas: 2, settings, ..Plan::default() }).await;
+    let register = async |edge: usize, number: u32, from: &str| {
+        let email = format!("user{number}@example.com");
+        let body = json!({ "email": email, "password": "correct horse battery", "client_id": "web" });
+        let headers = [("x-forwarded-for", from)];
+        sandbox.edges[edge].send(Method::POST, "/api/v1/auth/register", None, &headers, Some(&body)).await
+    };
+    let (prober, other) = ("2001:db8:1:2::1", "203.0.113.9");
+    register(0, 0, prober).await.must_be(201);
+    // Asking whether an e-mail is taken counts as much as registering, from all of a customer's network.
+    for (edge, from) in [(1, prober), (0, "2001:db8:1:2:ffff::9")] {
+        register(edge, 0, from).await.must_fail(409, "USER002");
+    }
+    until("the wait is longer than what comes after it takes", async || {
+        let reply = register(0, 0, prober).await;
+        let wait = reply.headers.get("retry-after").and_then(|wait| wait.to_str().ok()?.parse::<u64>().ok());
+        wait.is_some_and(|wait| wait > 4)
+    })
+    .await;
+    for edge in 0..2 {
+        // Neither a taken e-mail nor a free one is told from the other any more.
+        for number in [0, 1] {
+            register(edge, number, prober).await.must_fail(429, "AUTH005");
+        }
+    }
+    register(0, 2, other).await.must_be(201);
+}
+
 /// The probability that a random value of `a` is above one of `b`: a half when they cannot be told apart.
-fn area_under_curve(a: &[u128], b: &[u128]) -> f64 {
+pub fn area_under_curve(a: &[u128], b: &[u128]) -> f64 {
     let wins: f64 = a
         .iter()
         .map(|a| b.iter().map(|b| if a > b { 1.0 } else { f64::from(u8::from(a == b)) / 2.0 }).sum::<f64>())

@@ -18,7 +18,7 @@ enum Who {
 use Who::{Admin, Anybody, User};
 
 /// Every route of the public listener.
-const ROUTES: [(&str, &str, Who); 50] = [
+const ROUTES: [(&str, &str, Who); 54] = [
     ("POST", "/api/v1/auth/register", Anybody),
     ("POST", "/api/v1/auth/login", Anybody),
     ("POST", "/api/v1/auth/refresh", Anybody),
@@ -27,6 +27,10 @@ const ROUTES: [(&str, &str, Who); 50] = [
     ("GET", "/api/v1/auth/sessions", User),
     ("DELETE", "/api/v1/auth/sessions", User),
     ("DELETE", "/api/v1/auth/sessions/{id}", User),
+    ("POST", "/api/v1/auth/email/resend", User),
+    ("POST", "/api/v1/auth/email/verify", Anybody),
+    ("POST", "/api/v1/auth/password/forgot", Anybody),
+    ("POST", "/api/v1/auth/password/reset", Anybody),
     ("GET", "/api/v1/user/profile", User),
     ("PUT", "/api/v1/user/profile", User),
     ("POST", "/api/v1/user/password", User),

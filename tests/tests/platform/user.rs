@@ -1,4 +1,4 @@
-use e2e::{Sandbox, until};
+use e2e::{Plan, Sandbox, until};
 use serde_json::json;
 
 #[tokio::test]
@@ -56,6 +56,34 @@ async fn a_password_change_ends_the_other_sessions() {
     edge.get("/api/v1/user/profile", &user.token).await.must_be(200);
     let body = json!({ "email": user.email, "password": user.password });
     edge.open_post("/api/v1/auth/login", body).await.must_fail(401, "AUTH001");
+}
+
+#[tokio::test]
+async fn guessing_the_current_password_with_a_stolen_token_must_wait_on_every_replica() {
+    let settings = vec![("LOGIN_FAILURES_PER_ACCOUNT", "3".to_owned())];
+    let sandbox = Sandbox::planned(Plan { replicas: 2, settings, ..Plan::default() }).await;
+    let (user, other) = (sandbox.register().await, sandbox.register().await);
+    let change = async |edge: usize, token: &str, current: &str| {
+        let body = json!({ "current_password": current, "new_password": "another good one" });
+        sandbox.edges[edge].post("/api/v1/user/password", token, body).await
+    };
+    // The sixth guess makes the next one wait for four seconds.
+    let mut guesses = 0;
+    until("six guesses were taken", async || {
+        guesses +=
+            u32::from(change(guesses as usize % 2, &user.token, "a wrong guess").await.code() == "AUTH001");
+        guesses == 6
+    })
+    .await;
+    for edge in 0..2 {
+        let reply = change(edge, &user.token, user.password).await;
+        reply.must_fail(429, "AUTH005");
+        assert!(reply.headers.contains_key("retry-after"));
+    }
+    change(0, &other.token, other.password).await.must_be(200);
+    // Signing in is counted by itself: the owner is not kept out.
+    let again = sandbox.log_in(&user).await;
+    until("the wait is over", async || change(0, &again.token, user.password).await.status == 200).await;
 }
 
 #[tokio::test]

@@ -18,6 +18,9 @@ pub fn greet(plan: &Plan, database: &Account, password: &str) {
     }
     let stand_in = if plan.stub.is_some() { "   (a stand-in)" } else { "" };
     println!("  {:<19} {}{stand_in}", "core-manager", plan.core_manager);
+    if let Some(catcher) = &plan.mail_catcher {
+        println!("  {:<19} http://{}   (what is mailed, delivered to nobody)", "mails", catcher.public);
+    }
     let Account { host, port, schema, .. } = database;
     println!("  {:<19} {host}:{port}, schema {schema}", "database");
     println!("  {:<19} {ADMINISTRATOR}   password {password}", "administrator");
@@ -64,6 +67,9 @@ pub fn facts_of(plan: &Plan, database: &Account, password: &str) -> String {
         note(&numbered("SUBSCRIPTION_INTERNAL", number), &format!("http://{}", unit.internal));
     }
     note("CORE_MANAGER_URL", &plan.core_manager);
+    if let Some(catcher) = &plan.mail_catcher {
+        note("MAIL_CATCHER", &format!("http://{}", catcher.public));
+    }
     note("JWT_SECRET_KEY", &plan.jwt_secret);
     note("INTERNAL_GRPC_TOKEN", &plan.internal_token);
     note("ADMIN_EMAIL", ADMINISTRATOR);

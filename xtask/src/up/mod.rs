@@ -4,7 +4,11 @@ mod greeting;
 mod plan;
 mod platform;
 
+#[cfg(feature = "bench")]
+pub use plan::{Plan, Unit, plan};
 pub use platform::{Logs, Platform};
+#[cfg(feature = "bench")]
+pub use platform::{build, equip};
 
 use crate::Outcome;
 use crate::process::{interrupted, unless_interrupted};

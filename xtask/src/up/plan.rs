@@ -8,6 +8,7 @@ use crate::database::{Account, Services};
 use crate::workspace::{kept_secret, setting};
 
 /// A process to start.
+#[derive(Clone)]
 pub struct Unit {
     /// What its log lines begin with.
     pub name: String,
@@ -25,6 +26,8 @@ pub struct Unit {
 pub struct Plan {
     /// None when CORE_MANAGER_URL names a real one.
     pub stub: Option<Unit>,
+    /// None when MAIL_SMTP_URL names a real mail server.
+    pub mail_catcher: Option<Unit>,
     pub identity: Vec<Unit>,
     pub subscription: Vec<Unit>,
     pub edge: Vec<Unit>,
@@ -40,11 +43,12 @@ pub fn plan(replicas: u16, services: &Services) -> Outcome<Plan> {
     let internal_token = planner.secret("INTERNAL_GRPC_TOKEN")?;
     planner.default("LOG_FORMAT", || "text".to_owned())?;
     // On a developer's machine everybody comes from one address.
-    for limit in ["LOGIN_FAILURES_PER_ADDRESS", "REGISTRATIONS_PER_ADDRESS"] {
+    for limit in ["LOGIN_FAILURES_PER_ADDRESS", "MAILS_PER_ADDRESS", "REGISTRATIONS_PER_ADDRESS"] {
         planner.default(limit, || "0".to_owned())?;
     }
 
     let (stub, core_manager) = planner.core_manager()?;
+    let mail_catcher = planner.mail_catcher()?;
     let identity = planner.units(&IDENTITY, |_| Ok(database(&services.identity)))?;
     planner.default("IDENTITY_URL", || urls(&identity))?;
     let subscription = planner.units(&SUBSCRIPTION, |_| Ok(database(&services.subscription)))?;
@@ -58,7 +62,7 @@ pub fn plan(replicas: u16, services: &Services) -> Outcome<Plan> {
             .into_iter()
             .collect())
     })?;
-    Ok(Plan { stub, identity, subscription, edge, core_manager, jwt_secret, internal_token })
+    Ok(Plan { stub, mail_catcher, identity, subscription, edge, core_manager, jwt_secret, internal_token })
 }
 
 /// A process with its two listeners: the variables that name them, and the ports of the contract.
@@ -84,6 +88,10 @@ const EDGE: Kind =
     Kind { program: "edge", public: ("EDGE_LISTEN", 8081), internal: ("EDGE_INTERNAL_LISTEN", 9081) };
 
 const STUB: (&str, u16) = ("CORE_MANAGER_LISTEN", 8082);
+const CATCHER: (&str, u16) = ("MAIL_CATCHER_LISTEN", 8025);
+const CATCHER_SMTP: (&str, u16) = ("MAIL_CATCHER_SMTP_LISTEN", 1025);
+/// Where a frontend under development is, mostly.
+const FRONTEND: &str = "http://localhost:3000";
 
 type Settings = Vec<(&'static str, String)>;
 
@@ -127,6 +135,28 @@ impl Planner {
             settings,
         };
         Ok((Some(unit), format!("http://{address}")))
+    }
+
+    /// Has mails go to the catcher, unless the environment names a mail server.
+    fn mail_catcher(&mut self) -> Outcome<Option<Unit>> {
+        if setting("MAIL_SMTP_URL")?.is_some() {
+            return Ok(None);
+        }
+        let (web, smtp) = (self.listen(CATCHER, 1)?, self.listen(CATCHER_SMTP, 1)?);
+        let address = reachable(web);
+        let settings = vec![(CATCHER.0, web.to_string()), (CATCHER_SMTP.0, smtp.to_string())];
+        self.default("MAIL_SMTP_URL", || format!("smtp://{}", reachable(smtp)))?;
+        self.default("MAIL_FROM", || "AI Persona Platform <no-reply@persona.local>".to_owned())?;
+        self.default("MAIL_VERIFY_LINK", || format!("{FRONTEND}/verify-email#token={{token}}"))?;
+        self.default("MAIL_RESET_LINK", || format!("{FRONTEND}/reset-password#token={{token}}"))?;
+        Ok(Some(Unit {
+            name: "mail-catcher".to_owned(),
+            program: "mail-catcher",
+            public: address,
+            internal: address,
+            ready: format!("http://{address}/messages"),
+            settings,
+        }))
     }
 
     /// The replicas of one process; `more` gives each its own settings, knowing its public address.

@@ -79,7 +79,8 @@ impl Platform {
         let services = provision(&admin).await?;
         let plan = plan(options.replicas, &services)?;
         let profile = if options.release { "release" } else { "debug" };
-        for unit in plan.stub.iter().chain(&plan.identity).chain(&plan.subscription).chain(&plan.edge) {
+        let stand_ins = plan.stub.iter().chain(&plan.mail_catcher);
+        for unit in stand_ins.chain(&plan.identity).chain(&plan.subscription).chain(&plan.edge) {
             self.bring_up(unit, profile).await?;
         }
         let password = kept_secret("administrator")?;
@@ -179,9 +180,10 @@ impl Running {
     }
 }
 
-async fn build(release: bool) -> Outcome {
+/// Builds the programs of the platform.
+pub async fn build(release: bool) -> Outcome {
     let mut build = cargo(&["build", "--bins"]);
-    for package in ["edge", "identity-svc", "subscription-svc", "core-manager-stub"] {
+    for package in ["edge", "identity-svc", "subscription-svc", "core-manager-stub", "mail-catcher"] {
         build.args(["--package", package]);
     }
     build.args(release.then_some("--release"));
@@ -189,7 +191,11 @@ async fn build(release: bool) -> Outcome {
 }
 
 fn command(unit: &Unit, profile: &str) -> Command {
-    let mut command = bound_to_us(&programs(profile).join(unit.program));
+    equip(bound_to_us(&programs(profile).join(unit.program)), unit)
+}
+
+/// Gives a command the settings of a unit.
+pub fn equip(mut command: Command, unit: &Unit) -> Command {
     // In our environment these name the administrator of the database, which is none of the services' business.
     for name in ["HOST", "PORT", "USER", "PASSWORD", "NAME"] {
         command.env_remove(format!("AUTH_DB_{name}")).env_remove(format!("AUTH_DB_{name}_FILE"));

@@ -1,0 +1,183 @@
+//! The rows of `mail_outbox`. A replica that takes a mail has it for a lease; when it dies, another takes the mail
+//! after that. So each mail is sent at least once, and only after a death twice.
+
+use std::time::Duration;
+
+use chassis::clock::now;
+use chassis::mysql::{failed, transaction};
+use chrono::{DateTime, Utc};
+use contract::Outcome;
+use contract::identity::Device;
+use serde_json::json;
+use sqlx::{MySqlConnection, MySqlPool};
+
+use super::Kind;
+use super::tokens::Purpose;
+use crate::audit::{self, Action, By};
+use crate::sign_in::MAX_ADDRESS;
+
+/// Longer than making a mail's token and sending it may take.
+const LEASE: Duration = Duration::from_secs(60);
+
+/// A mail that was taken.
+pub struct Queued {
+    pub id: i64,
+    pub kind: Kind,
+    pub email: String,
+    pub device: Device,
+    pub queued_at: DateTime<Utc>,
+    /// How often the mail server did not want it yet.
+    pub refusals: u32,
+}
+
+struct Row {
+    id: i64,
+    kind: String,
+    email: String,
+    ip_address: String,
+    request_id: String,
+    queued_at: DateTime<Utc>,
+    refusals: i32,
+}
+
+/// Writes a mail into the outbox, due at once.
+pub async fn append(tx: &mut MySqlConnection, kind: Kind, email: &str, device: &Device) -> Outcome<()> {
+    let now = now();
+    sqlx::query!(
+        "INSERT INTO mail_outbox (kind, email, ip_address, request_id, queued_at, due_at, refusals)
+         VALUES (?, ?, ?, ?, ?, ?, 0)",
+        kind.name(),
+        email,
+        audit::plain(&device.ip_address, MAX_ADDRESS),
+        audit::plain(&device.request_id, audit::MAX_REQUEST_ID),
+        now,
+        now
+    )
+    .execute(tx)
+    .await
+    .map_err(failed)?;
+    Ok(())
+}
+
+/// Withdraws links to an address that wait to be sent: what they are for has been done.
+///
+/// # Errors
+/// GW001 when the database is away.
+pub async fn withdraw(tx: &mut MySqlConnection, purpose: Purpose, email: &str) -> Outcome<()> {
+    sqlx::query!("DELETE FROM mail_outbox WHERE email = ? AND kind = ?", email, purpose.name())
+        .execute(tx)
+        .await
+        .map_err(failed)?;
+    Ok(())
+}
+
+/// Takes mails that are due, the longest due first. Others that take at the same time get others.
+pub async fn take(pool: &MySqlPool, most: i64) -> Outcome<Vec<Queued>> {
+    let rows = transaction(pool, "take_mails", most, |tx, most| {
+        Box::pin(async move {
+            let now = now();
+            let rows = sqlx::query_as!(
+                Row,
+                r#"SELECT id, kind, email, ip_address, request_id, queued_at AS "queued_at: DateTime<Utc>", refusals
+                   FROM mail_outbox WHERE due_at <= ? ORDER BY due_at LIMIT ? FOR UPDATE SKIP LOCKED"#,
+                now,
+                *most
+            )
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(failed)?;
+            for row in &rows {
+                sqlx::query!("UPDATE mail_outbox SET due_at = ? WHERE id = ?", now + LEASE, row.id)
+                    .execute(&mut *tx)
+                    .await
+                    .map_err(failed)?;
+            }
+            Ok(rows)
+        })
+    })
+    .await?;
+    Ok(rows.into_iter().filter_map(queued).collect())
+}
+
+/// `None` for a kind that a newer version of this program has written; a replica of that version sends it.
+fn queued(row: Row) -> Option<Queued> {
+    let device = Device { ip_address: row.ip_address, user_agent: String::new(), request_id: row.request_id };
+    Some(Queued {
+        id: row.id,
+        kind: Kind::parse(&row.kind)?,
+        email: row.email,
+        device,
+        queued_at: row.queued_at,
+        refusals: u32::try_from(row.refusals).unwrap_or(0),
+    })
+}
+
+/// Puts a mail back that could not be tried; it is due again at once.
+pub async fn put_back(pool: &MySqlPool, mail: &Queued) -> Outcome<()> {
+    sqlx::query!("UPDATE mail_outbox SET due_at = ? WHERE id = ?", now(), mail.id)
+        .execute(pool)
+        .await
+        .map_err(failed)?;
+    Ok(())
+}
+
+/// Puts a mail back that was not wanted yet, for a later time.
+pub async fn delay(pool: &MySqlPool, mail: &Queued, pause: Duration) -> Outcome<()> {
+    sqlx::query!(
+        "UPDATE mail_outbox SET due_at = ?, refusals = refusals + 1 WHERE id = ?",
+        now() + pause,
+        mail.id
+    )
+    .execute(pool)
+    .await
+    .map_err(failed)?;
+    Ok(())
+}
+
+/// Removes a mail that will not be sent.
+pub async fn drop_mail(pool: &MySqlPool, mail: &Queued) -> Outcome<()> {
+    sqlx::query!("DELETE FROM mail_outbox WHERE id = ?", mail.id).execute(pool).await.map_err(failed)?;
+    Ok(())
+}
+
+/// Removes a mail that the mail server has taken, and keeps in the audit log that it was sent.
+pub async fn sent(pool: &MySqlPool, mail: &Queued) -> Outcome<()> {
+    transaction(pool, "mail_sent", mail, |tx, mail| {
+        Box::pin(async move {
+            sqlx::query!("DELETE FROM mail_outbox WHERE id = ?", mail.id)
+                .execute(&mut *tx)
+                .await
+                .map_err(failed)?;
+            let user_id = sqlx::query_scalar!("SELECT id FROM users WHERE email = ?", mail.email)
+                .fetch_optional(&mut *tx)
+                .await
+                .map_err(failed)?;
+            let by = By { actor_id: None, device: Some(&mail.device) };
+            let details = json!({ "kind": mail.kind.name() });
+            audit::record(tx, by, Action::MailSent, user_id.as_deref(), None, details).await
+        })
+    })
+    .await
+}
+
+/// What is in the outbox.
+pub struct Waiting {
+    pub count: i64,
+    /// Those that nobody is sending, and whose time has come.
+    pub due: i64,
+    pub oldest: Option<DateTime<Utc>>,
+}
+
+/// How many mails wait, and since when the oldest does.
+pub async fn waiting(pool: &MySqlPool) -> Outcome<Waiting> {
+    sqlx::query_as!(
+        Waiting,
+        r#"SELECT COUNT(*) AS "count: i64", COUNT(IF(due_at <= ?, 1, NULL)) AS "due: i64",
+                  MIN(queued_at) AS "oldest: DateTime<Utc>"
+           FROM mail_outbox"#,
+        now()
+    )
+    .fetch_one(pool)
+    .await
+    .map_err(failed)
+}

@@ -1,0 +1,261 @@
+//! Sends what is in the outbox. Every replica does; a mail server that is away holds up mails and nothing else.
+
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use chassis::clock::now;
+use chassis::drain::Drain;
+use chassis::mysql::transaction;
+use contract::Outcome;
+use futures_util::future::join_all;
+use lettre::transport::smtp::Error as SmtpError;
+use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
+use prometheus::{Gauge, IntGauge};
+use sqlx::MySqlPool;
+
+use super::letter::Letter;
+use super::outbox::{self, Queued};
+use super::{Kind, MAILS, Mail, Settings, tokens};
+
+/// How often the outbox is read when nothing calls for it earlier: another replica may have left something.
+const POLL: Duration = Duration::from_millis(500);
+/// Mails that are sent at once.
+const BATCH: i64 = 8;
+/// The longest that sending one mail may take.
+const SEND_LIMIT: Duration = Duration::from_secs(30);
+/// While the mail server is away, the pause doubles from this...
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// ...to this, so that mails go out within seconds of its being back.
+const LONGEST_PAUSE: Duration = Duration::from_secs(4);
+/// A mail that the server does not want now comes again after this, doubled each time...
+const FIRST_DELAY: Duration = Duration::from_secs(2);
+/// ...up to this.
+const LONGEST_DELAY: Duration = Duration::from_secs(600);
+/// How long a notice, which has no link that expires, is tried.
+const NOTICE_LIFE: Duration = Duration::from_secs(86_400);
+
+/// What came of one try.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Sent,
+    /// There is nothing to send any more, or nobody to send it to.
+    Needless,
+    /// It will never be taken.
+    Failed,
+    /// It could not be sent in its time.
+    GivenUp,
+    /// The server does not want it now.
+    Delayed,
+    /// Nothing can be sent at the moment.
+    Away,
+}
+
+impl Fate {
+    fn name(self) -> &'static str {
+        match self {
+            Fate::Sent => "sent",
+            Fate::Needless => "needless",
+            Fate::Failed => "failed",
+            Fate::GivenUp => "given_up",
+            Fate::Delayed => "delayed",
+            Fate::Away => "away",
+        }
+    }
+}
+
+/// What came of a look into the outbox.
+enum Round {
+    /// Nothing is due.
+    Idle,
+    /// There may be more.
+    Busy,
+    /// The mail server is away, and the mails were put back.
+    Away,
+}
+
+/// Sends mails. Cheap to clone.
+#[derive(Clone)]
+pub struct Relay {
+    pool: MySqlPool,
+    settings: Arc<Settings>,
+    transport: AsyncSmtpTransport<Tokio1Executor>,
+    mail: Mail,
+}
+
+impl Relay {
+    /// `None` when mail is off. Called inside the runtime.
+    ///
+    /// # Errors
+    /// When the certificates of the system cannot be read.
+    pub fn new(pool: MySqlPool, mail: &Mail) -> Result<Option<Relay>, SmtpError> {
+        let Some(settings) = mail.settings.clone() else { return Ok(None) };
+        let transport = settings.smtp.transport()?;
+        Ok(Some(Relay { pool, settings, transport, mail: mail.clone() }))
+    }
+
+    /// Sends until the process ends; what is on its way then is finished.
+    pub async fn run(self, drain: Drain) {
+        let mut pause = None;
+        while !drain.is_ending() {
+            // A server that was away is tried with one mail.
+            let wait = match self.round(if pause.is_some() { 1 } else { BATCH }).await {
+                Ok(Round::Busy) => {
+                    pause = None;
+                    continue;
+                }
+                // Nobody knows yet whether a server that was away is back.
+                Ok(Round::Idle) => pause.unwrap_or(POLL),
+                Ok(Round::Away) => *pause.insert(longer(pause)),
+                Err(failure) => {
+                    tracing::warn!(cause = ?failure.cause(), "mails wait: {failure}");
+                    *pause.insert(longer(pause))
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                // Nothing is gained by hurrying while the server is away.
+                () = self.mail.hurry.notified(), if pause.is_none() => {}
+                () = drain.ending() => {}
+            }
+        }
+    }
+
+    /// Sends some of what is due.
+    ///
+    /// # Errors
+    /// GW001 when the database is away.
+    async fn round(&self, most: i64) -> Outcome<Round> {
+        if self.measure().await? == 0 {
+            return Ok(Round::Idle);
+        }
+        let mails = outbox::take(&self.pool, most).await?;
+        if mails.is_empty() {
+            return Ok(Round::Idle);
+        }
+        let fates = join_all(mails.iter().map(|mail| self.deliver(mail))).await;
+        let fates = fates.into_iter().collect::<Outcome<Vec<_>>>()?;
+        Ok(if fates.contains(&Fate::Away) { Round::Away } else { Round::Busy })
+    }
+
+    /// Sends one mail and settles it.
+    async fn deliver(&self, mail: &Queued) -> Outcome<Fate> {
+        let fate = self.attempt(mail).await?;
+        MAILS.with_label_values(&[mail.kind.name(), fate.name()]).inc();
+        match fate {
+            Fate::Sent => outbox::sent(&self.pool, mail).await?,
+            Fate::Needless | Fate::Failed | Fate::GivenUp => outbox::drop_mail(&self.pool, mail).await?,
+            Fate::Delayed => outbox::delay(&self.pool, mail, delay(mail.refusals)).await?,
+            Fate::Away => outbox::put_back(&self.pool, mail).await?,
+        }
+        Ok(fate)
+    }
+
+    async fn attempt(&self, mail: &Queued) -> Outcome<Fate> {
+        let (id, kind) = (mail.id, mail.kind.name());
+        let age = (now() - mail.queued_at).to_std().unwrap_or_default();
+        if age > self.life(mail.kind) {
+            tracing::warn!(mail = id, kind, "a mail could not be sent in its time");
+            return Ok(Fate::GivenUp);
+        }
+        let Some(letter) = self.write(mail).await? else { return Ok(Fate::Needless) };
+        // The number of a row alone may come again in another database.
+        let message_id = format!("{id}.{}", mail.queued_at.timestamp_micros());
+        match letter.to(&mail.email, &self.settings.from, &message_id) {
+            Ok(message) => Ok(self.send(mail, message).await),
+            Err(error) => {
+                tracing::warn!(mail = id, kind, %error, "a mail cannot be written");
+                Ok(Fate::Failed)
+            }
+        }
+    }
+
+    fn life(&self, kind: Kind) -> Duration {
+        match kind {
+            Kind::Link(purpose) => self.settings.life(purpose),
+            Kind::PasswordChanged => NOTICE_LIFE,
+        }
+    }
+
+    /// The letter of a mail, with a token of its own if it has a link; `None` when it is not needed any more.
+    async fn write(&self, mail: &Queued) -> Outcome<Option<Letter>> {
+        let address = &mail.device.ip_address;
+        let Kind::Link(purpose) = mail.kind else {
+            return Ok(Some(Letter::password_changed(&mail.email, mail.queued_at, address)));
+        };
+        let life = self.settings.life(purpose);
+        let token = transaction(&self.pool, "mail_token", mail, move |tx, mail| {
+            Box::pin(async move { tokens::make(tx, purpose, &mail.email, mail.id, life).await })
+        })
+        .await?;
+        let letter = |token: String| {
+            let url = self.settings.page(purpose, &token);
+            Letter::with_link(purpose, &mail.email, url, life, address)
+        };
+        Ok(token.map(letter))
+    }
+
+    async fn send(&self, mail: &Queued, message: Message) -> Fate {
+        let sending = tokio::time::timeout(SEND_LIMIT, self.transport.send(message)).await;
+        let (fate, code) = match sending {
+            Ok(Ok(_)) => return Fate::Sent,
+            Ok(Err(error)) => (fate_of(&error, &mail.email), error.status().map(|code| code.to_string())),
+            Err(_) => (Fate::Away, None),
+        };
+        // Without the server's words, which often repeat the address.
+        tracing::warn!(
+            mail = mail.id,
+            kind = mail.kind.name(),
+            refusals = mail.refusals,
+            code,
+            "a mail was not taken: {}",
+            fate.name()
+        );
+        fate
+    }
+
+    /// Shows how many mails wait, and for how long the oldest has. Gives how many are due.
+    async fn measure(&self) -> Outcome<i64> {
+        let waiting = outbox::waiting(&self.pool).await?;
+        let age = waiting.oldest.map_or(0, |oldest| (now() - oldest).num_milliseconds());
+        WAITING.set(waiting.count);
+        OLDEST.set(age.max(0) as f64 / 1000.0);
+        Ok(waiting.due)
+    }
+}
+
+fn longer(pause: Option<Duration>) -> Duration {
+    pause.map_or(FIRST_PAUSE, |pause| (pause * 2).min(LONGEST_PAUSE))
+}
+
+/// How long a mail waits that was refused this often before.
+fn delay(refusals: u32) -> Duration {
+    FIRST_DELAY.saturating_mul(1 << refusals.min(16)).min(LONGEST_DELAY)
+}
+
+/// What an error means for the mail. Only what is said of the recipient (RFC 5321 section 4.2.3) is final: other
+/// refusals, such as of our password, end when somebody has set them right.
+fn fate_of(error: &SmtpError, email: &str) -> Fate {
+    let code = error.status().map(u16::from);
+    match code {
+        Some(550 | 551 | 553) => Fate::Failed,
+        // The service is not available, or does not admit us: so it is with all other mails.
+        Some(421 | 454 | 530 | 534 | 535 | 538) => Fate::Away,
+        Some(_) => Fate::Delayed,
+        // The server cannot write to addresses outside ASCII.
+        None if error.is_client() && !email.is_ascii() => Fate::Failed,
+        None => Fate::Away,
+    }
+}
+
+static WAITING: LazyLock<IntGauge> = LazyLock::new(|| {
+    prometheus::register_int_gauge!("identity_mail_outbox", "Mails that wait to be sent")
+        .unwrap_or_else(|e| unreachable!("registered once: {e}"))
+});
+
+static OLDEST: LazyLock<Gauge> = LazyLock::new(|| {
+    prometheus::register_gauge!(
+        "identity_mail_outbox_oldest_seconds",
+        "Age of the oldest mail that waits to be sent"
+    )
+    .unwrap_or_else(|e| unreachable!("registered once: {e}"))
+});
