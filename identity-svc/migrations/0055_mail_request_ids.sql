@@ -1,0 +1,1 @@
+ALTER TABLE mail_outbox MODIFY request_id VARCHAR(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL
