@@ -76,7 +76,7 @@ async fn a_reset_sets_the_password_and_ends_every_session_on_every_edge() {
     let admin = sandbox.administrator().await;
     let path = format!("/api/v1/admin/users/{}/audit", user.id);
     let log = sandbox.edge().get(&path, &admin.token).await.must_be(200).to_string();
-    assert!(log.contains("\"password_reset\"") && log.contains("\"session_ended\""), "{log}");
+    assert!(log.contains("\"password_reset\"") && log.contains("\"sessions_ended\""), "{log}");
 }
 
 #[tokio::test]
