@@ -218,6 +218,8 @@ async fn a_frozen_database_degrades_as_promised_and_its_return_needs_no_restart(
         ("LIVE_CLAIMS_STALE_SECONDS", "2".to_owned()),
         ("LIVE_CLAIMS_GRACE_SECONDS", "6".to_owned()),
         ("WS_HEARTBEAT_SECONDS", "1".to_owned()),
+        // The client does not read while it waits, and is not to be taken for gone.
+        ("WS_PONG_TIMEOUT_MS", "60000".to_owned()),
     ];
     let sandbox = Sandbox::planned(Plan { replicas: 2, settings, ..Plan::default() }).await;
     let (user, admin) = (sandbox.register().await, sandbox.administrator().await);
