@@ -270,7 +270,8 @@ async fn quota_of(edge: &Client, user: &User) -> (i64, i64) {
 
 #[tokio::test]
 async fn an_edge_that_is_killed_before_it_could_commit_leaves_no_place_taken_and_what_was_made_is_reported() {
-    let settings = vec![("QUOTA_RESERVATION_SECONDS", "3".to_owned())];
+    let settings =
+        vec![("GATEWAY_TIMEOUT_MS", "2000".to_owned()), ("QUOTA_RESERVATION_SECONDS", "3".to_owned())];
     let mut sandbox = Sandbox::planned(Plan { replicas: 2, settings, ..Plan::default() }).await;
     let user = sandbox.register().await;
     put_on(&sandbox, &user, "premium").await;
