@@ -12,7 +12,7 @@ use http::StatusCode;
 use prometheus::{HistogramVec, IntCounterVec};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::error::ErrorKind;
-use sqlx::migrate::Migrator;
+use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, MySqlConnection, MySqlPool, Row};
 use tracing::Instrument;
@@ -132,7 +132,7 @@ pub enum SetupError {
     #[error("the database refused: {0}")]
     Database(#[from] sqlx::Error),
     #[error("a migration failed: {0}")]
-    Migration(#[from] sqlx::migrate::MigrateError),
+    Migration(#[from] MigrateError),
     #[error("another replica has held the migration lock for {MIGRATION_LOCK_SECONDS} seconds")]
     Locked,
     #[error("sql_mode is {0:?}: STRICT_TRANS_TABLES is missing, so that the server would cut values short")]
@@ -166,7 +166,22 @@ pub async fn migrate(
     }
     migrator.set_locking(false);
     migrator.dangerous_set_table_name(bookkeeping);
-    let outcome = migrator.run_direct(None, &mut *connection, false).await;
+    let mut attempt = 1;
+    let outcome = loop {
+        match migrator.run_direct(None, &mut *connection, false).await {
+            // Another service that changes its tables at the same time: MySQL takes one of the two for a victim. The
+            // statement had no effect, and the note that it was begun must not stand for one that has half of it.
+            Err(MigrateError::ExecuteMigration(error, version))
+                if attempt < ATTEMPTS && server_code(&error).is_some_and(is_lost_race) =>
+            {
+                attempt += 1;
+                tracing::warn!(%error, version, "a migration is tried again");
+                let forget = format!("DELETE FROM {bookkeeping} WHERE version = ? AND success = FALSE");
+                sqlx::query(AssertSqlSafe(forget)).bind(version).execute(&mut *connection).await?;
+            }
+            outcome => break outcome,
+        }
+    };
     let _: Option<i64> =
         sqlx::query_scalar("SELECT RELEASE_LOCK(?)").bind(&lock).fetch_one(&mut *connection).await?;
     Ok(outcome?)
@@ -277,7 +292,11 @@ fn is_refusal_to_serve(code: u16) -> bool {
 /// A deadlock (1213) or a lock that was not got in time (1205; 3572 for NOWAIT on MySQL).
 fn is_contention(failure: &Failure) -> bool {
     let code = failure.cause().and_then(|cause| cause.downcast_ref::<sqlx::Error>()).and_then(server_code);
-    matches!(code, Some(1213 | 1205 | 3572))
+    code.is_some_and(is_lost_race)
+}
+
+fn is_lost_race(code: u16) -> bool {
+    matches!(code, 1213 | 1205 | 3572)
 }
 
 struct Metrics {
