@@ -94,7 +94,7 @@ async fn a_tier_is_bought_used_cancelled_and_over() {
 
 #[tokio::test]
 async fn a_late_payment_is_forgiven_for_a_grace_and_made_up_for_later() {
-    let (sandbox, stripe) = with_stripe(1, &[("PAST_DUE_GRACE_SECONDS", "3")]).await;
+    let (sandbox, stripe) = with_stripe(1, &[("PAST_DUE_GRACE_SECONDS", "10")]).await;
     let edge = sandbox.edge();
     let (user, id) = subscriber(&sandbox, &stripe, "premium").await;
     let late = stripe.change(&id, |subscription| subscription["status"] = json!("past_due"));
