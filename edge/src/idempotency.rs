@@ -72,20 +72,24 @@ impl Making {
 }
 
 /// Serves a request, once for each key that comes with it.
-pub async fn once(public: &Public, request: Request) -> Response {
+pub async fn once(public: &Public, request: Request, context: RequestContext) -> Response {
     let Some(making) = Making::of(public.edge(), &request) else {
-        return public.serve(request).await;
+        return public.serve(request, context).await;
     };
-    match run_once(public, making, request).await {
+    match Box::pin(run_once(public, making, request, context)).await {
         Ok(response) => response,
         Err(failure) => Refusal::from(failure).into_response(),
     }
 }
 
-async fn run_once(public: &Public, making: Making, request: Request) -> Outcome<Response> {
+async fn run_once(
+    public: &Public,
+    making: Making,
+    request: Request,
+    context: RequestContext,
+) -> Outcome<Response> {
     let edge = public.edge();
     let key = key(request.headers())?.to_owned();
-    let context = RequestContext::of(request.extensions())?.clone();
     let caller = edge.authenticator.caller(request.headers(), &context, Intent::Act).await?;
     // Before an answer is repeated: who may no longer send the request must not get it.
     if making.who == Who::Admin {
@@ -168,7 +172,7 @@ struct Run {
 impl Run {
     /// Runs the request and keeps its answer.
     async fn finish(self, request: Request) -> Outcome<Response> {
-        let response = self.public.serve(request).await;
+        let response = self.public.serve(request, self.context.clone()).await;
         let status = response.status();
         if !status.is_success() {
             let is_ours = self.making.repeatable && status.is_server_error();

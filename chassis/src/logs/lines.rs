@@ -56,6 +56,13 @@ impl Lines {
         drop(output);
     }
 
+    /// Adds a line; with `at_once` it leaves with all that came before it.
+    pub fn write(&self, line: &[u8], at_once: bool) {
+        if self.gather(line) > MOST || at_once {
+            self.flush();
+        }
+    }
+
     fn gather(&self, line: &[u8]) -> usize {
         let mut gathered = lock(&self.0.gathered);
         if gathered.is_empty() {
@@ -78,9 +85,7 @@ pub struct Line {
 
 impl Write for Line {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.lines.gather(line) > MOST || self.at_once {
-            self.lines.flush();
-        }
+        self.lines.write(line, self.at_once);
         Ok(line.len())
     }
 

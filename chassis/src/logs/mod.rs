@@ -1,5 +1,6 @@
 //! Logs: one event a line, JSON by default, control characters escaped by the formatter.
 
+mod access;
 mod lines;
 
 use std::io::IsTerminal;
@@ -12,6 +13,8 @@ use tracing_subscriber::{EnvFilter, Layer, fmt};
 use crate::settings::Env;
 use crate::traces::{self, Traces, TracesError};
 use lines::Lines;
+
+pub use access::access;
 
 /// How lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +109,7 @@ pub fn init(settings: &Settings, service: &'static str) -> Result<Logs, LogsErro
         }
         Format::Text => layer.with_ansi(std::io::stdout().is_terminal()).boxed(),
     };
+    access::start(lines.clone(), settings.format);
     let registry = tracing_subscriber::registry();
     match traces.layer() {
         Some(exported) => registry.with(layer.with_filter(filter)).with(exported).init(),

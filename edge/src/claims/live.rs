@@ -10,14 +10,15 @@ use contract::identity::auth_event::Change;
 use contract::identity::{AuthEvent, Position, Snapshot};
 use contract::token::Claims;
 use contract::{ErrorCode, Failure, Outcome, Role, Tier};
+use foldhash::fast::RandomState;
 use prometheus::IntGauge;
 use tokio::sync::watch;
 
 /// What is known of sessions and accounts. Entries leave when the last token that they concern has expired.
 pub struct LiveClaims {
     /// Ended sessions, each with the second in which it can be forgotten.
-    ended: papaya::HashMap<String, i64>,
-    accounts: papaya::HashMap<String, Account>,
+    ended: papaya::HashMap<String, i64, RandomState>,
+    accounts: papaya::HashMap<String, Account, RandomState>,
     /// How often the two have changed.
     changes: AtomicU64,
     /// Up to where the stream was followed.
@@ -71,8 +72,8 @@ struct CurrentClaims {
 impl LiveClaims {
     pub fn new(limits: Staleness) -> Self {
         LiveClaims {
-            ended: papaya::HashMap::new(),
-            accounts: papaya::HashMap::new(),
+            ended: papaya::HashMap::default(),
+            accounts: papaya::HashMap::default(),
             changes: AtomicU64::new(0),
             position: Mutex::default(),
             heard: AtomicU64::new(0),

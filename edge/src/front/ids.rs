@@ -1,41 +1,52 @@
 //! The ids that follow a request through all processes: `X-Request-ID` and the W3C `traceparent`.
 
-use http::{HeaderMap, HeaderValue};
-use uuid::Uuid;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use uuid::{NoContext, Timestamp, Uuid};
+
+use super::REQUEST_ID;
+
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Longest request id that is taken over from a client.
 const MAX_ID_LENGTH: usize = 128;
 
-/// The ids of one request.
+/// The ids of one request, as headers carry them.
 #[derive(Debug)]
 pub struct RequestIds {
-    request_id: String,
-    traceparent: String,
+    request_id: HeaderValue,
+    traceparent: HeaderValue,
 }
 
 impl RequestIds {
     /// Takes over what the client sent where it is well-formed, and makes the rest. `traced` is the `traceparent` of
     /// the request's own span, when traces are exported.
     pub fn of(headers: &HeaderMap, traced: Option<String>) -> Self {
-        let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-        let request_id = text("x-request-id").filter(|id| is_id(id));
+        let sent = headers.get(REQUEST_ID).filter(|id| id.to_str().is_ok_and(is_id));
+        let trace = || headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()).and_then(trace_of);
         RequestIds {
-            request_id: request_id.map_or_else(|| Uuid::now_v7().to_string(), str::to_owned),
-            traceparent: traced.unwrap_or_else(|| child_of(text("traceparent").and_then(trace_of))),
+            request_id: sent.cloned().unwrap_or_else(|| header(&new_id().to_string())),
+            traceparent: header(&traced.unwrap_or_else(|| child_of(trace()))),
         }
     }
 
     pub fn request_id(&self) -> &str {
-        &self.request_id
+        // What is kept was checked or made here.
+        self.request_id.to_str().unwrap_or_default()
     }
 
     pub fn request_id_header(&self) -> HeaderValue {
-        header(&self.request_id)
+        self.request_id.clone()
     }
 
     pub fn traceparent(&self) -> HeaderValue {
-        header(&self.traceparent)
+        self.traceparent.clone()
     }
+}
+
+/// Ordered by time among processes. The generator's own shared counter, which would order those of one millisecond,
+/// is behind a lock.
+fn new_id() -> Uuid {
+    Uuid::new_v7(Timestamp::now(NoContext))
 }
 
 fn header(checked: &str) -> HeaderValue {
@@ -90,6 +101,7 @@ mod tests {
     fn a_trace_goes_on_under_a_new_span() {
         let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         let child = ids("traceparent", parent).traceparent;
+        let child = child.to_str().expect("text");
         assert!(
             child.starts_with("00-0af7651916cd43dd8448eb211c80319c-") && child.ends_with("-01"),
             "{child}"

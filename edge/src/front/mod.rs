@@ -5,34 +5,37 @@ mod bare_errors;
 mod cors;
 mod framing;
 mod ids;
+mod label;
 mod path;
 mod patience;
 mod serve;
 
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use axum::extract::{MatchedPath, Request};
-use axum::middleware::Next;
+use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use chassis::traces;
+use chassis::{logs, traces};
 use contract::{ErrorCode, Failure, Outcome};
 use futures_util::FutureExt;
-use http::header::{AUTHORIZATION, CONNECTION};
-use http::{Extensions, HeaderValue, Method};
-use prometheus::{HistogramVec, IntCounterVec};
+use http::header::{AUTHORIZATION, CONNECTION, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS};
+use http::{Extensions, HeaderName, HeaderValue, Method, Uri};
+use serde::Serialize;
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
 use crate::answer::{self, Refusal};
-use crate::gateway::RouteLabel;
 use crate::rate::{RateLimiter, Standing};
 
 pub use cors::Origins;
-pub use ids::RequestIds;
-pub use serve::{ConnectionPlace, Peer, serve};
+pub use ids::{RequestIds, TRACEPARENT};
+pub use label::{RouteLabel, label_route};
+pub use serve::{ConnectionPlace, serve};
+
+/// The header by which a request is found in all logs.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What is known of a request before anything looks at it; in the extensions of every request.
 #[derive(Clone, Debug)]
@@ -41,8 +44,10 @@ pub struct RequestContext(Arc<Known>);
 #[derive(Debug)]
 struct Known {
     ids: RequestIds,
-    client: IpAddr,
+    client: Client,
     scheme: &'static str,
+    /// The route that serves it, once that is known.
+    route: OnceLock<RouteLabel>,
     /// How the caller stands, once the request was counted.
     standing: OnceLock<Standing>,
 }
@@ -77,8 +82,13 @@ impl RequestContext {
     }
 
     /// The address of the client, behind the trusted proxies.
-    pub fn client(&self) -> IpAddr {
-        self.0.client
+    pub fn client(&self) -> &Client {
+        &self.0.client
+    }
+
+    /// Notes which route serves the request; the first time counts.
+    pub fn took(&self, route: RouteLabel) {
+        let _ = self.0.route.set(route);
     }
 
     /// How the caller stands with its rate limit; `None` when the request was not counted.
@@ -92,6 +102,26 @@ impl RequestContext {
     }
 }
 
+/// An address that requests come from, as logs and headers say it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Client(HeaderValue);
+
+impl Client {
+    pub fn new(address: IpAddr) -> Self {
+        let text = address.to_string();
+        Client(HeaderValue::from_str(&text).unwrap_or_else(|_| unreachable!("an address is plain: {text}")))
+    }
+
+    pub fn address(&self) -> &str {
+        // What is kept was made here.
+        self.0.to_str().unwrap_or_default()
+    }
+
+    pub fn header(&self) -> HeaderValue {
+        self.0.clone()
+    }
+}
+
 /// The settings of [`pass`].
 pub struct Front {
     pub origins: Origins,
@@ -102,30 +132,30 @@ pub struct Front {
 /// What surrounds the serving of every request.
 pub async fn pass<F: Future<Output = Response>>(
     front: &Front,
-    mut request: Request,
-    serve: impl FnOnce(Request) -> F,
+    peer: &Client,
+    request: Request,
+    serve: impl FnOnce(Request, RequestContext) -> F,
 ) -> Response {
     let started = Instant::now();
     let span = span_of(&request);
-    let context = know(front, &request, &span);
+    let context = know(front, peer, &request, &span);
     let seen = Seen::of(&request);
     let origin = cors::origin_of(&request);
-    request.extensions_mut().insert(context.clone());
 
     let has_credentials = request.headers().contains_key(AUTHORIZATION);
     let mut response = match refused(&request).or_else(|| front.origins.preflight(&request)) {
         Some(response) => response,
-        None => handle(request, serve).instrument(span.clone()).await,
+        None => handle(serve(request, context.clone())).instrument(span.clone()).await,
     };
 
     let code = answer::render(&mut response, context.id(), has_credentials);
     front.origins.permit(origin, response.headers_mut());
     let headers = response.headers_mut();
     front.rate.tell(&context, headers);
-    headers.insert("x-request-id", context.id_header());
-    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    headers.insert(REQUEST_ID, context.id_header());
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if context.scheme() == "https" {
-        headers.insert("strict-transport-security", HeaderValue::from_static("max-age=31536000"));
+        headers.insert(STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
     }
     seen.report(&response, code, &context, &span, started);
     response
@@ -143,11 +173,8 @@ fn refused(request: &Request) -> Option<Response> {
 }
 
 /// A panic costs the one request that ran into it.
-async fn handle<F: Future<Output = Response>>(
-    request: Request,
-    serve: impl FnOnce(Request) -> F,
-) -> Response {
-    match AssertUnwindSafe(async { serve(request).await }).catch_unwind().await {
+async fn handle(serving: impl Future<Output = Response>) -> Response {
+    match AssertUnwindSafe(serving).catch_unwind().await {
         Ok(response) => response,
         Err(panic) => {
             let said = panic.downcast_ref::<&str>().copied().map(str::to_owned);
@@ -174,15 +201,15 @@ fn span_of(request: &Request) -> Span {
     span
 }
 
-fn know(front: &Front, request: &Request, span: &Span) -> RequestContext {
-    let peer = request.extensions().get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
-    let client = forwarded_for(request, front.trusted_hops).unwrap_or(peer);
+fn know(front: &Front, peer: &Client, request: &Request, span: &Span) -> RequestContext {
+    let client = forwarded_for(request, front.trusted_hops).map_or_else(|| peer.clone(), Client::new);
     // The edge itself speaks plain HTTP; only a trusted proxy can know better.
     let says_https = request.headers().get("x-forwarded-proto").is_some_and(|scheme| scheme == "https");
     let scheme = if front.trusted_hops > 0 && says_https { "https" } else { "http" };
     let ids = RequestIds::of(request.headers(), traces::traceparent(span));
     span.record("request_id", ids.request_id());
-    RequestContext(Arc::new(Known { ids, client, scheme, standing: OnceLock::new() }))
+    let (route, standing) = (OnceLock::new(), OnceLock::new());
+    RequestContext(Arc::new(Known { ids, client, scheme, route, standing }))
 }
 
 /// The address that the outermost trusted proxy saw: each proxy appends the address that it was called from, so
@@ -198,12 +225,27 @@ fn forwarded_for(request: &Request, hops: usize) -> Option<IpAddr> {
 /// What the access log says of a request, taken before it is handed on.
 struct Seen {
     method: Method,
-    path: String,
+    uri: Uri,
+}
+
+/// The line of a request in the access log.
+#[derive(Serialize)]
+struct AccessLine<'a> {
+    request_id: &'a str,
+    method: &'a str,
+    path: &'a str,
+    route: &'static str,
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+    /// Milliseconds to the answer's headers.
+    ms: f64,
+    client: &'a str,
 }
 
 impl Seen {
     fn of(request: &Request) -> Self {
-        Seen { method: request.method().clone(), path: request.uri().path().to_owned() }
+        Seen { method: request.method().clone(), uri: request.uri().clone() }
     }
 
     fn report(
@@ -214,78 +256,27 @@ impl Seen {
         span: &Span,
         started: Instant,
     ) {
-        let seconds = started.elapsed().as_secs_f64();
-        let extensions = response.extensions();
-        let route = extensions.get::<RouteLabel>().map_or("none", |label| label.0);
-        let status = response.status().as_u16();
-        let status_label = STATUS_LABELS[usize::from(status / 100).min(5)];
-        METRICS.requests.with_label_values(&[route, self.method_label(), status_label]).inc();
-        METRICS.seconds.with_label_values(&[route]).observe(seconds);
+        let time = started.elapsed();
+        let route = context.0.route.get().copied().unwrap_or_else(RouteLabel::none);
+        let status = response.status();
+        route.count(&self.method, status, time.as_secs_f64());
         if !span.is_disabled() {
-            traces::rename(span, format!("{} {route}", self.method_label()));
-            span.record("http.route", route).record("http.response.status_code", status);
-            if status >= 500 {
+            traces::rename(span, format!("{} {}", label::method_label(&self.method), route.template()));
+            span.record("http.route", route.template());
+            span.record("http.response.status_code", status.as_u16());
+            if status.is_server_error() {
                 span.record("otel.status_code", "ERROR");
             }
         }
-        tracing::info!(
-            target: "access",
-            request_id = context.id(),
-            method = %self.method,
-            path = self.path,
-            route,
-            status,
-            code = code.map(ErrorCode::name),
-            ms = seconds * 1000.0,
-            client = %context.client(),
-            "request"
-        );
-    }
-
-    /// Methods are free text; a label must not be.
-    fn method_label(&self) -> &'static str {
-        match self.method {
-            Method::GET => "GET",
-            Method::POST => "POST",
-            Method::PUT => "PUT",
-            Method::PATCH => "PATCH",
-            Method::DELETE => "DELETE",
-            Method::OPTIONS => "OPTIONS",
-            Method::HEAD => "HEAD",
-            _ => "other",
-        }
+        logs::access(&AccessLine {
+            request_id: context.id(),
+            method: self.method.as_str(),
+            path: self.uri.path(),
+            route: route.template(),
+            status: status.as_u16(),
+            code: code.map(ErrorCode::name),
+            ms: time.as_micros() as f64 / 1e3,
+            client: context.client().address(),
+        });
     }
 }
-
-const STATUS_LABELS: [&str; 6] = ["other", "1xx", "2xx", "3xx", "4xx", "5xx"];
-
-/// Puts the template of the matched route where the access log finds it.
-pub async fn label_route(request: Request, next: Next) -> Response {
-    let matched = request.extensions().get::<MatchedPath>().cloned();
-    let mut response = next.run(request).await;
-    if let Some(matched) = matched {
-        // Route templates are few and known at compile time; each is kept once.
-        response.extensions_mut().insert(RouteLabel::intern(matched.as_str()));
-    }
-    response
-}
-
-struct Metrics {
-    requests: IntCounterVec,
-    seconds: HistogramVec,
-}
-
-static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics {
-    requests: prometheus::register_int_counter_vec!(
-        "edge_requests_total",
-        "Requests by route template, method and class of status",
-        &["route", "method", "status"]
-    )
-    .unwrap_or_else(|e| unreachable!("registered once: {e}")),
-    seconds: prometheus::register_histogram_vec!(
-        "edge_request_seconds",
-        "Time from a request's headers to those of its answer, by route template",
-        &["route"]
-    )
-    .unwrap_or_else(|e| unreachable!("registered once: {e}")),
-});

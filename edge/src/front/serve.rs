@@ -9,6 +9,7 @@ use axum::body::Body;
 use chassis::drain::Drain;
 use http::Request;
 use http::header::UPGRADE;
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -19,14 +20,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_io_timeout::TimeoutWriter;
 use tower_http::timeout::TimeoutBody;
 
+use super::Client;
 use super::bare_errors::ShapedErrors;
 use super::patience::{Activity, Answering};
 use crate::routes::Public;
 use crate::settings::{FrontSettings, Patience};
-
-/// The address that a connection comes from; in the extensions of every request.
-#[derive(Clone, Copy, Debug)]
-pub struct Peer(pub SocketAddr);
 
 /// The place of a connection among those that are served; in the extensions of requests that ask for an upgrade, since
 /// the connection outlives their answer.
@@ -92,6 +90,11 @@ fn builder(settings: &FrontSettings) -> Builder<TokioExecutor> {
     builder
 }
 
+/// A body that fails when it makes no progress. To wait for none takes no timer.
+fn patient(body: Incoming, stall: Duration) -> Body {
+    if body.is_end_stream() { Body::empty() } else { Body::new(TimeoutBody::new(stall, body)) }
+}
+
 struct Connection {
     stream: TcpStream,
     peer: SocketAddr,
@@ -106,18 +109,18 @@ impl Connection {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "no TCP_NODELAY");
         }
+        let client = Client::new(peer.ip());
         let activity = Arc::new(Activity::default());
         let requests = activity.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
             let running = requests.begin();
-            request.extensions_mut().insert(Peer(peer));
             if request.headers().contains_key(UPGRADE) {
                 request.extensions_mut().insert(place.clone());
             }
-            let public = public.clone();
+            let (public, client) = (public.clone(), client.clone());
             async move {
-                let request = request.map(|body| Body::new(TimeoutBody::new(patience.stall, body)));
-                let response = public.answer(request).await;
+                let request = request.map(|body| patient(body, patience.stall));
+                let response = public.answer(&client, request).await;
                 Ok::<_, Infallible>(response.map(|body| Answering::new(body, running)))
             }
         });

@@ -6,14 +6,11 @@ use std::fmt::Write;
 use axum::extract::Request;
 use contract::token::Claims;
 use contract::{Failure, Outcome};
-use http::header::{
-    AUTHORIZATION, CONNECTION, EXPECT, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
-    TRAILER, TRANSFER_ENCODING, UPGRADE,
-};
-use http::{HeaderMap, HeaderValue};
+use http::header::{AUTHORIZATION, CONNECTION, HOST};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::claims::{Caller, IdentityHeaders};
-use crate::front::RequestContext;
+use crate::front::{REQUEST_ID, RequestContext, TRACEPARENT};
 
 const USER_ID: HeaderName = HeaderName::from_static("x-user-id");
 const CLIENT_ID: HeaderName = HeaderName::from_static("x-client-id");
@@ -22,19 +19,26 @@ const USER_TIER: HeaderName = HeaderName::from_static("x-user-tier");
 const USER_EMAIL: HeaderName = HeaderName::from_static("x-user-email");
 const USER_PERMISSIONS: HeaderName = HeaderName::from_static("x-user-permissions");
 
-/// Headers that concern one connection alone (RFC 9110 section 7.6.1).
-const HOP_BY_HOP: [HeaderName; 10] = [
-    CONNECTION,
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    EXPECT,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-];
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// Whether a header concerns one connection alone (RFC 9110 section 7.6.1).
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "expect"
+            | "keep-alive"
+            | "proxy-connection"
+    )
+}
 
 /// Names, folded, that would let a client speak in our place or make core-manager see another request.
 const DROPPED: [&str; 11] = [
@@ -106,54 +110,50 @@ pub fn to_upstream(
     let authority = request.uri().authority().map(|authority| plain(authority.as_str())).transpose()?;
     let headers = request.headers_mut();
     let host = headers.remove(HOST).or(authority);
-    remove_hop_by_hop(headers);
-    remove_forgeable(headers);
+    scrub(headers);
     if !pass_authorization {
         headers.remove(AUTHORIZATION);
     }
     for (name, value) in identity_headers(caller)? {
         headers.insert(name, value.clone());
     }
-    headers.insert("x-request-id", context.id_header());
-    headers.insert("traceparent", context.traceparent());
-    headers.insert("x-forwarded-for", plain(&context.client().to_string())?);
-    headers.insert("x-forwarded-proto", HeaderValue::from_static(context.scheme()));
+    headers.insert(REQUEST_ID, context.id_header());
+    headers.insert(TRACEPARENT, context.traceparent());
+    headers.insert(FORWARDED_FOR, context.client().header());
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(context.scheme()));
     if let Some(host) = host {
-        headers.insert("x-forwarded-host", host);
+        headers.insert(FORWARDED_HOST, host);
     }
     Ok(())
 }
 
 /// Makes the headers of core-manager's answer those that the client gets.
 pub fn from_upstream(headers: &mut HeaderMap) {
-    remove_hop_by_hop(headers);
-    remove_forgeable(headers);
+    scrub(headers);
 }
 
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
+/// Removes what concerns one connection alone, what `Connection` names with it, and what could be forged.
+fn scrub(headers: &mut HeaderMap) {
+    let named = headers
         .get_all(CONNECTION)
         .into_iter()
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-        .collect();
-    for name in named.iter().chain(&HOP_BY_HOP) {
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok());
+    let mut doomed: Vec<HeaderName> = named.collect();
+    let may_not_pass = |name: &&HeaderName| is_hop_by_hop(name.as_str()) || is_forgeable(name.as_str());
+    doomed.extend(headers.keys().filter(may_not_pass).cloned());
+    for name in doomed {
         headers.remove(name);
     }
 }
 
 /// Servers fold `_` and `.` to `-` when they make variables of header names (CVE-2025-64484), so names are compared
 /// folded. Whatever claims to be forwarded is dropped too; the edge says it anew.
-fn remove_forgeable(headers: &mut HeaderMap) {
-    let suspect: Vec<HeaderName> =
-        headers.keys().filter(|name| is_forgeable(name.as_str())).cloned().collect();
-    for name in suspect {
-        headers.remove(name);
-    }
-}
-
 fn is_forgeable(name: &str) -> bool {
-    // HeaderName is lower-case already.
+    // HeaderName is lower-case already, and all that are looked for begin so.
+    if !name.starts_with(['x', 'f']) {
+        return false;
+    }
     let fold = |byte: u8| if matches!(byte, b'_' | b'.') { b'-' } else { byte };
     let is = |known: &str| known.len() == name.len() && name.bytes().map(fold).eq(known.bytes());
     let begins = |prefix: &str| {
@@ -196,7 +196,7 @@ mod tests {
         headers.insert(CONNECTION, named.expect("a value"));
         headers.insert("x-secret", HeaderValue::from_static("1"));
         headers.insert("accept", HeaderValue::from_static("*/*"));
-        remove_hop_by_hop(&mut headers);
+        scrub(&mut headers);
         assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["accept"]);
     }
 

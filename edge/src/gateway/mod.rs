@@ -22,7 +22,7 @@ use crate::services::Services;
 use crate::settings::GatewaySettings;
 
 pub use headers::identity_headers;
-pub use table::{Route, RouteLabel, Who};
+pub use table::{Route, Who};
 pub use upstream::{CORE_MANAGER, Upstream, UpstreamUrl, away as upstream_away};
 
 use quota::Counted;
@@ -134,17 +134,14 @@ fn authorise(route: &Route, caller: &Caller) -> Outcome<()> {
 }
 
 /// Serves what no route of the edge itself has taken: the gateway's routes, and REQ002 for the rest.
-pub async fn serve(State(gateway): State<Arc<Gateway>>, mut request: Request) -> Response {
-    let context = request.extensions_mut().remove::<RequestContext>();
-    let (Some(context), found) = (context, gateway.table.find(request.method(), request.uri().path())) else {
-        return Refusal::from(Failure::internal("a request without its context")).into_response();
-    };
-    let route = match found {
+pub async fn serve(gateway: &Arc<Gateway>, request: Request, context: &RequestContext) -> Response {
+    let route = match gateway.table.find(request.method(), request.uri().path()) {
         Match::Route(route) => route,
         Match::OtherMethods(methods) => return answer::method_not_allowed(&methods),
         Match::None => return Refusal::from(Failure::new(ErrorCode::NoSuchRoute)).into_response(),
     };
-    let mut response = match gateway.forward(route, request, &context).await {
+    context.took(route.label());
+    match gateway.forward(route, request, context).await {
         Ok(response) => response,
         Err(SendFault { failure, may_have_arrived }) => {
             let mut response = Refusal::from(failure).into_response();
@@ -153,9 +150,15 @@ pub async fn serve(State(gateway): State<Arc<Gateway>>, mut request: Request) ->
             }
             response
         }
-    };
-    response.extensions_mut().insert(route.label());
-    response
+    }
+}
+
+/// As [`serve`], for the router.
+pub async fn fallback(State(gateway): State<Arc<Gateway>>, mut request: Request) -> Response {
+    match request.extensions_mut().remove::<RequestContext>() {
+        Some(context) => serve(&gateway, request, &context).await,
+        None => Refusal::from(Failure::internal("a request without its context")).into_response(),
+    }
 }
 
 /// Whether a request with this method creates something when it succeeds.

@@ -1,12 +1,12 @@
 //! Which paths core-manager serves, for whom, and what counts against a quota: one piece of data.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::{LazyLock, Mutex};
 
 use contract::Resource;
 use http::Method;
+
+use crate::front::RouteLabel;
 
 /// Who may use a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +19,9 @@ pub enum Who {
 #[derive(Clone, Debug)]
 pub struct Route {
     methods: Vec<Method>,
+    /// What every path on this route begins with.
+    prefix: String,
+    /// What comes after it.
     segments: Vec<Segment>,
     who: Who,
     counts: Option<Resource>,
@@ -30,24 +33,6 @@ enum Segment {
     Exactly(String),
     Any,
     Rest,
-}
-
-/// The template of a route, for logs and metrics. There is one for each route, so it may live for ever.
-#[derive(Clone, Copy, Debug)]
-pub struct RouteLabel(pub &'static str);
-
-impl RouteLabel {
-    /// The label of a template. Each template is kept once.
-    pub fn intern(template: &str) -> Self {
-        static KNOWN: LazyLock<Mutex<HashMap<String, &'static str>>> = LazyLock::new(Mutex::default);
-        let mut known = KNOWN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some(label) = known.get(template) {
-            return RouteLabel(label);
-        }
-        let label: &'static str = Box::leak(template.to_owned().into_boxed_str());
-        known.insert(template.to_owned(), label);
-        RouteLabel(label)
-    }
 }
 
 /// The routes of the contract, in the form in which an operator writes further ones, with the counted resource.
@@ -81,16 +66,21 @@ impl FromStr for Route {
             _ => return Err(wrong()),
         };
         let rest = path.strip_prefix("/api/v1/").filter(|rest| !rest.is_empty()).ok_or_else(wrong)?;
-        let mut segments = vec![Segment::Exactly("api".to_owned()), Segment::Exactly("v1".to_owned())];
-        for part in rest.split('/') {
-            segments.push(segment(part).ok_or_else(wrong)?);
-        }
+        let segments: Option<Vec<Segment>> = rest.split('/').map(segment).collect();
+        let mut segments = segments.ok_or_else(wrong)?;
         let ends_well = segments.iter().rev().skip(1).all(|segment| *segment != Segment::Rest);
         if !ends_well {
             return Err(wrong());
         }
+        let mut prefix = "/api/v1".to_owned();
+        let plain = segments.iter().take_while(|segment| matches!(segment, Segment::Exactly(_))).count();
+        for segment in segments.drain(..plain) {
+            if let Segment::Exactly(name) = segment {
+                prefix.extend(["/", &name]);
+            }
+        }
         let methods = methods.ok_or_else(wrong)?;
-        Ok(Route { methods, segments, who, counts: None, label: RouteLabel::intern(path) })
+        Ok(Route { methods, prefix, segments, who, counts: None, label: RouteLabel::intern(path) })
     }
 }
 
@@ -127,7 +117,12 @@ impl Route {
 
     /// Compares byte by byte: a path that reached this point has one form only.
     fn has_path(&self, path: &str) -> bool {
-        let mut parts = path.strip_prefix('/').unwrap_or(path).split('/');
+        let Some(rest) = path.strip_prefix(self.prefix.as_str()) else { return false };
+        let mut parts = rest.split('/');
+        // Before the first slash there is nothing left, or the name goes on and is another one.
+        if parts.next() != Some("") {
+            return false;
+        }
         for segment in &self.segments {
             let Some(part) = parts.next() else { return false };
             match segment {
@@ -143,7 +138,7 @@ impl Route {
 
 impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.label.0)
+        f.write_str(self.label.template())
     }
 }
 
@@ -185,7 +180,7 @@ mod tests {
     fn found(method: Method, path: &str) -> Option<&'static str> {
         let extra = "GET+POST /api/v1/echo/{*rest} user".parse().expect("a route");
         match RouteTable::new(vec![extra]).find(&method, path) {
-            Match::Route(route) => Some(route.label().0),
+            Match::Route(route) => Some(route.label().template()),
             Match::OtherMethods(_) => Some("405"),
             Match::None => None,
         }

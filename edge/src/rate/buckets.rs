@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use foldhash::fast::RandomState;
+
 use super::{MINUTE, Taken, interval};
 
 /// Most users that are counted at once. Those beyond are admitted uncounted: it takes so many users in a minute that
@@ -11,7 +13,8 @@ const MOST: usize = 2_000_000;
 
 /// A bucket for each user that has one which is not full.
 pub struct Buckets {
-    users: papaya::HashMap<String, Bucket>,
+    /// Users come from verified tokens: nobody can choose many that fall together.
+    users: papaya::HashMap<String, Bucket, RandomState>,
     started: Instant,
 }
 
@@ -24,7 +27,7 @@ struct Bucket {
 
 impl Buckets {
     pub fn new() -> Self {
-        Buckets { users: papaya::HashMap::new(), started: Instant::now() }
+        Buckets { users: papaya::HashMap::default(), started: Instant::now() }
     }
 
     /// Takes one request out of the user's bucket, if there is one in it.

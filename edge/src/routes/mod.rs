@@ -26,7 +26,7 @@ use tower::ServiceExt;
 
 use crate::answer::Refusal;
 use crate::claims::Authenticator;
-use crate::front::{self, Front, RequestContext};
+use crate::front::{self, Client, Front, RequestContext};
 use crate::gateway::{self, Gateway};
 use crate::idempotency;
 use crate::json::JsonLimit;
@@ -53,23 +53,42 @@ pub struct Public(Arc<Listener>);
 struct Listener {
     front: Front,
     edge: Edge,
+    /// Where our own routes are.
+    places: Vec<&'static str>,
     routes: Router,
+}
+
+impl Listener {
+    /// Whether the router can have a route for a path. Most requests are for core-manager and are spared the router:
+    /// going through it costs each several allocations.
+    fn may_be_ours(&self, path: &str) -> bool {
+        let is_within = |rest: &str| rest.is_empty() || rest.starts_with('/');
+        self.places.iter().any(|place| path.strip_prefix(place).is_some_and(is_within))
+    }
 }
 
 impl Public {
     pub fn new(edge: Edge, front: Front) -> Self {
-        let routes = routes(edge.clone());
-        Public(Arc::new(Listener { front, edge, routes }))
+        let (places, routes) = routes(edge.clone());
+        Public(Arc::new(Listener { front, edge, places, routes }))
     }
 
     /// Answers a request. What every request passes is called here and not layered on the router: a layer would cost
     /// each request several allocations.
-    pub async fn answer(&self, request: Request) -> Response {
-        front::pass(&self.0.front, request, |request| idempotency::once(self, request)).await
+    pub async fn answer(&self, peer: &Client, request: Request) -> Response {
+        front::pass(&self.0.front, peer, request, |request, context| {
+            idempotency::once(self, request, context)
+        })
+        .await
     }
 
     /// Serves a request that has passed all that comes before its route.
-    pub async fn serve(&self, request: Request) -> Response {
+    pub async fn serve(&self, mut request: Request, context: RequestContext) -> Response {
+        if !self.0.may_be_ours(request.uri().path()) {
+            // In a box, so that what surrounds it stays small: it is moved several times before it runs.
+            return Box::pin(gateway::serve(&self.0.edge.gateway, request, &context)).await;
+        }
+        request.extensions_mut().insert(context);
         let Ok(response) = self.0.routes.clone().oneshot(request).await;
         response
     }
@@ -79,24 +98,39 @@ impl Public {
     }
 }
 
-/// Our own routes, `/ws`, and the gateway for the rest.
-fn routes(edge: Edge) -> Router {
-    Router::new()
-        .nest("/api/v1/auth", auth::routes().merge(email::routes()))
-        .nest("/api/v1/user", user::routes())
-        .nest("/api/v1/projects", projects::routes())
-        .nest("/api/v1/subscription", subscription::routes())
-        .nest("/api/v1/admin/subscriptions", subscriptions::routes())
-        .nest("/api/v1/admin/users", users::routes(&edge.imports))
-        .route("/.well-known/jwks.json", get(jwks))
-        .route("/health", get(health))
-        .route("/webhooks/stripe", post(billing::stripe_event))
-        .route("/ws", get(ws::upgrade))
+/// Our own routes, `/ws`, and the gateway for the rest; with the places of all but the rest.
+fn routes(edge: Edge) -> (Vec<&'static str>, Router) {
+    let nested = [
+        ("/api/v1/auth", auth::routes().merge(email::routes())),
+        ("/api/v1/user", user::routes()),
+        ("/api/v1/projects", projects::routes()),
+        ("/api/v1/subscription", subscription::routes()),
+        ("/api/v1/admin/subscriptions", subscriptions::routes()),
+        ("/api/v1/admin/users", users::routes(&edge.imports)),
+    ];
+    let single = [
+        ("/.well-known/jwks.json", get(jwks)),
+        ("/health", get(health)),
+        ("/webhooks/stripe", post(billing::stripe_event)),
+        ("/ws", get(ws::upgrade)),
+    ];
+    let mut router = Router::new();
+    let mut places = Vec::new();
+    for (place, routes) in nested {
+        router = router.nest(place, routes);
+        places.push(place);
+    }
+    for (place, route) in single {
+        router = router.route(place, route);
+        places.push(place);
+    }
+    let router = router
         .layer(middleware::from_fn(private))
         .method_not_allowed_fallback(other_method)
         .route_layer(middleware::from_fn(front::label_route))
-        .fallback(gateway::serve)
-        .with_state(edge)
+        .fallback(gateway::fallback)
+        .with_state(edge);
+    (places, router)
 }
 
 async fn health() -> Json<Value> {
@@ -136,5 +170,9 @@ fn device(context: &RequestContext, headers: &HeaderMap) -> Device {
     let user_agent = headers.get(USER_AGENT).map(|value| String::from_utf8_lossy(value.as_bytes()));
     let mut user_agent = user_agent.unwrap_or_default().into_owned();
     user_agent.truncate(user_agent.floor_char_boundary(MAX_USER_AGENT));
-    Device { ip_address: context.client().to_string(), user_agent, request_id: context.id().to_owned() }
+    Device {
+        ip_address: context.client().address().to_owned(),
+        user_agent,
+        request_id: context.id().to_owned(),
+    }
 }

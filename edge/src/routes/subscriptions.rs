@@ -28,7 +28,7 @@ pub fn actor(caller: &Caller) -> Option<Actor> {
 
 /// The acting administrator of a change, with what the audit log keeps.
 pub fn actor_at(caller: &Caller, context: &RequestContext) -> Option<Actor> {
-    let (ip_address, request_id) = (context.client().to_string(), context.id().to_owned());
+    let (ip_address, request_id) = (context.client().address().to_owned(), context.id().to_owned());
     Some(Actor { user_id: caller.user_id().to_owned(), ip_address, request_id })
 }
 

@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use super::BUFFER_BYTES;
 use super::side::{Event, Side};
 use crate::claims::Caller;
-use crate::front::RequestContext;
+use crate::front::{REQUEST_ID, RequestContext, TRACEPARENT};
 use crate::gateway::{Gateway, UpstreamUrl, identity_headers, upstream_away};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -104,9 +104,9 @@ fn handshake(url: &UpstreamUrl, caller: &Caller, context: &RequestContext) -> Ou
         .header("upgrade", "websocket")
         .header("sec-websocket-version", "13")
         .header("sec-websocket-key", generate_key())
-        .header("x-request-id", context.id_header())
-        .header("traceparent", context.traceparent())
-        .header("x-forwarded-for", context.client().to_string())
+        .header(REQUEST_ID, context.id_header())
+        .header(TRACEPARENT, context.traceparent())
+        .header("x-forwarded-for", context.client().header())
         .body(())
         .map_err(Failure::internal)?;
     request.headers_mut().extend(identity_headers(caller)?.iter().cloned());
