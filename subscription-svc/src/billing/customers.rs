@@ -124,12 +124,32 @@ pub async fn due(pool: &MySqlPool, now: DateTime<Utc>) -> Outcome<Vec<Customer>>
     select!("WHERE look_at <= ? ORDER BY look_at LIMIT 20", now).fetch_all(pool).await.map_err(failed)
 }
 
-/// Customers whose account is deleted, some of them.
+/// Customers whose account is deleted, some of them; those that were postponed last.
 ///
 /// # Errors
 /// GW001 when the database is away.
-pub async fn left_behind(pool: &MySqlPool) -> Outcome<Vec<Customer>> {
-    select!("WHERE user_id IS NULL LIMIT 20").fetch_all(pool).await.map_err(failed)
+pub async fn left_behind(pool: &MySqlPool, now: DateTime<Utc>) -> Outcome<Vec<Customer>> {
+    select!("WHERE user_id IS NULL AND (retry_at IS NULL OR retry_at <= ?) ORDER BY retry_at LIMIT 20", now)
+        .fetch_all(pool)
+        .await
+        .map_err(failed)
+}
+
+/// Has a customer that could not be looked at, or ended, wait until others had their turn.
+///
+/// # Errors
+/// GW001 when the database is away.
+pub async fn postpone(pool: &MySqlPool, id: &str, until: DateTime<Utc>) -> Outcome<()> {
+    sqlx::query!(
+        "UPDATE stripe_customers SET look_at = ?, retry_at = ? WHERE customer_id = ?",
+        until,
+        until,
+        id
+    )
+    .execute(pool)
+    .await
+    .map_err(failed)?;
+    Ok(())
 }
 
 /// Forgets a customer that is deleted at Stripe too.

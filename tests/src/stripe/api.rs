@@ -80,6 +80,10 @@ fn once(state: &mut State, method: &Method, uri: &Uri, headers: &HeaderMap, body
 }
 
 fn route(state: &mut State, method: &Method, path: &str, form: &Form) -> Answer {
+    let is_named = |text: &String| path.contains(text) || form.values().any(|value| value.contains(text));
+    if state.refused.iter().any(is_named) {
+        return refuse(400, "refused", "not this one");
+    }
     let parts: Vec<&str> = path.trim_start_matches("/v1/").split('/').collect();
     match (method.as_str(), parts.as_slice()) {
         ("POST", ["customers"]) => make_customer(state, form),

@@ -56,6 +56,8 @@ struct State {
     /// What was answered to each idempotency key, and to which request.
     answers: HashMap<String, (String, api::Answer)>,
     calls: Vec<String>,
+    /// What no call may name.
+    refused: Vec<String>,
 }
 
 impl State {
@@ -141,6 +143,16 @@ impl FakeStripe {
 
     pub fn set_mood(&self, mood: Mood) {
         self.state().mood = mood;
+    }
+
+    /// Refuses all calls that have this in their path or parameters.
+    pub fn refuse(&self, text: &str) {
+        self.state().refused.push(text.to_owned());
+    }
+
+    /// Refuses nothing any more.
+    pub fn relent(&self) {
+        self.state().refused.clear();
     }
 
     /// The calls so far, each `METHOD /path`.
