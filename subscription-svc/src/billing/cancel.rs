@@ -1,7 +1,7 @@
 //! Ending what is paid for, at Stripe as well.
 
 use chassis::clock::now;
-use contract::{Failure, Outcome};
+use contract::Outcome;
 use serde::de::IgnoredAny;
 
 use super::look::look;
@@ -65,8 +65,9 @@ fn path(paid: &str) -> String {
 }
 
 async fn look_at(service: &Service, billing: &Billing, user_id: &str) -> Outcome<Subscription> {
-    let customer = customers::of_user(&service.pool, user_id).await?;
-    let customer =
-        customer.ok_or_else(|| Failure::internal("a subscription at Stripe without a customer"))?;
-    Ok(look(service, billing, &customer, None).await?.subscription)
+    match customers::of_user(&service.pool, user_id).await? {
+        Some(customer) => Ok(look(service, billing, &customer, None).await?.subscription),
+        // Another look has found out that the customer was deleted at Stripe.
+        None => subscriptions::find(&service.pool, user_id).await,
+    }
 }
