@@ -6,10 +6,11 @@ use chassis::clock::now;
 use chrono::{DateTime, TimeDelta, Utc};
 use contract::subscription::{CreateCheckoutRequest, CreateCheckoutResponse};
 use contract::{ErrorCode, Failure, Outcome, Tier, to_timestamp};
+use http::StatusCode;
 use serde::de::IgnoredAny;
 
 use super::look::{Seen, look};
-use super::objects::{Interval, Page, Plan};
+use super::objects::{Checkout, Interval, Page, Plan};
 use super::standing::Standing;
 use super::stripe::{Fault, Form};
 use super::{Billing, Customer, customers, prices};
@@ -113,12 +114,24 @@ async fn new_page(
     }
 }
 
-/// Closes a page. One on which was paid, or whose time is over, is closed already.
+/// Closes a page. Whatever Stripe says to that, nobody can pay on it after this has succeeded.
+///
+/// # Errors
+/// GW003 when it stays open, as while a payment on it is being worked on; GW001 or GW002 when Stripe is away.
 async fn expire(billing: &Billing, id: &str) -> Outcome<()> {
-    let path = format!("/v1/checkout/sessions/{id}/expire");
-    match billing.stripe.post::<IgnoredAny>("expire a checkout", &path, Form::default()).await {
-        Err(Fault::Away(failure)) => Err(failure),
-        Ok(_) | Err(Fault::Refused { .. }) => Ok(()),
+    let path = format!("/v1/checkout/sessions/{id}");
+    let end = format!("{path}/expire");
+    match billing.stripe.post::<IgnoredAny>("expire a checkout", &end, Form::default()).await {
+        Ok(_) => return Ok(()),
+        Err(Fault::Away(failure)) => return Err(failure),
+        Err(Fault::Refused { .. }) => {}
+    }
+    // One on which was paid, or whose time is over, is closed already, and one that is not there was never open.
+    match billing.stripe.get::<Checkout>("read a checkout", &path, Form::default()).await {
+        Ok(page) if page.is_closed() => Ok(()),
+        Err(Fault::Refused { status: StatusCode::NOT_FOUND, .. }) => Ok(()),
+        Ok(_) => Err(busy()),
+        Err(fault) => Err(fault.into()),
     }
 }
 

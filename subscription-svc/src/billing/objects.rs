@@ -85,6 +85,18 @@ pub struct Page {
     pub expires_at: Option<i64>,
 }
 
+/// A page of Checkout, as it stands.
+#[derive(Deserialize)]
+pub struct Checkout {
+    status: String,
+}
+
+impl Checkout {
+    pub fn is_closed(&self) -> bool {
+        matches!(self.status.as_str(), "complete" | "expired")
+    }
+}
+
 #[derive(Clone, Deserialize)]
 pub struct Price {
     pub id: String,

@@ -105,6 +105,10 @@ fn route(state: &mut State, method: &Method, path: &str, form: &Form) -> Answer 
         ("DELETE", ["customers", id]) => delete_customer(state, id),
         ("GET", ["prices"]) => prices(state, form),
         ("POST", ["checkout", "sessions"]) => make_session(state, form),
+        ("GET", ["checkout", "sessions", id]) => {
+            let session = state.sessions.get(*id);
+            session.map_or_else(|| missing("checkout.session"), |found| (StatusCode::OK, found.clone()))
+        }
         ("POST", ["checkout", "sessions", id, "expire"]) => expire_session(state, id),
         ("POST", ["billing_portal", "sessions"]) => open_portal(state, form),
         ("GET", ["subscriptions"]) => subscriptions(state, form),
