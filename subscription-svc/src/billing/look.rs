@@ -61,7 +61,7 @@ pub async fn look(
             Taken::Over(subscription) => {
                 service.relay.hurry();
                 let is_gone = matches!(answer.found, Found::Deleted);
-                return Ok(Seen { subscription, standing: answer.found.standing(), is_gone });
+                return Ok(Seen { subscription, standing: answer.found.all().into_iter().next(), is_gone });
             }
             Taken::Already(subscription) => {
                 return Ok(Seen { subscription, standing: None, is_gone: false });
@@ -75,14 +75,27 @@ pub async fn look(
 enum Found {
     /// The customer was deleted there.
     Deleted,
-    Nothing,
-    Something(Standing),
+    /// The subscriptions that run, the best one first.
+    Running(Vec<Standing>),
 }
 
 impl Found {
-    fn standing(self) -> Option<Standing> {
-        if let Found::Something(standing) = self { Some(standing) } else { None }
+    fn all(self) -> Vec<Standing> {
+        if let Found::Running(all) = self { all } else { Vec::new() }
     }
+
+    /// The one that counts.
+    fn best(&self) -> Option<&Standing> {
+        if let Found::Running(all) = self { all.first() } else { None }
+    }
+}
+
+/// All that a customer pays for at Stripe now, the best first; nothing of it is taken over.
+///
+/// # Errors
+/// GW001 or GW002 when the database or Stripe is away.
+pub async fn running(service: &Service, billing: &Billing, customer_id: &str) -> Outcome<Vec<Standing>> {
+    ask(service, billing, customer_id).await.map(Found::all)
 }
 
 async fn ask(service: &Service, billing: &Billing, customer_id: &str) -> Outcome<Found> {
@@ -96,8 +109,7 @@ async fn ask(service: &Service, billing: &Billing, customer_id: &str) -> Outcome
     }
     let all = list?.data;
     let plans = prices::plans(&service.pool, &all).await?;
-    let best = Standing::best(all, |item| plans.get(&item.price.id).copied(), now());
-    Ok(best.map_or(Found::Nothing, Found::Something))
+    Ok(Found::Running(Standing::all(all, |item| plans.get(&item.price.id).copied(), now())))
 }
 
 /// What Stripe answered, on its way into the tables.
@@ -148,12 +160,13 @@ impl Answer<'_> {
             return Ok(Taken::Meanwhile(row.revision));
         }
         self.note_event(tx).await?;
-        let late = matches!(&self.found, Found::Something(standing) if standing.is_late());
+        let best = self.found.best();
+        let late = best.is_some_and(Standing::is_late);
         let past_due_since = row.past_due_since.or(Some(self.now)).filter(|_| late);
         let grace_ends = past_due_since.unwrap_or(self.now) + self.grace;
-        let after = change_locked(tx, before, &|subscription| match &self.found {
-            Found::Something(standing) => standing.apply(subscription, grace_ends, self.now),
-            Found::Nothing | Found::Deleted => standing::end(subscription, self.now),
+        let after = change_locked(tx, before, &|subscription| match best {
+            Some(standing) => standing.apply(subscription, grace_ends, self.now),
+            None => standing::end(subscription, self.now),
         })
         .await?;
         if matches!(self.found, Found::Deleted) {
