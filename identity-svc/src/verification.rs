@@ -20,6 +20,28 @@ pub fn asking(limits: Limits, email: &str, device: &Device) -> Vec<Subject> {
     std::iter::once(limits.mails_to_account().of(email)).chain(from).collect()
 }
 
+/// Queues a mail that somebody asks for, if there may be one more. It is counted in the same transaction.
+///
+/// # Errors
+/// AUTH005; GW001 when the database is away.
+pub async fn queue_asked_for(
+    identity: &Identity,
+    asking: &[Subject],
+    purpose: Purpose,
+    email: &str,
+    device: &Device,
+) -> Outcome<()> {
+    throttle::check(&identity.pool, asking).await?;
+    let given = (identity, asking, email, device);
+    transaction(&identity.pool, "queue_mail", given, move |tx, (identity, asking, email, device)| {
+        Box::pin(async move {
+            throttle::take(tx, asking).await?;
+            identity.mail.queue(tx, Kind::Link(purpose), email, device).await
+        })
+    })
+    .await
+}
+
 /// Sends another link to verify the account's address, and says whether there was need.
 ///
 /// # Errors
@@ -35,15 +57,7 @@ pub async fn resend(identity: &Identity, user_id: &str, device: Option<Device>) 
     }
     let device = known_device(device);
     let asking = asking(identity.limits, &account.email, &device);
-    throttle::check(&identity.pool, &asking).await?;
-    throttle::count(&identity.pool, &asking).await?;
-    let given = (identity, &account.email, &device);
-    transaction(&identity.pool, "queue_mail", given, |tx, (identity, email, device)| {
-        Box::pin(
-            async move { identity.mail.queue(tx, Kind::Link(Purpose::VerifyEmail), email, device).await },
-        )
-    })
-    .await?;
+    queue_asked_for(identity, &asking, Purpose::VerifyEmail, &account.email, &device).await?;
     identity.mail.hurry();
     Ok(true)
 }

@@ -129,6 +129,27 @@ async fn asking_for_mails_again_and_again_must_wait() {
 }
 
 #[tokio::test]
+async fn of_many_mails_asked_for_at_once_only_the_free_ones_are_sent() {
+    let settings = vec![("MAILS_PER_ACCOUNT", "3".to_owned()), ("MAILS_PER_ADDRESS", "0".to_owned())];
+    let sandbox = Sandbox::planned(Plan { mail: true, replicas: 2, settings, ..Plan::default() }).await;
+    let (one, two) = (sandbox.register().await, sandbox.register().await);
+    until("the first mails are sent", async || waiting(&sandbox).await == 0).await;
+    sandbox.mail().door.set_open(false);
+    let edge = |place: usize| &sandbox.edges[place % 2];
+    // Each time those that are free, and the one that begins the wait.
+    let forgot = json!({ "email": one.email });
+    let asked =
+        join_all((0..60).map(|place| edge(place).open_post("/api/v1/auth/password/forgot", forgot.clone())));
+    assert!(asked.await.iter().all(|reply| reply.status == 202));
+    // One older than one whose sending has begun is dropped.
+    let queued = waiting(&sandbox).await;
+    assert!((1..=4).contains(&queued), "{queued}");
+    let asked = join_all((0..40).map(|place| edge(place).post(RESEND, &two.token, json!({})))).await;
+    assert_eq!(asked.iter().filter(|reply| reply.status == 202).count(), 4);
+    asked.iter().filter(|reply| reply.status != 202).for_each(|reply| reply.must_fail(429, "AUTH005"));
+}
+
+#[tokio::test]
 async fn without_a_mail_server_resend_says_so_and_everything_else_goes_on() {
     let sandbox = Sandbox::start().await;
     let (user, edge) = (sandbox.register().await, sandbox.edge());
