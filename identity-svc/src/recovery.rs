@@ -27,7 +27,8 @@ pub async fn forgot(identity: &Identity, request: ForgotPasswordRequest) -> Outc
         return Ok(());
     }
     let device = known_device(request.device);
-    let asking = verification::asking(identity.limits, email.as_str(), &device);
+    let to = identity.limits.mails_to_account().of(email.as_str());
+    let asking = verification::asking(identity.limits, to, &device);
     // Nobody is hurried: the work for an account that exists must not fall into the time of the next request.
     let purpose = Purpose::ResetPassword;
     match verification::queue_asked_for(identity, &asking, purpose, email.as_str(), &device).await {

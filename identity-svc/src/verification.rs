@@ -14,10 +14,10 @@ use crate::mail::{self, Kind};
 use crate::sign_in::known_device;
 use crate::throttle::{self, Limits, Subject, network};
 
-/// What having a mail sent is counted against: the account that gets it, and the address that asks.
-pub fn asking(limits: Limits, email: &str, device: &Device) -> Vec<Subject> {
+/// What having a mail sent is counted against: whoever gets it, and the address that asks.
+pub fn asking(limits: Limits, to: Subject, device: &Device) -> Vec<Subject> {
     let from = network(&device.ip_address).map(|network| limits.mails_from_address().of(&network));
-    std::iter::once(limits.mails_to_account().of(email)).chain(from).collect()
+    std::iter::once(to).chain(from).collect()
 }
 
 /// Queues a mail that somebody asks for, if there may be one more. It is counted in the same transaction.
@@ -56,7 +56,7 @@ pub async fn resend(identity: &Identity, user_id: &str, device: Option<Device>) 
         return Ok(false);
     }
     let device = known_device(device);
-    let asking = asking(identity.limits, &account.email, &device);
+    let asking = asking(identity.limits, identity.limits.mails_to_owner().of(user_id), &device);
     queue_asked_for(identity, &asking, Purpose::VerifyEmail, &account.email, &device).await?;
     identity.mail.hurry();
     Ok(true)

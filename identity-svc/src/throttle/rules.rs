@@ -79,6 +79,11 @@ impl Limits {
         Rule { name, free, first: minutes(1), longest: minutes(60), forget: minutes(24 * 60) }
     }
 
+    /// Having mails sent to the account that one is signed in to, of which nothing is used up by strangers.
+    pub fn mails_to_owner(self) -> Rule {
+        Rule { name: "mails_to_owner", ..self.mails_to_account() }
+    }
+
     /// Having mails sent from one address.
     pub fn mails_from_address(self) -> Rule {
         let (name, free) = ("mails_from_address", self.mails_from_address);

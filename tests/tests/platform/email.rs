@@ -129,6 +129,23 @@ async fn asking_for_mails_again_and_again_must_wait() {
 }
 
 #[tokio::test]
+async fn strangers_use_up_none_of_the_mails_that_the_owner_may_ask_for() {
+    let sandbox = with_mail(&[("MAILS_PER_ACCOUNT", "2"), ("TRUSTED_PROXY_HOPS", "1")]).await;
+    let user = sandbox.register().await;
+    let post = async |path: &str, token: Option<&str>, from: &str| {
+        let (headers, body) = ([("x-forwarded-for", from)], json!({ "email": user.email }));
+        sandbox.edge().send(Method::POST, path, token, &headers, Some(&body)).await
+    };
+    for _ in 0..6 {
+        post("/api/v1/auth/password/forgot", None, "198.51.100.1").await.must_be(202);
+    }
+    for _ in 0..3 {
+        post(RESEND, Some(&user.token), "203.0.113.9").await.must_be(202);
+    }
+    post(RESEND, Some(&user.token), "203.0.113.9").await.must_fail(429, "AUTH005");
+}
+
+#[tokio::test]
 async fn of_many_mails_asked_for_at_once_only_the_free_ones_are_sent() {
     let settings = vec![("MAILS_PER_ACCOUNT", "3".to_owned()), ("MAILS_PER_ADDRESS", "0".to_owned())];
     let sandbox = Sandbox::planned(Plan { mail: true, replicas: 2, settings, ..Plan::default() }).await;
