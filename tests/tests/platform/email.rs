@@ -192,6 +192,11 @@ async fn a_mail_arrives_when_the_mail_server_is_back_even_after_a_crash() {
     .await;
     sandbox.identity_processes[0].kill();
     assert_eq!(waiting(&sandbox).await, 1);
+    // Should it have died in the middle of another try: the lease is over.
+    sqlx::query("UPDATE mail_outbox SET due_at = due_at - INTERVAL 1 MINUTE")
+        .execute(&mut sandbox.connection().await)
+        .await
+        .expect("a minute later");
     sandbox.mail().door.set_open(true);
     sandbox.restart_identity(0).await;
     let token = token_in(&sandbox.mail().nth(&user.email, 1).await, VERIFY_PAGE);
@@ -245,6 +250,38 @@ async fn a_mail_that_is_put_off_comes_later_and_one_that_is_refused_never() {
     let said = sandbox.identity_processes[0].said();
     assert!(said.contains("\"code\":\"550\"") && said.contains("\"code\":\"451\""), "{said}");
     assert!(!said.contains("@example.com"), "no address in logs: {said}");
+}
+
+#[tokio::test]
+async fn hostile_recipients_hold_up_no_other_mail() {
+    let sandbox = with_mail(&[]).await;
+    let register = async |email: String| {
+        let body = json!({ "email": email, "password": "correct horse battery", "client_id": "web" });
+        sandbox.edge().open_post("/api/v1/auth/register", body).await.must_be(201)
+    };
+    // Some are not answered for as long as anybody waits, with others the connection ends.
+    for number in 0..6 {
+        register(format!("silent{number}@example.com")).await;
+        register(format!("closed{number}@example.com")).await;
+    }
+    let since = Instant::now();
+    let users = join_all((0..10).map(|_| sandbox.register())).await;
+    for user in &users {
+        sandbox.mail().nth(&user.email, 1).await;
+    }
+    assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+    let mut connection = sandbox.connection().await;
+    until("each of them has its own pause", async || {
+        let tried: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM mail_outbox WHERE refusals > 0")
+            .fetch_one(&mut connection)
+            .await
+            .expect("counted");
+        tried == 12
+    })
+    .await;
+    let said = sandbox.identity_processes[0].said();
+    assert!(said.contains("a mail was not taken: delayed"), "{said}");
+    assert!(!said.contains("a mail was not taken: away"), "the server is there: {said}");
 }
 
 #[tokio::test]
