@@ -111,22 +111,22 @@ pub async fn reserve(
 impl Reservation {
     /// The thing exists. Told before the client hears of it, so that usage is true to the last write; again in the
     /// background when that fails.
-    pub async fn commit(self) {
-        let Reservation { user_id, key, services, context } = self;
-        insist(context, "commit", move |context| {
-            let request = CommitRequest { user_id: user_id.clone(), idempotency_key: key.clone() };
-            let mut usage = services.usage();
+    pub async fn commit(&self) {
+        let request = CommitRequest { user_id: self.user_id.clone(), idempotency_key: self.key.clone() };
+        let services = self.services.clone();
+        insist(self.context.clone(), "commit", move |context| {
+            let (mut usage, request) = (services.usage(), request.clone());
             async move { usage.commit(context.call(request)).await.map(drop) }
         })
         .await;
     }
 
     /// Nothing was made.
-    pub async fn release(self) {
-        let Reservation { user_id, key, services, context } = self;
-        insist(context, "release", move |context| {
-            let request = ReleaseRequest { user_id: user_id.clone(), idempotency_key: key.clone() };
-            let mut usage = services.usage();
+    pub async fn release(&self) {
+        let request = ReleaseRequest { user_id: self.user_id.clone(), idempotency_key: self.key.clone() };
+        let services = self.services.clone();
+        insist(self.context.clone(), "release", move |context| {
+            let (mut usage, request) = (services.usage(), request.clone());
             async move { usage.release(context.call(request)).await.map(drop) }
         })
         .await;

@@ -8,8 +8,8 @@ use contract::identity::GetProjectRequest;
 use contract::{ErrorCode, Failure, Outcome};
 
 use super::Sockets;
+use super::admission::{Admission, Start};
 use super::session::Passing;
-use super::starts::{Admission, Start};
 use super::upstream::Leg;
 use crate::claims::{Caller, Intent};
 use crate::front::RequestContext;
@@ -91,7 +91,7 @@ impl Passage {
             Step::Checked(Verdict::Passes(parcel)) | Step::Opened(parcel, _) => parcel.start,
             Step::Checked(Verdict::Repeated(..) | Verdict::Refused(..)) => None,
         };
-        if let Some(start) = start {
+        if let Some(mut start) = start {
             start.withdraw().await;
         }
     }

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use contract::{ErrorCode, Failure, Outcome};
 use serde_json::{Value, json};
 
+use super::admission::Wanted;
 use super::envelope::{self, AuthRefresh, Envelope, StartWorkflow};
-use super::starts::Wanted;
 use crate::claims::{Authenticator, Caller, Freshness, now};
 
 /// Close codes of the contract.

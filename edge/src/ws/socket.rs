@@ -204,11 +204,16 @@ impl Connection {
                 self.reply(text)
             }
             Action::Close(code, reason) => Err(End::Close(code, reason)),
-            Action::Forward { id, text } => self.forward(Parcel { id, text, start: None }),
+            Action::Forward { id, text } => match self.starts.admit_other(&id) {
+                Ok(()) => self.forward(Parcel { id, text, start: None }),
+                Err(failure) => self.reply(envelope::error(Some(&id), &failure)),
+            },
             Action::Check(passing) => {
-                if passing.start.is_some()
-                    && let Err(failure) = self.starts.admit()
-                {
+                let admitted = match passing.start {
+                    Some(_) => self.starts.admit(&passing.id),
+                    None => self.starts.admit_other(&passing.id),
+                };
+                if let Err(failure) = admitted {
                     return self.reply(envelope::error(Some(&passing.id), &failure));
                 }
                 let caller = self.obeying()?;
@@ -256,8 +261,8 @@ impl Connection {
 
     fn undelivered(&mut self, parcel: Parcel, failure: &Failure) -> Turn {
         tracing::warn!(request_id = self.context.id(), cause = ?failure.cause(), "{failure}");
-        if let Some(start) = parcel.start {
-            self.sockets.tasks.spawn(start.withdraw());
+        if let Some(mut start) = parcel.start {
+            self.sockets.tasks.spawn(async move { start.withdraw().await });
         }
         self.reply(envelope::error(Some(&parcel.id), failure))
     }

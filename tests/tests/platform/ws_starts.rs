@@ -44,6 +44,57 @@ async fn a_start_that_core_manager_refuses_costs_nothing_and_may_be_sent_again()
 }
 
 #[tokio::test]
+async fn no_other_message_with_the_id_of_a_start_gives_its_place_back() {
+    let sandbox = Sandbox::start().await;
+    let user = sandbox.register().await;
+    let project = sandbox.project(&user).await;
+    let mut socket = sandbox.socket(&user).await;
+    for id in ["w1", "w2"] {
+        // core-manager would answer it with an error.
+        let other = json!({ "type": "stub.nosuch", "id": id, "data": {} });
+        socket.send(start(id, &project, json!({ "delay_ms": 300, "steps": 1, "step_ms": 1 }))).await;
+        socket.send(other.clone()).await;
+        let refused = socket.next().await;
+        assert_eq!(refused["error"]["code"], "REQ001", "{refused}");
+        assert!(refused["error"]["details"]["fields"]["id"].is_string(), "{refused}");
+        while socket.next().await["data"]["status"] != "completed" {}
+    }
+    until("both count", async || quota(&sandbox, &user).await == (2, 8)).await;
+    // Nor when it comes first.
+    socket.send(json!({ "type": "stub.nosuch", "id": "w3", "data": {} })).await;
+    assert_eq!(socket.next().await["error"]["code"], "STUB");
+    socket.send(start("w3", &project, quick())).await;
+    assert_eq!(socket.next().await["error"]["code"], "REQ001");
+    assert_eq!(starts_seen(&sandbox).await, 3, "two starts and the message that came first");
+}
+
+#[tokio::test]
+async fn a_refused_start_that_reports_all_the_same_counts_and_has_its_id_again() {
+    let sandbox = Sandbox::start().await;
+    let user = sandbox.register().await;
+    let project = sandbox.project(&user).await;
+    let mut socket = sandbox.socket(&user).await;
+    let refused = start("w", &project, json!({ "refuse": true }));
+    socket.send(refused.clone()).await;
+    assert_eq!(socket.next().await["error"]["code"], "STUB");
+    until("the place is free again", async || quota(&sandbox, &user).await == (0, 10)).await;
+    let report = json!({
+        "type": "workflow_status", "id": "s", "correlation_id": "w", "data": { "status": "in_progress" },
+    });
+    let told = json!({ "type": "stub.raw", "id": "r", "data": { "text": report.to_string() } });
+    socket.send(told).await;
+    assert_eq!(socket.next().await["type"], "workflow_status");
+    until("it counts", async || quota(&sandbox, &user).await == (1, 9)).await;
+    until("its id stands for it", async || {
+        socket.send(refused.clone()).await;
+        let repeated = socket.next().await;
+        repeated["data"] == json!({ "status": "in_progress", "repeated": true })
+    })
+    .await;
+    assert_eq!(starts_seen(&sandbox).await, 2, "the start and the message that made it report");
+}
+
+#[tokio::test]
 async fn a_start_that_is_sent_again_is_told_where_its_workflow_stands() {
     let sandbox = Sandbox::start().await;
     let user = sandbox.register().await;
