@@ -68,6 +68,11 @@ impl Gateway {
         self.upstream.timeout()
     }
 
+    /// After how long a reserved place that nobody renews is free again.
+    pub fn reservation_life(&self) -> Duration {
+        self.reservation_life
+    }
+
     /// The connection to core-manager.
     pub fn upstream(&self) -> &Upstream {
         &self.upstream
@@ -104,7 +109,11 @@ async fn count(
     request: Request,
     counted: Counted,
 ) -> Result<http::Response<Incoming>, SendFault> {
-    let answer = gateway.upstream.send(request).await;
+    let sending = gateway.upstream.send(request);
+    let answer = match &counted {
+        Counted::Makes(reservation) => reservation.during(sending).await,
+        Counted::Removes(_) => sending.await,
+    };
     match (counted, &answer) {
         (Counted::Makes(reservation), Ok(response)) if response.status().is_success() => {
             reservation.commit().await;

@@ -1,11 +1,15 @@
 //! The gateway's part of the quota: a place is reserved before something is made, and committed or released when the
-//! outcome is known. A place whose outcome nobody knows expires.
+//! outcome is known. A place is renewed while what it is for is being made, and expires when nobody knows the outcome.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
-use contract::subscription::{CommitRequest, RecordUsageRequest, ReleaseRequest, ReserveRequest};
+use contract::subscription::{
+    CommitRequest, RecordUsageRequest, ReleaseRequest, RenewRequest, ReserveRequest,
+};
 use contract::{Failure, Outcome, Resource};
 use http::Method;
+use tokio::time::sleep;
 use tonic::Status;
 use uuid::Uuid;
 
@@ -17,6 +21,8 @@ use crate::services::{Services, from_subscription};
 /// How often an outcome is told before it is given up; the pause doubles from [`FIRST_PAUSE`].
 const ATTEMPTS: u32 = 8;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// How often a place is renewed within its life: two renewals may be lost.
+const RENEWALS: u32 = 3;
 
 /// What a request does to a count.
 pub enum Counted {
@@ -28,6 +34,7 @@ pub enum Counted {
 pub struct Reservation {
     user_id: String,
     key: String,
+    life: Duration,
     services: Services,
     context: RequestContext,
 }
@@ -99,16 +106,46 @@ pub async fn reserve(
         user_id: user_id.clone(),
         resource: resource.name().to_owned(),
         idempotency_key: key.clone(),
-        ttl_seconds: i32::try_from(life.as_secs()).unwrap_or(i32::MAX),
+        ttl_seconds: seconds(life),
     };
     let answer = from_subscription(services.usage().reserve(context.call(request)).await)?;
     if !answer.repeated.is_empty() {
         return Ok(Reserved::Before);
     }
-    Ok(Reserved::New(Reservation { user_id, key, services: services.clone(), context: context.clone() }))
+    let (services, context) = (services.clone(), context.clone());
+    Ok(Reserved::New(Reservation { user_id, key, life, services, context }))
+}
+
+fn seconds(life: Duration) -> i32 {
+    i32::try_from(life.as_secs()).unwrap_or(i32::MAX)
 }
 
 impl Reservation {
+    /// Waits for what the place is for. The place stays taken meanwhile, however long it takes; should this edge die, it
+    /// is free when its time is over.
+    pub async fn during<T>(&self, making: impl Future<Output = T>) -> T {
+        tokio::select! {
+            biased;
+            made = making => made,
+            never = self.renew() => match never {},
+        }
+    }
+
+    /// Renews the place again and again. One that is lost all the same counts when its thing exists.
+    async fn renew(&self) -> Infallible {
+        loop {
+            sleep(self.life / RENEWALS).await;
+            let request = RenewRequest {
+                user_id: self.user_id.clone(),
+                idempotency_key: self.key.clone(),
+                ttl_seconds: seconds(self.life),
+            };
+            if let Err(status) = self.services.usage().renew(self.context.call(request)).await {
+                tracing::warn!(request_id = self.context.id(), %status, "a place of the quota was not renewed");
+            }
+        }
+    }
+
     /// The thing exists. Told before the client hears of it, so that usage is true to the last write; again in the
     /// background when that fails.
     pub async fn commit(&self) {

@@ -1,7 +1,7 @@
 //! What a start of a workflow takes before core-manager hears of it: its `id`, which is its idempotency key, and a place
 //! of the quota. core-manager's first status makes the place count and is kept as the answer to a start that is sent
-//! again; its refusal gives both back. Without an answer the place is free when its time is over, and the id stands for
-//! a start of which nobody knows whether it took effect.
+//! again; its refusal gives both back. Until then the place is renewed. Once there can be no answer it is free when its
+//! time is over, and the id stands for a start of which nobody knows whether it took effect.
 
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use contract::{ErrorCode, Failure, Outcome, Resource};
 use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio::sync::watch::error::RecvError;
 use uuid::Uuid;
 
 use super::starts::News;
@@ -44,7 +45,7 @@ enum Place {
 
 /// What is to be done with a start.
 pub enum Admission {
-    New(Start),
+    New(Box<Start>),
     /// It has passed before; this is its `data` as far as it is known.
     Repeated(Value),
 }
@@ -112,7 +113,8 @@ impl Wanted {
         match reserved {
             Ok(reservation) => {
                 let place = Place::Taken;
-                Ok(Admission::New(Start { services, context, begin, runner, reservation, place }))
+                let start = Start { services, context, begin, runner, reservation, place };
+                Ok(Admission::New(Box::new(start)))
             }
             Err(failure) => {
                 abandon(&services, context, &begin, &runner).await;
@@ -141,7 +143,7 @@ impl Start {
     /// Settles the start by what core-manager says of it, until it has ended or nothing more can be heard. A refused
     /// one that reports all the same has started.
     pub async fn follow(mut self, mut news: watch::Receiver<News>) {
-        while news.changed().await.is_ok() {
+        while self.next(&mut news).await.is_ok() {
             let told = news.borrow_and_update().clone();
             match told {
                 News::Awaited => {}
@@ -152,6 +154,14 @@ impl Start {
         }
         if self.place == Place::Taken {
             self.settle(None).await;
+        }
+    }
+
+    /// Waits for news; until there are any the place stays taken.
+    async fn next(&self, news: &mut watch::Receiver<News>) -> Result<(), RecvError> {
+        match self.place {
+            Place::Taken => self.reservation.during(news.changed()).await,
+            Place::GivenBack | Place::Counts => news.changed().await,
         }
     }
 

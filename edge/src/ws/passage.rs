@@ -22,7 +22,7 @@ pub struct Parcel {
     pub id: String,
     pub text: String,
     /// The start that it is.
-    pub start: Option<Start>,
+    pub start: Option<Box<Start>>,
 }
 
 /// What the services said of a message that is to pass.
@@ -58,7 +58,7 @@ impl Passage {
                 let caller = sockets.authenticator.confirm(caller, Intent::Act).await?;
                 let Some(wanted) = start else { return Ok(None) };
                 must_own(&sockets, &caller, &context, &wanted.project_id).await?;
-                let life = sockets.settings.reservation_life;
+                let life = sockets.gateway.reservation_life();
                 wanted.admit(&caller, &sockets.services, &context, life).await.map(Some)
             };
             match admitted.await {

@@ -1,4 +1,4 @@
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use contract::subscription::usage_service_client::UsageServiceClient;
 use contract::subscription::{CommitRequest, ReportUsageRequest, ReserveRequest};
@@ -6,6 +6,8 @@ use e2e::{Client, Plan, Reply, Sandbox, Socket, User, until};
 use futures_util::future::join_all;
 use http::{HeaderMap, Method};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tonic::transport::Channel;
 
 const INSTANCES: &str = "/api/v1/personas/instances";
@@ -259,6 +261,33 @@ async fn what_became_of_a_creation_is_counted_whatever_goes_wrong() {
     .await;
     assert_eq!(held(&sandbox, &user).await.len(), 1);
     until("every place is free or used", async || quota_of(&edge, &user).await == (1, 19)).await;
+}
+
+#[tokio::test]
+async fn an_upload_that_takes_longer_than_a_reservation_keeps_its_place() {
+    let settings =
+        vec![("GATEWAY_TIMEOUT_MS", "1000".to_owned()), ("QUOTA_RESERVATION_SECONDS", "2".to_owned())];
+    let sandbox = Sandbox::planned(Plan { settings, ..Plan::default() }).await;
+    let (user, edge) = (sandbox.register().await, sandbox.edge());
+    let mut upload = TcpStream::connect(edge.authority()).await.expect("a connection");
+    let head = format!(
+        "POST {INSTANCES} HTTP/1.1\r\nHost: edge\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{{\r\n",
+        user.token
+    );
+    upload.write_all(head.as_bytes()).await.expect("sent");
+    until("the place is reserved", async || quota_of(edge, &user).await == (0, 0)).await;
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(10) {
+        upload.write_all(b"1\r\n \r\n").await.expect("sent");
+        create(edge, &user, &[]).await.expect("an answer").must_fail(403, "SUB002");
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    upload.write_all(b"b\r\n\"name\":\"x\"}\r\n0\r\n\r\n").await.expect("sent");
+    let mut answer = String::new();
+    upload.read_to_string(&mut answer).await.expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
+    assert_eq!(quota_of(edge, &user).await, (1, 0));
 }
 
 /// How many are used, and how many places are left.

@@ -1,6 +1,8 @@
 //! What a start of a workflow costs, and what its id stands for.
 
-use e2e::{Sandbox, User, until};
+use std::time::{Duration, Instant};
+
+use e2e::{Plan, Sandbox, User, until};
 use serde_json::{Value, json};
 
 use super::ws::start;
@@ -146,6 +148,34 @@ async fn one_id_stands_for_one_start_of_one_user_for_a_day() {
         told["data"]["step"] == "step 1 of 1" && told["data"]["repeated"].is_null()
     })
     .await;
+}
+
+#[tokio::test]
+async fn starts_keep_their_places_until_core_manager_says_something() {
+    let settings =
+        vec![("GATEWAY_TIMEOUT_MS", "1000".to_owned()), ("QUOTA_RESERVATION_SECONDS", "2".to_owned())];
+    let mut sandbox = Sandbox::planned(Plan { settings, ..Plan::default() }).await;
+    let user = sandbox.register().await;
+    let project = sandbox.project(&user).await;
+    let mut socket = sandbox.socket(&user).await;
+    for one in 0..9 {
+        let late = json!({ "delay_ms": 9_000, "steps": 1, "step_ms": 1 });
+        socket.send(start(&format!("late {one}"), &project, late)).await;
+    }
+    socket.send(start("never", &project, json!({ "delay_ms": 600_000 }))).await;
+    until("all are on their way", async || starts_seen(&sandbox).await == 10).await;
+    let mut others = sandbox.socket(&user).await;
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(8) {
+        others.send(start(&format!("{:?}", started.elapsed()), &project, quick())).await;
+        assert_eq!(others.next().await["error"]["code"], "SUB002");
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    until("those that have started count", async || quota(&sandbox, &user).await == (9, 0)).await;
+    let since = Instant::now();
+    sandbox.restart_stub();
+    until("the place of the lost one is free again", async || quota(&sandbox, &user).await == (9, 1)).await;
+    assert!(since.elapsed() < Duration::from_secs(15), "{:?}", since.elapsed());
 }
 
 #[tokio::test]
