@@ -271,6 +271,12 @@ mod tests {
             let error = reply(&mut session(), &start(&data.to_string()));
             assert_eq!(error["error"]["details"]["fields"][field], "is required");
         }
+        for (field, other) in [("project_id", "Project_ID"), ("workflow_type", "workflow_tYpe")] {
+            let mut data = whole.clone();
+            data[other] = json!("x");
+            let error = reply(&mut session(), &start(&data.to_string())).to_string();
+            assert!(error.contains("REQ001") && error.contains(field), "{error}");
+        }
         let list = format!(r#"["t","a","{PROJECT}",{{}}]"#);
         assert_eq!(reply(&mut session(), &start(&list))["error"]["code"], "REQ001");
     }
