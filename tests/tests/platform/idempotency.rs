@@ -1,6 +1,7 @@
 //! `Idempotency-Key`: one effect, whatever goes wrong.
 
-use e2e::{Plan, Reply, Sandbox, User, until};
+use e2e::{Collector, Plan, Reply, Sandbox, User, until};
+use futures_util::future::join_all;
 use http::Method;
 use serde_json::{Value, json};
 
@@ -51,6 +52,37 @@ async fn core_manager_is_not_asked_again_when_nobody_knows_what_came_of_it() {
     let headers = [("idempotency-key", "refused"), ("x-stub-status", "409")];
     assert_eq!(post(&sandbox, INSTANCES, &user, &headers, &body).await.status, 409);
     post(&sandbox, INSTANCES, &user, &[("idempotency-key", "refused")], &body).await.must_be(201);
+}
+
+#[tokio::test]
+async fn of_many_that_wait_for_one_run_one_asks_and_those_beyond_are_told_to_come_back() {
+    const AT_ONCE: usize = 60;
+    let collector = Collector::start().await;
+    let settings = vec![
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url()),
+        ("OTEL_BSP_SCHEDULE_DELAY", "50".to_owned()),
+        ("LOG_LEVEL", "warn".to_owned()),
+    ];
+    let sandbox = Sandbox::planned(Plan { settings, ..Plan::default() }).await;
+    let (user, body) = (sandbox.register().await, json!({ "name": "one" }));
+    let headers = [("idempotency-key", "k"), ("x-stub-delay-ms", "5000")];
+    let all = (0..AT_ONCE).map(|_| post(&sandbox, INSTANCES, &user, &headers, &body));
+    let replies = join_all(all).await;
+    let made: Vec<&Reply> = replies.iter().filter(|reply| reply.status == 201).collect();
+    assert_eq!(made.len(), 33, "the one that runs and those that wait");
+    assert!(made.iter().all(|reply| reply.bytes == made[0].bytes));
+    for refused in replies.iter().filter(|reply| reply.status != 201) {
+        refused.must_fail(503, "GW003");
+        assert!(refused.headers.contains_key("retry-after"));
+    }
+    let asked = || {
+        let spans = collector.spans().into_iter();
+        spans
+            .filter(|traced| traced.service == "subscription-svc" && traced.span.name.ends_with("/Begin"))
+            .count()
+    };
+    until("the questions have been told of", async || asked() >= AT_ONCE).await;
+    assert!(asked() < 2 * AT_ONCE, "{} questions", asked());
 }
 
 #[tokio::test]
