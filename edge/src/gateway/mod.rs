@@ -12,7 +12,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use contract::{ErrorCode, Failure, Outcome};
-use http::Method;
+use http::{Method, StatusCode};
 use hyper::body::Incoming;
 
 use crate::answer::{self, Refusal};
@@ -29,7 +29,7 @@ use quota::Counted;
 use table::{Match, RouteTable};
 use upstream::SendFault;
 
-/// In the extensions of a refusal: core-manager may have done what it was asked for.
+/// In the extensions of an answer: core-manager may have done what it was asked for.
 #[derive(Clone, Copy)]
 pub struct OutcomeUnknown;
 
@@ -98,6 +98,9 @@ impl Gateway {
                 sending.await.map_err(Failure::internal)??
             }
         };
+        if leaves_open(response.status()) {
+            response.extensions_mut().insert(OutcomeUnknown);
+        }
         headers::from_upstream(response.headers_mut());
         Ok(response.map(Body::new))
     }
@@ -120,11 +123,19 @@ async fn count(
         }
         // core-manager may have made it before it broke off: the reservation expires, and what exists is reported.
         (Counted::Makes(_), Err(fault)) if fault.may_have_arrived => {}
+        (Counted::Makes(_), Ok(response)) if leaves_open(response.status()) => {}
         (Counted::Makes(reservation), _) => reservation.release().await,
         (Counted::Removes(removal), Ok(response)) if response.status().is_success() => removal.record().await,
         (Counted::Removes(_), _) => {}
     }
     answer
+}
+
+/// Whether core-manager may have done what it was asked for all the same: it has failed, or one behind it has, and not
+/// said that it does not do such things, or not now.
+fn leaves_open(status: StatusCode) -> bool {
+    status.is_server_error()
+        && !matches!(status, StatusCode::NOT_IMPLEMENTED | StatusCode::SERVICE_UNAVAILABLE)
 }
 
 /// What administrators do counts as acting, also when they only look.
