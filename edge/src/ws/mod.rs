@@ -40,6 +40,7 @@ use crate::services::Services;
 use crate::settings::SocketSettings;
 
 use meter::Metered;
+use side::Outlet;
 
 /// The subprotocol that we speak.
 const PROTOCOL: &str = "persona.v1";
@@ -49,7 +50,7 @@ const TOKEN_PROTOCOL_PREFIX: &str = "bearer.";
 const BUFFER_BYTES: usize = 2048;
 
 /// The client's end of a socket.
-type ClientStream = WebSocketStream<Metered<TokioIo<Upgraded>>>;
+type ClientStream = WebSocketStream<Outlet<Metered<TokioIo<Upgraded>>>>;
 
 /// What all sockets share.
 pub struct Sockets {
@@ -110,7 +111,7 @@ impl Sockets {
             .max_frame_size(Some(limit))
             .max_message_size(Some(limit));
         let metered = Metered::new(TokioIo::new(connection), self.settings.messages_per_second);
-        WebSocketStream::from_raw_socket(metered, Role::Server, Some(config)).await
+        WebSocketStream::from_raw_socket(Outlet::new(metered), Role::Server, Some(config)).await
     }
 }
 

@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::BUFFER_BYTES;
-use super::side::{Event, Side};
+use super::side::{Event, Outlet, Side};
 use crate::claims::Caller;
 use crate::front::{REQUEST_ID, RequestContext, TRACEPARENT};
 use crate::gateway::{Gateway, UpstreamUrl, identity_headers, upstream_away};
@@ -56,6 +56,7 @@ impl Leg {
         let connect = async {
             let stream = TcpStream::connect(authority).await?;
             stream.set_nodelay(true)?;
+            let stream = Outlet::new(stream);
             match tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await {
                 Ok((stream, _)) => Ok(Ok(stream)),
                 // An answer, though not the one that was wanted: core-manager is there.
