@@ -107,7 +107,8 @@ impl Sockets {
         let config = WebSocketConfig::default()
             .read_buffer_size(BUFFER_BYTES)
             .write_buffer_size(BUFFER_BYTES)
-            .max_write_buffer_size(BUFFER_BYTES + 16 * limit)
+            // What core-manager says, and some words of ours.
+            .max_write_buffer_size(BUFFER_BYTES + upstream::MAX_MESSAGE_BYTES + 16 * limit)
             .max_frame_size(Some(limit))
             .max_message_size(Some(limit));
         let metered = Metered::new(TokioIo::new(connection), self.settings.messages_per_second);

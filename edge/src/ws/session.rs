@@ -17,6 +17,7 @@ pub mod close {
     pub const BAD_UTF8: u16 = 1007;
     pub const POLICY: u16 = 1008;
     pub const TOO_BIG: u16 = 1009;
+    pub const INTERNAL: u16 = 1011;
     pub const CORE_MANAGER_RESTARTED: u16 = 1012;
     pub const TRY_LATER: u16 = 1013;
     pub const TOKEN_EXPIRED: u16 = 4401;

@@ -274,6 +274,10 @@ impl Connection {
                 return Err(End::Close(close::CORE_MANAGER_RESTARTED, "core-manager closed the connection"));
             }
             Heard::Unread => return Err(End::Close(close::TRY_LATER, "core-manager does not read")),
+            Heard::Unfit(error) => {
+                tracing::warn!(request_id = self.context.id(), %error, "core-manager sent what cannot be passed on");
+                return Err(End::Close(close::INTERNAL, "core-manager sent what cannot be passed on"));
+            }
             Heard::Text(text) => text,
         };
         if !self.starts.hear(&text) {
@@ -341,7 +345,7 @@ async fn last_answers(mut leg: Option<Box<Leg>>, mut former: Vec<Leg>, mut start
             match next(&mut leg, &mut former, true).await {
                 Heard::Text(text) => drop(starts.hear(&text)),
                 Heard::Sent => {}
-                Heard::Gone | Heard::Unread => return,
+                Heard::Gone | Heard::Unread | Heard::Unfit(_) => return,
             }
         }
     };

@@ -6,6 +6,7 @@ use std::time::Duration;
 use contract::{Failure, Outcome};
 use http::Request;
 use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -20,7 +21,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A core-manager that takes longer than this to accept a message does not read.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest message that core-manager may send, in bytes.
-const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
+pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 
 /// An open connection to core-manager.
 pub struct Leg {
@@ -37,6 +38,8 @@ pub enum Heard {
     Gone,
     /// core-manager does not read.
     Unread,
+    /// core-manager sent what is no message, or too large a one.
+    Unfit(Error),
 }
 
 impl Leg {
@@ -88,7 +91,13 @@ impl Leg {
                 Event::Sent => return Heard::Sent,
                 Event::Unread => return Heard::Unread,
                 Event::Received(Message::Text(text)) => return Heard::Text(text.as_str().to_owned()),
-                Event::Received(Message::Close(_)) | Event::Gone | Event::Failed(_) => return Heard::Gone,
+                Event::Received(Message::Close(_)) | Event::Gone => return Heard::Gone,
+                Event::Failed(error @ (Error::Capacity(_) | Error::Protocol(_) | Error::Utf8(_)))
+                    if !matches!(error, Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) =>
+                {
+                    return Heard::Unfit(error);
+                }
+                Event::Failed(_) => return Heard::Gone,
                 Event::Received(Message::Binary(_)) => {
                     tracing::warn!("core-manager sent a binary frame, which has no meaning")
                 }

@@ -121,6 +121,25 @@ async fn a_logout_ends_a_socket_whose_client_does_not_read() {
 }
 
 #[tokio::test]
+async fn what_core_manager_may_send_arrives_and_what_it_may_not_has_a_reason_of_its_own() {
+    let settings = vec![("WS_MAX_MESSAGE_BYTES", "1024".to_owned())];
+    let sandbox = Sandbox::planned(Plan { settings, ..Plan::default() }).await;
+    let user = sandbox.register().await;
+    let mut socket = sandbox.socket(&user).await;
+    let flood = |bytes| json!({ "type": "stub.flood", "id": "1", "data": { "count": 3, "bytes": bytes } });
+    socket.send(flood(1_048_000)).await;
+    for number in 1..=3 {
+        assert_eq!(socket.next().await["data"]["number"], number);
+    }
+    socket.send(flood(1_048_576)).await;
+    assert_eq!(socket.closed().await, 1011);
+    until("it is in the log", async || {
+        sandbox.edge_processes[0].said().contains("core-manager sent what cannot be passed on")
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn no_socket_is_opened_when_nobody_knows_whether_the_session_stands() {
     let settings =
         vec![("LIVE_CLAIMS_STALE_SECONDS", "2".to_owned()), ("LIVE_CLAIMS_GRACE_SECONDS", "0".to_owned())];
