@@ -1,10 +1,12 @@
 //! `/ws`: the socket that a frontend keeps open. [`upgrade`] decides who gets one, [`socket`] does the I/O,
-//! [`session`] decides what each message leads to, [`passage`] takes it to core-manager over the leg of [`upstream`],
+//! [`session`] decides what each message leads to, [`passage`] takes it to core-manager over one of the [`legs`],
 //! [`admission`] has a start counted, [`starts`] follows what was started, and [`drain`] ends all sockets with the process.
 
 mod admission;
 mod drain;
+mod end;
 mod envelope;
+mod legs;
 mod meter;
 mod passage;
 mod session;

@@ -11,6 +11,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
+use super::legs::Number;
+
 /// Most workflows of one socket that have not ended.
 const MOST: usize = 256;
 /// So many refused starts of one socket are still followed.
@@ -35,12 +37,18 @@ pub enum News {
 #[derive(Default)]
 pub struct Starts {
     /// Those that have not ended.
-    running: HashMap<String, watch::Sender<News>>,
+    running: HashMap<String, Followed>,
     /// Those that core-manager has refused, the latest last: should one report all the same, it has started.
-    refused: VecDeque<(String, watch::Sender<News>)>,
+    refused: VecDeque<(String, Followed)>,
     /// Hashes of the ids of the last messages that were no starts.
     others: VecDeque<u64>,
     hasher: RandomState,
+}
+
+struct Followed {
+    news: watch::Sender<News>,
+    /// The leg that it was started on.
+    leg: Number,
 }
 
 /// A message of core-manager, as far as it matters here.
@@ -85,27 +93,38 @@ impl Starts {
         Ok(())
     }
 
-    /// From now on there may be news of this start.
-    pub fn expect(&mut self, id: String) -> watch::Receiver<News> {
-        let (sender, receiver) = watch::channel(News::Awaited);
-        self.running.insert(id, sender);
+    /// From now on there may be news of this start, on this leg.
+    pub fn expect(&mut self, id: String, leg: Number) -> watch::Receiver<News> {
+        let (news, receiver) = watch::channel(News::Awaited);
+        self.running.insert(id, Followed { news, leg });
         receiver
     }
 
     /// Whether core-manager still owes the first word on a start.
     pub fn are_awaited(&self) -> bool {
-        self.running.values().any(|news| *news.borrow() == News::Awaited)
+        self.running.values().any(Followed::is_awaited)
     }
 
-    /// Hears a text of core-manager. Gives whether it is a message at all.
-    pub fn hear(&mut self, text: &str) -> bool {
+    /// Whether anything that was started on a leg has not ended.
+    pub fn run_on(&self, leg: Number) -> bool {
+        self.running.values().any(|followed| followed.leg == leg)
+    }
+
+    /// Nothing more can be heard of what was started on a leg. Gives the ids of what had not ended.
+    pub fn lose(&mut self, leg: Number) -> Vec<String> {
+        self.refused.retain(|(_, followed)| followed.leg != leg);
+        self.running.extract_if(|_, followed| followed.leg == leg).map(|(id, _)| id).collect()
+    }
+
+    /// Hears a text of core-manager from a leg. Gives whether it is a message at all.
+    pub fn hear(&mut self, leg: Number, text: &str) -> bool {
         if !text.trim_start().starts_with('{') {
             return false;
         }
         let Ok(message) = serde_json::from_str::<Message>(text) else { return false };
         if let Value::String(id) = message.correlation_id {
             match message.kind.as_str() {
-                "error" => self.refuse(&id),
+                "error" => self.refuse(leg, &id),
                 "workflow_status" => self.report(id, message.data),
                 _ => {}
             }
@@ -113,16 +132,17 @@ impl Starts {
         true
     }
 
-    fn refuse(&mut self, id: &str) {
-        if !self.running.get(id).is_some_and(|news| *news.borrow() == News::Awaited) {
+    /// A refusal comes on the leg that the start took.
+    fn refuse(&mut self, leg: Number, id: &str) {
+        if !self.running.get(id).is_some_and(|followed| followed.leg == leg && followed.is_awaited()) {
             return;
         }
-        if let Some((id, news)) = self.running.remove_entry(id) {
-            news.send_replace(News::Refused);
+        if let Some((id, followed)) = self.running.remove_entry(id) {
+            followed.news.send_replace(News::Refused);
             if self.refused.len() == MOST_REFUSED {
                 self.refused.pop_front();
             }
-            self.refused.push_back((id, news));
+            self.refused.push_back((id, followed));
         }
     }
 
@@ -132,13 +152,19 @@ impl Starts {
         {
             self.running.extend(self.refused.remove(place));
         }
-        let Some(news) = self.running.get(&id) else { return };
+        let Some(Followed { news, .. }) = self.running.get(&id) else { return };
         if matches!(data["status"].as_str(), Some("completed" | "failed")) {
             news.send_replace(News::Ended(state(data)));
             self.running.remove(&id);
         } else if matches!(*news.borrow(), News::Awaited | News::Refused) {
             news.send_replace(News::Runs(state(data)));
         }
+    }
+}
+
+impl Followed {
+    fn is_awaited(&self) -> bool {
+        *self.news.borrow() == News::Awaited
     }
 }
 
@@ -160,6 +186,8 @@ fn state(data: Value) -> Value {
 mod tests {
     use super::*;
 
+    const LEG: Number = 1;
+
     fn said(kind: &str, id: &str, data: Value) -> String {
         json!({ "type": kind, "id": "1", "correlation_id": id, "data": data }).to_string()
     }
@@ -167,16 +195,16 @@ mod tests {
     #[test]
     fn the_first_and_the_last_status_of_a_workflow_are_news_and_what_is_between_is_not() {
         let mut starts = Starts::default();
-        let mut news = starts.expect("w".to_owned());
+        let mut news = starts.expect("w".to_owned(), LEG);
         assert!(starts.are_awaited());
         let status =
             |status: &str, step| said("workflow_status", "w", json!({ "status": status, "step": step }));
-        assert!(starts.hear(&status("in_progress", 1)));
+        assert!(starts.hear(LEG, &status("in_progress", 1)));
         assert_eq!(*news.borrow_and_update(), News::Runs(json!({ "status": "in_progress", "step": 1 })));
         assert!(!starts.are_awaited());
-        starts.hear(&status("in_progress", 2));
+        starts.hear(LEG, &status("in_progress", 2));
         assert!(!news.has_changed().expect("followed"));
-        starts.hear(&status("completed", 3));
+        starts.hear(LEG, &status("completed", 3));
         assert_eq!(*news.borrow(), News::Ended(json!({ "status": "completed", "step": 3 })));
         assert!(starts.running.is_empty());
     }
@@ -184,10 +212,10 @@ mod tests {
     #[test]
     fn an_error_refuses_a_start_that_has_not_begun_and_no_other() {
         let mut starts = Starts::default();
-        let (refused, runs) = (starts.expect("a".to_owned()), starts.expect("b".to_owned()));
-        starts.hear(&said("workflow_status", "b", json!({ "status": "in_progress" })));
-        starts.hear(&said("error", "a", Value::Null));
-        starts.hear(&said("error", "b", Value::Null));
+        let (refused, runs) = (starts.expect("a".to_owned(), LEG), starts.expect("b".to_owned(), LEG));
+        starts.hear(LEG, &said("workflow_status", "b", json!({ "status": "in_progress" })));
+        starts.hear(LEG, &said("error", "a", Value::Null));
+        starts.hear(LEG, &said("error", "b", Value::Null));
         assert_eq!(*refused.borrow(), News::Refused);
         assert!(matches!(*runs.borrow(), News::Runs(_)));
         assert_eq!(starts.running.len(), 1);
@@ -196,12 +224,12 @@ mod tests {
     #[test]
     fn what_is_no_message_is_no_news() {
         let mut starts = Starts::default();
-        let news = starts.expect("w".to_owned());
+        let news = starts.expect("w".to_owned(), LEG);
         for text in ["", "x", "1", "[]", r#"["error","w",{}]"#, r#"{"type":1}"#] {
-            assert!(!starts.hear(text), "{text}");
+            assert!(!starts.hear(LEG, text), "{text}");
         }
         for text in [r#"{"type":"error"}"#, r#"{"type":"error","correlation_id":7}"#] {
-            assert!(starts.hear(text), "{text}");
+            assert!(starts.hear(LEG, text), "{text}");
         }
         assert_eq!(*news.borrow(), News::Awaited);
     }
@@ -216,9 +244,9 @@ mod tests {
     #[test]
     fn only_so_many_workflows_of_one_socket_run_at_once() {
         let mut starts = Starts::default();
-        let news: Vec<_> = (0..MOST).map(|one| starts.expect(one.to_string())).collect();
+        let news: Vec<_> = (0..MOST).map(|one| starts.expect(one.to_string(), LEG)).collect();
         assert_eq!(starts.admit("next").expect_err("too many").code(), ErrorCode::Overloaded);
-        starts.hear(&said("error", "7", Value::Null));
+        starts.hear(LEG, &said("error", "7", Value::Null));
         assert!(starts.admit("next").is_ok());
         drop(news);
     }
@@ -226,11 +254,11 @@ mod tests {
     #[test]
     fn an_id_stands_for_one_message_while_its_answer_may_come() {
         let mut starts = Starts::default();
-        let _news = starts.expect("w".to_owned());
+        let _news = starts.expect("w".to_owned(), LEG);
         assert_eq!(starts.admit_other("w").expect_err("taken").code(), ErrorCode::InvalidRequest);
         assert!(starts.admit_other("m").is_ok());
         assert_eq!(starts.admit("m").expect_err("taken").code(), ErrorCode::InvalidRequest);
-        starts.hear(&said("workflow_status", "w", json!({ "status": "completed" })));
+        starts.hear(LEG, &said("workflow_status", "w", json!({ "status": "completed" })));
         assert!(starts.admit_other("w").is_ok());
         for other in 0..REMEMBERED {
             assert!(starts.admit_other(&other.to_string()).is_ok());
@@ -241,13 +269,13 @@ mod tests {
     #[test]
     fn a_refused_start_that_reports_all_the_same_has_started() {
         let mut starts = Starts::default();
-        let news = starts.expect("w".to_owned());
-        starts.hear(&said("error", "w", Value::Null));
+        let news = starts.expect("w".to_owned(), LEG);
+        starts.hear(LEG, &said("error", "w", Value::Null));
         assert_eq!(*news.borrow(), News::Refused);
-        starts.hear(&said("workflow_status", "w", json!({ "status": "in_progress" })));
+        starts.hear(LEG, &said("workflow_status", "w", json!({ "status": "in_progress" })));
         assert!(matches!(*news.borrow(), News::Runs(_)));
         assert!(starts.admit_other("w").is_err(), "its id is taken again");
-        starts.hear(&said("workflow_status", "w", json!({ "status": "completed" })));
+        starts.hear(LEG, &said("workflow_status", "w", json!({ "status": "completed" })));
         assert!(matches!(*news.borrow(), News::Ended(_)));
         assert!(starts.running.is_empty() && starts.refused.is_empty());
     }
@@ -256,10 +284,23 @@ mod tests {
     fn of_refused_starts_the_latest_are_followed() {
         let mut starts = Starts::default();
         for one in 0..2 * MOST_REFUSED {
-            let _news = starts.expect(one.to_string());
-            starts.hear(&said("error", &one.to_string(), Value::Null));
+            let _news = starts.expect(one.to_string(), LEG);
+            starts.hear(LEG, &said("error", &one.to_string(), Value::Null));
         }
         assert_eq!((starts.running.len(), starts.refused.len()), (0, MOST_REFUSED));
         assert!(starts.refused.iter().any(|(id, _)| *id == (2 * MOST_REFUSED - 1).to_string()));
+    }
+
+    #[test]
+    fn what_happens_on_another_leg_refuses_and_loses_nothing() {
+        let mut starts = Starts::default();
+        let news = starts.expect("w".to_owned(), LEG);
+        starts.hear(LEG + 1, &said("error", "w", Value::Null));
+        assert_eq!(*news.borrow(), News::Awaited);
+        assert!(starts.lose(LEG + 1).is_empty() && starts.run_on(LEG));
+        starts.hear(LEG + 1, &said("workflow_status", "w", json!({ "status": "in_progress" })));
+        assert!(matches!(*news.borrow(), News::Runs(_)), "whoever says so, it runs");
+        assert_eq!(starts.lose(LEG), ["w"]);
+        assert!(news.has_changed().is_err() && !starts.run_on(LEG));
     }
 }
