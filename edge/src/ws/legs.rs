@@ -73,6 +73,12 @@ impl Legs {
         self.former.retain(|former| former.since.elapsed() < LINGER || runs_on(former.number));
     }
 
+    /// Pings core-manager on each leg. Gives those on which it has not answered for longer than `patience`.
+    pub fn ping(&mut self, patience: Duration) -> Vec<Number> {
+        let legs = self.current.iter_mut().chain(&mut self.former);
+        legs.filter_map(|numbered| (!numbered.leg.ping(patience)).then_some(numbered.number)).collect()
+    }
+
     /// What happens next on any leg. Dropping the future loses nothing.
     pub async fn next(&mut self, listening: bool) -> (Number, Heard) {
         match &mut self.current {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use contract::Failure;
+use contract::{ErrorCode, Failure};
 use futures_util::future::join3;
 use serde_json::json;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -23,7 +23,7 @@ use super::upstream::Heard;
 use super::{ClientStream, Place, Sockets};
 use crate::claims::{Caller, Freshness};
 use crate::front::RequestContext;
-use crate::gateway::upstream_away;
+use crate::gateway::{CORE_MANAGER, upstream_away};
 
 /// A client that takes longer than this to accept a message does not read.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
@@ -158,8 +158,17 @@ impl Connection {
         if self.sockets.authenticator.live().freshness() == Freshness::Lost {
             return Err(End::Close(close::TRY_LATER, "sessions cannot be checked at the moment"));
         }
+        // What the client does not take keeps core-manager from being heard, too.
         if !self.client.is_clear() {
             return Ok(());
+        }
+        for leg in self.legs.ping(self.sockets.settings.pong_timeout) {
+            self.lost(leg, close::TRY_LATER, "core-manager does not answer")?;
+        }
+        for id in self.starts.overdue() {
+            let failure = Failure::new(ErrorCode::Timeout).with_fact("service", CORE_MANAGER);
+            let failure = failure.saying("core-manager has not said yet whether it starts this workflow");
+            self.reply(envelope::error(Some(&id), &failure))?;
         }
         self.pinged.get_or_insert_with(Instant::now);
         self.say(Message::Ping(Bytes::new()))
@@ -243,7 +252,7 @@ impl Connection {
             return self.undelivered(Parcel { id, text: String::new(), start }, &failure);
         }
         if let Some(start) = start {
-            let news = self.starts.expect(id, number);
+            let news = self.starts.expect(id, number, self.sockets.gateway.reservation_life());
             self.sockets.tasks.spawn(start.follow(news));
         }
         Ok(())

@@ -10,6 +10,7 @@ use contract::{ErrorCode, Failure, Outcome};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::legs::Number;
 
@@ -49,6 +50,8 @@ struct Followed {
     news: watch::Sender<News>,
     /// The leg that it was started on.
     leg: Number,
+    /// When the client is to be told that core-manager says nothing, unless it was told.
+    overdue_at: Option<Instant>,
 }
 
 /// A message of core-manager, as far as it matters here.
@@ -93,11 +96,22 @@ impl Starts {
         Ok(())
     }
 
-    /// From now on there may be news of this start, on this leg.
-    pub fn expect(&mut self, id: String, leg: Number) -> watch::Receiver<News> {
+    /// From now on there may be news of this start, on this leg; the first of them within `patience`.
+    pub fn expect(&mut self, id: String, leg: Number, patience: Duration) -> watch::Receiver<News> {
         let (news, receiver) = watch::channel(News::Awaited);
-        self.running.insert(id, Followed { news, leg });
+        let overdue_at = Some(Instant::now() + patience);
+        self.running.insert(id, Followed { news, leg, overdue_at });
         receiver
+    }
+
+    /// The ids of starts that core-manager says nothing of for too long, once each. It may do so still.
+    pub fn overdue(&mut self) -> Vec<String> {
+        let now = Instant::now();
+        let is_overdue = |followed: &mut Followed| {
+            followed.is_awaited() && followed.overdue_at.take_if(|at| *at <= now).is_some()
+        };
+        let overdue = self.running.iter_mut().filter_map(|(id, followed)| is_overdue(followed).then_some(id));
+        overdue.cloned().collect()
     }
 
     /// Whether core-manager still owes the first word on a start.
@@ -187,6 +201,7 @@ mod tests {
     use super::*;
 
     const LEG: Number = 1;
+    const PATIENCE: Duration = Duration::from_secs(60);
 
     fn said(kind: &str, id: &str, data: Value) -> String {
         json!({ "type": kind, "id": "1", "correlation_id": id, "data": data }).to_string()
@@ -195,7 +210,7 @@ mod tests {
     #[test]
     fn the_first_and_the_last_status_of_a_workflow_are_news_and_what_is_between_is_not() {
         let mut starts = Starts::default();
-        let mut news = starts.expect("w".to_owned(), LEG);
+        let mut news = starts.expect("w".to_owned(), LEG, PATIENCE);
         assert!(starts.are_awaited());
         let status =
             |status: &str, step| said("workflow_status", "w", json!({ "status": status, "step": step }));
@@ -212,7 +227,8 @@ mod tests {
     #[test]
     fn an_error_refuses_a_start_that_has_not_begun_and_no_other() {
         let mut starts = Starts::default();
-        let (refused, runs) = (starts.expect("a".to_owned(), LEG), starts.expect("b".to_owned(), LEG));
+        let (refused, runs) =
+            (starts.expect("a".to_owned(), LEG, PATIENCE), starts.expect("b".to_owned(), LEG, PATIENCE));
         starts.hear(LEG, &said("workflow_status", "b", json!({ "status": "in_progress" })));
         starts.hear(LEG, &said("error", "a", Value::Null));
         starts.hear(LEG, &said("error", "b", Value::Null));
@@ -224,7 +240,7 @@ mod tests {
     #[test]
     fn what_is_no_message_is_no_news() {
         let mut starts = Starts::default();
-        let news = starts.expect("w".to_owned(), LEG);
+        let news = starts.expect("w".to_owned(), LEG, PATIENCE);
         for text in ["", "x", "1", "[]", r#"["error","w",{}]"#, r#"{"type":1}"#] {
             assert!(!starts.hear(LEG, text), "{text}");
         }
@@ -244,7 +260,7 @@ mod tests {
     #[test]
     fn only_so_many_workflows_of_one_socket_run_at_once() {
         let mut starts = Starts::default();
-        let news: Vec<_> = (0..MOST).map(|one| starts.expect(one.to_string(), LEG)).collect();
+        let news: Vec<_> = (0..MOST).map(|one| starts.expect(one.to_string(), LEG, PATIENCE)).collect();
         assert_eq!(starts.admit("next").expect_err("too many").code(), ErrorCode::Overloaded);
         starts.hear(LEG, &said("error", "7", Value::Null));
         assert!(starts.admit("next").is_ok());
@@ -254,7 +270,7 @@ mod tests {
     #[test]
     fn an_id_stands_for_one_message_while_its_answer_may_come() {
         let mut starts = Starts::default();
-        let _news = starts.expect("w".to_owned(), LEG);
+        let _news = starts.expect("w".to_owned(), LEG, PATIENCE);
         assert_eq!(starts.admit_other("w").expect_err("taken").code(), ErrorCode::InvalidRequest);
         assert!(starts.admit_other("m").is_ok());
         assert_eq!(starts.admit("m").expect_err("taken").code(), ErrorCode::InvalidRequest);
@@ -269,7 +285,7 @@ mod tests {
     #[test]
     fn a_refused_start_that_reports_all_the_same_has_started() {
         let mut starts = Starts::default();
-        let news = starts.expect("w".to_owned(), LEG);
+        let news = starts.expect("w".to_owned(), LEG, PATIENCE);
         starts.hear(LEG, &said("error", "w", Value::Null));
         assert_eq!(*news.borrow(), News::Refused);
         starts.hear(LEG, &said("workflow_status", "w", json!({ "status": "in_progress" })));
@@ -284,7 +300,7 @@ mod tests {
     fn of_refused_starts_the_latest_are_followed() {
         let mut starts = Starts::default();
         for one in 0..2 * MOST_REFUSED {
-            let _news = starts.expect(one.to_string(), LEG);
+            let _news = starts.expect(one.to_string(), LEG, PATIENCE);
             starts.hear(LEG, &said("error", &one.to_string(), Value::Null));
         }
         assert_eq!((starts.running.len(), starts.refused.len()), (0, MOST_REFUSED));
@@ -294,7 +310,7 @@ mod tests {
     #[test]
     fn what_happens_on_another_leg_refuses_and_loses_nothing() {
         let mut starts = Starts::default();
-        let news = starts.expect("w".to_owned(), LEG);
+        let news = starts.expect("w".to_owned(), LEG, PATIENCE);
         starts.hear(LEG + 1, &said("error", "w", Value::Null));
         assert_eq!(*news.borrow(), News::Awaited);
         assert!(starts.lose(LEG + 1).is_empty() && starts.run_on(LEG));
@@ -302,5 +318,17 @@ mod tests {
         assert!(matches!(*news.borrow(), News::Runs(_)), "whoever says so, it runs");
         assert_eq!(starts.lose(LEG), ["w"]);
         assert!(news.has_changed().is_err() && !starts.run_on(LEG));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_core_manager_says_nothing_of_is_overdue_once() {
+        let mut starts = Starts::default();
+        let _silent = starts.expect("silent".to_owned(), LEG, PATIENCE);
+        let _runs = starts.expect("runs".to_owned(), LEG, PATIENCE);
+        starts.hear(LEG, &said("workflow_status", "runs", json!({ "status": "in_progress" })));
+        assert!(starts.overdue().is_empty());
+        tokio::time::advance(PATIENCE).await;
+        assert_eq!(starts.overdue(), ["silent"]);
+        assert!(starts.overdue().is_empty() && starts.are_awaited());
     }
 }

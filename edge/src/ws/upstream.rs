@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use contract::{Failure, Outcome};
 use http::Request;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
@@ -26,6 +28,8 @@ pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 /// An open connection to core-manager.
 pub struct Leg {
     side: Side<TcpStream>,
+    /// When core-manager was pinged, if it has not been heard since.
+    pinged: Option<Instant>,
     /// The version of the claims that core-manager was told.
     pub version: i64,
 }
@@ -68,7 +72,11 @@ impl Leg {
             }
         };
         let stream = upstream.attempt(CONNECT_TIMEOUT, connect).await??;
-        Ok(Box::new(Leg { side: Side::new(stream, SEND_TIMEOUT), version: caller.claims().ver }))
+        Ok(Box::new(Leg {
+            side: Side::new(stream, SEND_TIMEOUT),
+            pinged: None,
+            version: caller.claims().ver,
+        }))
     }
 
     /// Passes a text on; it leaves with [`Leg::event`].
@@ -79,6 +87,17 @@ impl Leg {
         self.side.say(Message::text(text)).map_err(|error| upstream_away().because(error))
     }
 
+    /// Asks core-manager whether it is there. Gives whether it has been heard within `patience` of being asked before.
+    pub fn ping(&mut self, patience: Duration) -> bool {
+        match self.pinged {
+            Some(at) => at.elapsed() < patience,
+            None => {
+                self.pinged = Some(Instant::now());
+                self.side.say(Message::Ping(Bytes::new())).is_ok()
+            }
+        }
+    }
+
     /// Whether all that was passed on has left.
     pub fn is_clear(&self) -> bool {
         self.side.is_clear()
@@ -87,7 +106,11 @@ impl Leg {
     /// What happens next; nothing is received unless `listening`. Dropping the future loses nothing.
     pub async fn event(&mut self, listening: bool) -> Heard {
         loop {
-            match self.side.event(listening).await {
+            let event = self.side.event(listening).await;
+            if matches!(event, Event::Received(_)) {
+                self.pinged = None;
+            }
+            match event {
                 Event::Sent => return Heard::Sent,
                 Event::Unread => return Heard::Unread,
                 Event::Received(Message::Text(text)) => return Heard::Text(text.as_str().to_owned()),

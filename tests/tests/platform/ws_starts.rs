@@ -179,6 +179,38 @@ async fn starts_keep_their_places_until_core_manager_says_something() {
 }
 
 #[tokio::test]
+async fn a_start_of_which_core_manager_says_nothing_is_answered_and_may_still_start() {
+    let settings = vec![
+        ("GATEWAY_TIMEOUT_MS", "1000".to_owned()),
+        ("QUOTA_RESERVATION_SECONDS", "2".to_owned()),
+        ("WS_HEARTBEAT_SECONDS", "1".to_owned()),
+    ];
+    let sandbox = Sandbox::planned(Plan { settings, ..Plan::default() }).await;
+    let user = sandbox.register().await;
+    let project = sandbox.project(&user).await;
+    let mut socket = sandbox.socket(&user).await;
+    socket.send(start("w", &project, json!({ "delay_ms": 8_000, "steps": 1, "step_ms": 1 }))).await;
+    let told = socket.next().await;
+    assert_eq!((&told["correlation_id"], &told["error"]["code"]), (&json!("w"), &json!("GW002")), "{told}");
+    assert_eq!(quota(&sandbox, &user).await, (0, 9), "its place stays taken");
+    let next = socket.next().await;
+    assert_eq!((&next["type"], &next["correlation_id"]), (&json!("workflow_status"), &json!("w")), "{next}");
+    until("it counts", async || quota(&sandbox, &user).await == (1, 9)).await;
+}
+
+#[tokio::test]
+async fn a_core_manager_that_hangs_is_noticed_by_its_sockets() {
+    let settings = vec![("WS_HEARTBEAT_SECONDS", "1".to_owned())];
+    let sandbox = Sandbox::planned(Plan { settings, ..Plan::default() }).await;
+    let user = sandbox.register().await;
+    let mut socket = sandbox.socket(&user).await;
+    socket.send(json!({ "type": "hello", "id": "1" })).await;
+    socket.next().await;
+    sandbox.stub_process.freeze();
+    assert_eq!(socket.closed().await, 1013);
+}
+
+#[tokio::test]
 async fn who_goes_away_right_after_a_start_has_started_it() {
     let sandbox = Sandbox::start().await;
     let user = sandbox.register().await;
