@@ -88,7 +88,8 @@ impl Gateway {
         let caller = self.authenticator.caller(request.headers(), context, intent).await?;
         authorise(route, &caller)?;
         let life = self.reservation_life;
-        let counted = quota::check(route, request.method(), &caller, &self.services, context, life).await?;
+        let what = (request.method(), request.uri().path());
+        let counted = quota::check(route, what, &caller, &self.services, context, life).await?;
         headers::to_upstream(&mut request, &caller, context, self.pass_authorization)?;
         let mut response = match counted {
             None => self.upstream.send(request).await?,

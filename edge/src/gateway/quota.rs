@@ -9,6 +9,7 @@ use contract::subscription::{
 };
 use contract::{Failure, Outcome, Resource};
 use http::Method;
+use ring::digest::{SHA256, digest};
 use tokio::time::sleep;
 use tonic::Status;
 use uuid::Uuid;
@@ -60,7 +61,7 @@ pub enum Reserved {
 /// SUB002 with resource, limit and used; GW001.
 pub async fn check(
     route: &Route,
-    method: &Method,
+    (method, path): (&Method, &str),
     caller: &Caller,
     services: &Services,
     context: &RequestContext,
@@ -74,7 +75,7 @@ pub async fn check(
             user_id: caller.user_id().to_owned(),
             resource: resource.name().to_owned(),
             delta: -1,
-            idempotency_key: Uuid::now_v7().to_string(),
+            idempotency_key: removal_key(path),
         };
         let (services, context) = (services.clone(), context.clone());
         return Ok(Some(Counted::Removes(Removal { request, services, context })));
@@ -87,6 +88,13 @@ pub async fn check(
         Reserved::New(reservation) => Ok(Some(Counted::Makes(reservation))),
         Reserved::Before => Err(Failure::internal("a new key was used before")),
     }
+}
+
+/// The same for every removal of one thing: a core-manager that answers a second one with success as well frees no second
+/// place.
+fn removal_key(path: &str) -> String {
+    let digest = digest(&SHA256, path.to_ascii_lowercase().as_bytes());
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Takes a place of `resource` for as long as `life`, once for each key.

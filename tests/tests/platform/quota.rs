@@ -298,6 +298,22 @@ async fn quota_of(edge: &Client, user: &User) -> (i64, i64) {
 }
 
 #[tokio::test]
+async fn what_is_removed_again_and_again_frees_one_place() {
+    let sandbox = Sandbox::start().await;
+    let (user, edge) = (sandbox.register().await, sandbox.edge());
+    put_on(&sandbox, &user, "basic").await;
+    for _ in 0..3 {
+        create(edge, &user, &[]).await.expect("an answer").must_be(201);
+    }
+    let path = format!("{INSTANCES}/{}", held(&sandbox, &user).await[0]);
+    let success = [("x-stub-status", "204")];
+    for _ in 0..3 {
+        edge.send(Method::DELETE, &path, Some(&user.token), &success, None).await.must_be(204);
+    }
+    assert_eq!(quota_of(edge, &user).await, (2, 3));
+}
+
+#[tokio::test]
 async fn an_edge_that_is_killed_before_it_could_commit_leaves_no_place_taken_and_what_was_made_is_reported() {
     let settings =
         vec![("GATEWAY_TIMEOUT_MS", "2000".to_owned()), ("QUOTA_RESERVATION_SECONDS", "3".to_owned())];
