@@ -140,12 +140,7 @@ impl Connection {
             Err(_) => Err(End::Close(close::SESSION_ENDED, "session ended")),
             Ok(Standing::Unchanged) => Ok(()),
             Ok(Standing::Changed(text)) => {
-                let starts = &self.starts;
-                if self.legs.retire() > MOST_FORMER
-                    && self.legs.close_idle(|leg| starts.run_on(leg)) > MOST_FORMER
-                {
-                    return Err(End::Close(close::CORE_MANAGER_RESTARTED, "too many changes; reconnect"));
-                }
+                self.retire_leg()?;
                 self.reply(text)
             }
         }
@@ -204,7 +199,10 @@ impl Connection {
             }
             Action::Close(code, reason) => Err(End::Close(code, reason)),
             Action::Forward { id, text } => match self.starts.admit_other(&id) {
-                Ok(()) => self.forward(Parcel { id, text, start: None }),
+                Ok(()) => {
+                    let caller = self.obeying()?;
+                    self.forward(Parcel { id, text, start: None, caller })
+                }
                 Err(failure) => self.reply(envelope::error(Some(&id), &failure)),
             },
             Action::Check(passing) => {
@@ -231,7 +229,7 @@ impl Connection {
             Step::Checked(Verdict::Refused(id, failure)) => self.reply(envelope::error(Some(&id), &failure)),
             Step::Opened(parcel, Ok(leg)) => {
                 // Claims that have changed meanwhile need another leg.
-                if leg.version == self.obeying()?.claims().ver {
+                if leg.version >= self.obeying()?.claims().ver {
                     self.legs.open(leg);
                 }
                 self.forward(parcel)
@@ -240,20 +238,36 @@ impl Connection {
         }
     }
 
-    /// Passes a message on, on a leg that is opened first if there is none.
-    fn forward(&mut self, parcel: Parcel) -> Turn {
+    /// Passes a message on, on a leg that says who its sender is by now; it is opened first if there is none.
+    fn forward(&mut self, mut parcel: Parcel) -> Turn {
+        let live = self.obeying()?;
+        if live.claims().ver > parcel.caller.claims().ver {
+            parcel.caller = live;
+        }
+        let needed = parcel.caller.claims().ver;
+        if self.legs.current().is_some_and(|(leg, _)| leg.version < needed) {
+            self.retire_leg()?;
+        }
         let Some((leg, number)) = self.legs.current() else {
-            let caller = self.obeying()?;
-            self.passage = Some(Passage::open(&self.sockets, caller, self.context.clone(), parcel));
+            self.passage = Some(Passage::open(&self.sockets, self.context.clone(), parcel));
             return Ok(());
         };
-        let Parcel { id, text, start } = parcel;
+        let text = std::mem::take(&mut parcel.text);
         if let Err(failure) = leg.say(text) {
-            return self.undelivered(Parcel { id, text: String::new(), start }, &failure);
+            return self.undelivered(parcel, &failure);
         }
-        if let Some(start) = start {
-            let news = self.starts.expect(id, number, self.sockets.gateway.reservation_life());
+        if let Some(start) = parcel.start {
+            let news = self.starts.expect(parcel.id, number, self.sockets.gateway.reservation_life());
             self.sockets.tasks.spawn(start.follow(news));
+        }
+        Ok(())
+    }
+
+    /// What is passed on from now on takes another leg.
+    fn retire_leg(&mut self) -> Turn {
+        let starts = &self.starts;
+        if self.legs.retire() > MOST_FORMER && self.legs.close_idle(|leg| starts.run_on(leg)) > MOST_FORMER {
+            return Err(End::Close(close::CORE_MANAGER_RESTARTED, "too many changes; reconnect"));
         }
         Ok(())
     }
