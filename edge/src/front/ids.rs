@@ -24,8 +24,8 @@ impl RequestIds {
         let sent = headers.get(REQUEST_ID).filter(|id| id.to_str().is_ok_and(is_id));
         let trace = || headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()).and_then(trace_of);
         RequestIds {
-            request_id: sent.cloned().unwrap_or_else(|| header(&new_id().to_string())),
-            traceparent: header(&traced.unwrap_or_else(|| child_of(trace()))),
+            request_id: sent.cloned().unwrap_or_else(new_id),
+            traceparent: header(traced.unwrap_or_else(|| child_of(trace()))),
         }
     }
 
@@ -45,12 +45,13 @@ impl RequestIds {
 
 /// Ordered by time among processes. The generator's own shared counter, which would order those of one millisecond,
 /// is behind a lock.
-fn new_id() -> Uuid {
-    Uuid::new_v7(Timestamp::now(NoContext))
+fn new_id() -> HeaderValue {
+    let id = Uuid::new_v7(Timestamp::now(NoContext));
+    header(id.hyphenated().encode_lower(&mut Uuid::encode_buffer()).to_owned())
 }
 
-fn header(checked: &str) -> HeaderValue {
-    HeaderValue::from_str(checked).unwrap_or_else(|_| unreachable!("only visible ASCII: {checked:?}"))
+fn header(checked: String) -> HeaderValue {
+    HeaderValue::try_from(checked).unwrap_or_else(|_| unreachable!("only visible ASCII"))
 }
 
 fn is_id(id: &str) -> bool {
@@ -71,11 +72,14 @@ fn trace_of(value: &str) -> Option<(&str, &str)> {
 }
 
 fn child_of(trace: Option<(&str, &str)>) -> String {
-    let span = Uuid::new_v4().as_u128() as u64 | 1;
-    match trace {
-        Some((trace, flags)) => format!("00-{trace}-{span:016x}-{flags}"),
-        None => format!("00-{:032x}-{span:016x}-00", Uuid::new_v4().as_u128()),
-    }
+    let (mut own, mut span) = (Uuid::encode_buffer(), Uuid::encode_buffer());
+    let (trace, flags) = match trace {
+        Some(trace) => trace,
+        None => (&*Uuid::new_v4().simple().encode_lower(&mut own), "00"),
+    };
+    // Its version digit is among them: they are never all zero.
+    let span = &Uuid::new_v4().simple().encode_lower(&mut span)[..16];
+    ["00", trace, span, flags].join("-")
 }
 
 #[cfg(test)]

@@ -215,10 +215,13 @@ fn know(front: &Front, peer: &Client, request: &Request, span: &Span) -> Request
 /// The address that the outermost trusted proxy saw: each proxy appends the address that it was called from, so
 /// that only the last `hops` entries can be believed.
 fn forwarded_for(request: &Request, hops: usize) -> Option<IpAddr> {
+    if hops == 0 {
+        return None;
+    }
     let values =
         request.headers().get_all("x-forwarded-for").into_iter().filter_map(|value| value.to_str().ok());
     let all: Vec<&str> = values.flat_map(|value| value.split(',')).map(str::trim).collect();
-    let place = all.len().checked_sub(hops.max(1)).filter(|_| hops > 0)?;
+    let place = all.len().checked_sub(hops)?;
     all[place].parse().ok()
 }
 

@@ -1,6 +1,7 @@
 //! Requests on their way to core-manager: route table → who → quota → scrub and add headers → stream.
 
 mod headers;
+mod pool;
 pub mod quota;
 mod table;
 mod upstream;
@@ -13,7 +14,6 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use contract::{ErrorCode, Failure, Outcome};
 use http::{Method, StatusCode};
-use hyper::body::Incoming;
 
 use crate::answer::{self, Refusal};
 use crate::claims::{Authenticator, Caller, Intent};
@@ -25,6 +25,7 @@ pub use headers::identity_headers;
 pub use table::{Route, Who};
 pub use upstream::{CORE_MANAGER, Upstream, UpstreamUrl, away as upstream_away};
 
+use pool::Answer;
 use quota::Counted;
 use table::{Match, RouteTable};
 use upstream::SendFault;
@@ -112,22 +113,24 @@ async fn count(
     gateway: Arc<Gateway>,
     request: Request,
     counted: Counted,
-) -> Result<http::Response<Incoming>, SendFault> {
+) -> Result<http::Response<Answer>, SendFault> {
     let sending = gateway.upstream.send(request);
     let answer = match &counted {
         Counted::Makes(reservation) => reservation.during(sending).await,
         Counted::Removes(_) => sending.await,
     };
-    match (counted, &answer) {
-        (Counted::Makes(reservation), Ok(response)) if response.status().is_success() => {
-            reservation.commit().await;
-        }
+    let has_succeeded = answer.as_ref().is_ok_and(|answer| answer.status().is_success());
+    let is_open = match &answer {
+        Ok(answer) => leaves_open(answer.status()),
+        Err(fault) => fault.may_have_arrived,
+    };
+    match counted {
+        Counted::Makes(reservation) if has_succeeded => reservation.commit().await,
         // core-manager may have made it before it broke off: the reservation expires, and what exists is reported.
-        (Counted::Makes(_), Err(fault)) if fault.may_have_arrived => {}
-        (Counted::Makes(_), Ok(response)) if leaves_open(response.status()) => {}
-        (Counted::Makes(reservation), _) => reservation.release().await,
-        (Counted::Removes(removal), Ok(response)) if response.status().is_success() => removal.record().await,
-        (Counted::Removes(_), _) => {}
+        Counted::Makes(_) if is_open => {}
+        Counted::Makes(reservation) => reservation.release().await,
+        Counted::Removes(removal) if has_succeeded => removal.record().await,
+        Counted::Removes(_) => {}
     }
     answer
 }

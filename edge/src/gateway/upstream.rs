@@ -15,15 +15,13 @@ use bytes::Bytes;
 use chassis::health::State;
 use contract::{ErrorCode, Failure, Outcome};
 use http::header::HOST;
-use http::uri::{Authority, PathAndQuery, Scheme};
+use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
 use http_body::{Body as _, Frame, SizeHint};
-use hyper::body::Incoming;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
-use prometheus::IntCounterVec;
+use prometheus::{IntCounter, IntCounterVec};
 use tokio::sync::Semaphore;
+
+use super::pool::{Answer, Fault, Pool};
 
 /// The name of the service behind the gateway, in health and in error details.
 pub const CORE_MANAGER: &str = "core-manager";
@@ -31,9 +29,6 @@ pub const CORE_MANAGER: &str = "core-manager";
 /// After so many failures in a row no request is sent for [`OPEN_FOR`].
 const FAILURES_TO_OPEN: u32 = 10;
 const OPEN_FOR: Duration = Duration::from_secs(1);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Shorter than most servers keep idle connections, so that ours is rarely the one that finds it closed.
-const IDLE: Duration = Duration::from_secs(15);
 
 /// Where core-manager is: `http://host:port`, without a path.
 #[derive(Clone, Debug)]
@@ -68,25 +63,14 @@ impl UpstreamUrl {
     pub fn authority(&self) -> &str {
         self.authority.as_str()
     }
-
-    /// The same place and path on core-manager. The path's bytes are those that were matched and authorised.
-    fn uri(&self, path: Option<&PathAndQuery>) -> Outcome<Uri> {
-        let path = path.cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-        Uri::builder()
-            .scheme(Scheme::HTTP)
-            .authority(self.authority.clone())
-            .path_and_query(path)
-            .build()
-            .map_err(Failure::internal)
-    }
 }
 
 /// core-manager, as the gateway reaches it.
 pub struct Upstream {
     url: UpstreamUrl,
-    client: Client<HttpConnector, Body>,
+    pool: Pool,
     timeout: Duration,
-    places: Arc<Semaphore>,
+    places: Semaphore,
     breaker: Breaker,
 }
 
@@ -107,24 +91,8 @@ impl From<Failure> for SendFault {
 
 impl Upstream {
     pub fn new(url: UpstreamUrl, timeout: Duration, concurrency: usize) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
-            .set_host(false)
-            // Only a request of which not one byte was written: the idle connection was found to be closed. One that
-            // may have had an effect is never sent twice.
-            .retry_canceled_requests(true)
-            .build(connector);
-        Upstream {
-            url,
-            client,
-            timeout,
-            places: Arc::new(Semaphore::new(concurrency)),
-            breaker: Breaker::default(),
-        }
+        let pool = Pool::new(url.authority.clone());
+        Upstream { url, pool, timeout, places: Semaphore::new(concurrency), breaker: Breaker::default() }
     }
 
     /// Where core-manager is.
@@ -136,7 +104,7 @@ impl Upstream {
     ///
     /// # Errors
     /// GW001 when core-manager is away, GW002 when it does not answer in time, GW003 when too many already wait.
-    pub async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, SendFault> {
+    pub async fn send(&self, request: Request<Body>) -> Result<Response<Answer>, SendFault> {
         let Ok(_place) = self.places.try_acquire() else {
             RESULTS.with_label_values(&["overloaded"]).inc();
             let failure = Failure::new(ErrorCode::Overloaded).retry_after(Duration::from_secs(1));
@@ -153,7 +121,7 @@ impl Upstream {
             let upload = upload.clone();
             request = request.map(|body| Body::new(Uploading { body, upload }));
         }
-        self.judge(within(self.timeout, upload, self.client.request(request)).await)
+        self.judge(within(self.timeout, upload, self.pool.send(request)).await)
     }
 
     /// How long core-manager may take to begin its answer.
@@ -192,7 +160,8 @@ impl Upstream {
 
     fn aim(&self, request: Request<Body>) -> Outcome<Request<Body>> {
         let (mut parts, body) = request.into_parts();
-        parts.uri = self.url.uri(parts.uri.path_and_query())?;
+        // The path's bytes are those that were matched and authorised.
+        parts.uri = parts.uri.path_and_query().map_or_else(Uri::default, |path| Uri::from(path.clone()));
         parts.version = Version::HTTP_11;
         parts.headers.insert(HOST, self.url.host.clone());
         // Extensions of the incoming request mean nothing to the client.
@@ -202,15 +171,15 @@ impl Upstream {
 
     fn judge(
         &self,
-        answer: Result<Result<Response<Incoming>, hyper_util::client::legacy::Error>, ()>,
-    ) -> Result<Response<Incoming>, SendFault> {
+        answer: Result<Result<Response<Answer>, Fault>, ()>,
+    ) -> Result<Response<Answer>, SendFault> {
         match answer {
             Ok(Ok(response)) => {
                 self.breaker.succeeded();
-                RESULTS.with_label_values(&["answered"]).inc();
+                ANSWERED.inc();
                 Ok(response)
             }
-            Ok(Err(error)) if is_callers_fault(&error) => {
+            Ok(Err(error)) if error.is_callers() => {
                 RESULTS.with_label_values(&["client_gone"]).inc();
                 let failure = Failure::field("body", "ended before it was complete").because(error);
                 Err(SendFault { failure, may_have_arrived: true })
@@ -218,7 +187,7 @@ impl Upstream {
             Ok(Err(error)) => {
                 self.breaker.failed();
                 RESULTS.with_label_values(&["away"]).inc();
-                let may_have_arrived = !error.is_connect();
+                let may_have_arrived = error.may_have_arrived();
                 Err(SendFault { failure: away().because(error), may_have_arrived })
             }
             Err(()) => {
@@ -232,13 +201,11 @@ impl Upstream {
 
     /// Whether core-manager takes connections and answers at all, whatever it answers.
     pub async fn probe(&self) -> State {
-        let request = Request::get(format!("{}/health", self.url))
-            .header(HOST, self.url.host.clone())
-            .body(Body::empty());
+        let request = Request::get("/health").header(HOST, self.url.host.clone()).body(Body::empty());
         let Ok(request) = request else {
             return State::Unhealthy;
         };
-        match self.client.request(request).await {
+        match self.pool.send(request).await {
             Ok(answer) if answer.status() == StatusCode::SERVICE_UNAVAILABLE => State::Unhealthy,
             Ok(answer) if answer.status().is_server_error() => State::Degraded,
             Ok(_) => State::Healthy,
@@ -309,18 +276,6 @@ pub fn away() -> Failure {
     Failure::new(ErrorCode::Unavailable).with_fact("service", CORE_MANAGER)
 }
 
-/// Whether the request could not be sent because its own body broke off.
-fn is_callers_fault(error: &hyper_util::client::legacy::Error) -> bool {
-    let mut source: Option<&(dyn Error + 'static)> = Some(error);
-    while let Some(error) = source {
-        if let Some(hyper) = error.downcast_ref::<hyper::Error>() {
-            return hyper.is_user();
-        }
-        source = error.source();
-    }
-    false
-}
-
 /// Opens after failures in a row; once [`OPEN_FOR`] has passed, one request at a time tries again.
 #[derive(Default)]
 struct Breaker {
@@ -359,6 +314,9 @@ impl Breaker {
         }
     }
 }
+
+/// Looked up once: it is counted on every request.
+static ANSWERED: LazyLock<IntCounter> = LazyLock::new(|| RESULTS.with_label_values(&["answered"]));
 
 static RESULTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     prometheus::register_int_counter_vec!(

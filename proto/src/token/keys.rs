@@ -1,9 +1,12 @@
 //! The keys of access tokens. identity-svc tells everyone which ones are good; a key without a `kid` is the configured
 //! secret itself, an HS256 key with one is derived from that secret, so that secrets neither travel nor lie in tables.
 
-use jsonwebtoken::{DecodingKey, EncodingKey};
+use jsonwebtoken::EncodingKey;
 use ring::rand::SystemRandom;
-use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};
+use ring::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, ED25519, EcdsaKeyPair, Ed25519KeyPair,
+    KeyPair as _, UnparsedPublicKey,
+};
 use ring::{error, hmac};
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 use serde_json::{Value, json};
@@ -69,21 +72,26 @@ impl SigningKey {
 pub struct VerifyingKey {
     pub(super) kid: Option<String>,
     pub(super) algorithm: Algorithm,
-    pub(super) key: DecodingKey,
-    public: Option<Vec<u8>>,
+    key: Key,
+}
+
+/// What verifies, ready for use: a secret's share of the hashing is done once.
+enum Key {
+    Secret(hmac::Key),
+    Public(UnparsedPublicKey<Vec<u8>>),
 }
 
 impl VerifyingKey {
     /// The configured secret.
     pub fn hs256(secret: &SecretString) -> Self {
-        let key = DecodingKey::from_secret(secret.expose_secret().as_bytes());
-        VerifyingKey { kid: None, algorithm: Algorithm::Hs256, key, public: None }
+        let key = hmac::Key::new(hmac::HMAC_SHA256, secret.expose_secret().as_bytes());
+        VerifyingKey { kid: None, algorithm: Algorithm::Hs256, key: Key::Secret(key) }
     }
 
     /// The HS256 key with this `kid`.
     pub fn derived(root: &SecretString, kid: &str) -> Self {
-        let key = DecodingKey::from_secret(derive(root, kid).as_ref());
-        VerifyingKey { kid: Some(kid.to_owned()), algorithm: Algorithm::Hs256, key, public: None }
+        let key = hmac::Key::new(hmac::HMAC_SHA256, derive(root, kid).as_ref());
+        VerifyingKey { kid: Some(kid.to_owned()), algorithm: Algorithm::Hs256, key: Key::Secret(key) }
     }
 
     /// A public key: 32 bytes for EdDSA (RFC 8032), an uncompressed point for ES256 (SEC 1 section 2.3.3).
@@ -92,19 +100,30 @@ impl VerifyingKey {
     /// When the bytes are no key of the algorithm.
     pub fn public(algorithm: Algorithm, kid: &str, bytes: &[u8]) -> Result<Self, KeyFault> {
         let key = match (algorithm, bytes) {
-            (Algorithm::EdDsa, _) if bytes.len() == 32 => DecodingKey::from_ed_der(bytes),
-            (Algorithm::Es256, [4, rest @ ..]) if rest.len() == 64 => DecodingKey::from_ec_der(bytes),
+            (Algorithm::EdDsa, _) if bytes.len() == 32 => UnparsedPublicKey::new(&ED25519, bytes.to_vec()),
+            (Algorithm::Es256, [4, rest @ ..]) if rest.len() == 64 => {
+                UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, bytes.to_vec())
+            }
             (Algorithm::Hs256, _) => return Err(KeyFault::Symmetric),
             _ => return Err(KeyFault::Unreadable),
         };
-        Ok(VerifyingKey { kid: Some(kid.to_owned()), algorithm, key, public: Some(bytes.to_vec()) })
+        Ok(VerifyingKey { kid: Some(kid.to_owned()), algorithm, key: Key::Public(key) })
+    }
+
+    /// Whether the signature of the message was made with this key; for a secret in constant time.
+    pub(super) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        match &self.key {
+            Key::Secret(key) => hmac::verify(key, message, signature).is_ok(),
+            Key::Public(key) => key.verify(message, signature).is_ok(),
+        }
     }
 
     /// The key as a JSON Web Key (RFC 7517, RFC 8037); `None` for a secret.
     pub(super) fn to_jwk(&self) -> Option<Value> {
         use base64::Engine;
         let text = |bytes: &[u8]| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes);
-        let public = self.public.as_deref()?;
+        let Key::Public(key) = &self.key else { return None };
+        let public: &[u8] = key.as_ref();
         let mut jwk = json!({ "use": "sig", "alg": self.algorithm.name(), "kid": self.kid });
         match (self.algorithm, public) {
             (Algorithm::Es256, [4, point @ ..]) => {

@@ -1,16 +1,13 @@
-//! What jsonwebtoken needs to know to use ring, the one cryptographic backend of the platform.
+//! What jsonwebtoken needs to know to sign with ring, the one cryptographic backend of the platform.
 
 use std::sync::Once;
 
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{Error, ErrorKind, Result, new_error};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
+use ring::hmac;
 use ring::rand::SystemRandom;
-use ring::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, ED25519, EcdsaKeyPair, Ed25519KeyPair,
-    UnparsedPublicKey, VerificationAlgorithm,
-};
-use ring::{hmac, signature as ring_signature};
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair};
 
 /// Makes jsonwebtoken use ring, once in the life of a process.
 pub fn install() {
@@ -43,18 +40,9 @@ fn signer(algorithm: &Algorithm, key: &EncodingKey) -> Result<Box<dyn JwtSigner>
     }
 }
 
-fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerifier>> {
-    let bytes = key.try_get_as_bytes()?;
-    let public = |ring: &'static dyn VerificationAlgorithm| Public {
-        algorithm: *algorithm,
-        key: UnparsedPublicKey::new(ring, bytes.to_vec()),
-    };
-    match algorithm {
-        Algorithm::HS256 => Ok(Box::new(hs256(bytes))),
-        Algorithm::EdDSA => Ok(Box::new(public(&ED25519))),
-        Algorithm::ES256 => Ok(Box::new(public(&ECDSA_P256_SHA256_FIXED))),
-        _ => Err(unsupported()),
-    }
+/// Tokens are verified by [`super::Verifier`].
+fn verifier(_: &Algorithm, _: &DecodingKey) -> Result<Box<dyn JwtVerifier>> {
+    Err(unsupported())
 }
 
 fn unsupported() -> Error {
@@ -73,19 +61,7 @@ impl signature::Signer<Vec<u8>> for Hs256 {
     }
 }
 
-impl signature::Verifier<Vec<u8>> for Hs256 {
-    fn verify(&self, message: &[u8], tag: &Vec<u8>) -> std::result::Result<(), signature::Error> {
-        hmac::verify(&self.0, message, tag).map_err(|_| signature::Error::new())
-    }
-}
-
 impl JwtSigner for Hs256 {
-    fn algorithm(&self) -> Algorithm {
-        Algorithm::HS256
-    }
-}
-
-impl JwtVerifier for Hs256 {
     fn algorithm(&self) -> Algorithm {
         Algorithm::HS256
     }
@@ -117,22 +93,5 @@ impl signature::Signer<Vec<u8>> for P256 {
 impl JwtSigner for P256 {
     fn algorithm(&self) -> Algorithm {
         Algorithm::ES256
-    }
-}
-
-struct Public {
-    algorithm: Algorithm,
-    key: ring_signature::UnparsedPublicKey<Vec<u8>>,
-}
-
-impl signature::Verifier<Vec<u8>> for Public {
-    fn verify(&self, message: &[u8], tag: &Vec<u8>) -> std::result::Result<(), signature::Error> {
-        self.key.verify(message, tag).map_err(|_| signature::Error::new())
-    }
-}
-
-impl JwtVerifier for Public {
-    fn algorithm(&self) -> Algorithm {
-        self.algorithm
     }
 }

@@ -1,0 +1,316 @@
+//! Connections to core-manager and those of them that wait for their next request. A connection is driven by whoever
+//! uses it and not by a task of its own, as a general client would have it: that would cost every request several
+//! trips through the scheduler.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::uri::Authority;
+use http::{Request, Response};
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+use hyper::client::conn::http1::{Connection, SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Shorter than most servers keep idle connections, so that ours is rarely the one that finds it closed.
+const IDLE: Duration = Duration::from_secs(15);
+
+/// The connections to one place. Cheap to clone.
+#[derive(Clone)]
+pub struct Pool(Arc<Known>);
+
+struct Known {
+    place: Authority,
+    /// The one used last at the end. The lock is held for as long as it takes to put one in or take one out.
+    idle: Mutex<VecDeque<Link>>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    #[error("no connection: {0}")]
+    Connect(#[source] io::Error),
+    #[error(transparent)]
+    Exchange(#[from] hyper::Error),
+}
+
+impl Fault {
+    /// Whether the request could not be sent because its own body broke off.
+    pub fn is_callers(&self) -> bool {
+        matches!(self, Fault::Exchange(error) if error.is_user())
+    }
+
+    /// Whether the request may have had an effect.
+    pub fn may_have_arrived(&self) -> bool {
+        matches!(self, Fault::Exchange(_))
+    }
+}
+
+impl Pool {
+    pub fn new(place: Authority) -> Self {
+        Pool(Arc::new(Known { place, idle: Mutex::default() }))
+    }
+
+    /// Sends a request, whose target is a path alone, and gives the answer once it has begun. Only a request of which
+    /// not one byte was written, since its connection turned out to be closed, is sent on another one: a request that
+    /// may have had an effect is never sent twice.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Answer>, Fault> {
+        loop {
+            let (mut link, is_used) = match self.take() {
+                Some(link) => (link, true),
+                None => (Link::open(&self.0.place).await?, false),
+            };
+            let mut fault = match link.exchange(request).await {
+                Ok(response) => return Ok(response.map(|body| self.answer(body, link))),
+                Err(fault) => fault,
+            };
+            match fault.take_message() {
+                Some(unsent) if is_used => request = unsent,
+                _ => return Err(Fault::Exchange(fault.into_error())),
+            }
+        }
+    }
+
+    fn answer(&self, body: Incoming, link: Link) -> Answer {
+        Answer { is_whole: body.is_end_stream(), body, link: Some(link), pool: self.clone() }
+    }
+
+    /// One that is still open.
+    fn take(&self) -> Option<Link> {
+        loop {
+            let mut link = self.last_used()?;
+            if link.is_usable() {
+                return Some(link);
+            }
+        }
+    }
+
+    /// Those that have waited for too long leave by the way: the probe of core-manager's health comes by often enough.
+    fn last_used(&self) -> Option<Link> {
+        let mut idle = self.idle();
+        while idle.front().is_some_and(|oldest| oldest.since.elapsed() > IDLE) {
+            idle.pop_front();
+        }
+        idle.pop_back()
+    }
+
+    fn put(&self, link: Link) {
+        self.idle().push_back(Link { since: Instant::now(), ..link });
+    }
+
+    fn idle(&self) -> MutexGuard<'_, VecDeque<Link>> {
+        self.0.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One connection.
+struct Link {
+    requests: SendRequest<Body>,
+    connection: Box<Connection<TokioIo<TcpStream>, Body>>,
+    has_ended: bool,
+    /// When it was last used.
+    since: Instant,
+}
+
+impl Link {
+    async fn open(place: &Authority) -> Result<Self, Fault> {
+        let connecting = timeout(CONNECT_TIMEOUT, TcpStream::connect(place.as_str())).await;
+        let stream = connecting.map_err(|_| Fault::Connect(io::ErrorKind::TimedOut.into()))?;
+        let stream = stream.map_err(Fault::Connect)?;
+        // Small requests must not wait for an acknowledgement.
+        stream.set_nodelay(true).map_err(Fault::Connect)?;
+        let (requests, connection) = handshake(TokioIo::new(stream)).await?;
+        Ok(Link { requests, connection: Box::new(connection), has_ended: false, since: Instant::now() })
+    }
+
+    /// Lets the connection write, read, and notice its end.
+    fn drive(&mut self, context: &mut Context<'_>) {
+        if !self.has_ended {
+            // What goes wrong is said to the request that it happens to.
+            self.has_ended = Pin::new(&mut *self.connection).poll(context).is_ready();
+        }
+    }
+
+    /// Whether the other side has not closed it, and its last exchange is over on both sides.
+    fn is_usable(&mut self) -> bool {
+        // Nobody needs to be woken: the request that is about to be sent would wake whoever sends it.
+        self.drive(&mut Context::from_waker(Waker::noop()));
+        !self.has_ended && self.requests.is_ready()
+    }
+
+    async fn exchange(
+        &mut self,
+        request: Request<Body>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<Body>>> {
+        let mut answer = pin!(self.requests.try_send_request(request));
+        poll_fn(|context| {
+            self.drive(context);
+            answer.as_mut().poll(context)
+        })
+        .await
+    }
+}
+
+/// The body of an answer, with the connection that it comes by.
+pub struct Answer {
+    body: Incoming,
+    /// Nothing more of it will come.
+    is_whole: bool,
+    /// `None` once the connection waits for its next request.
+    link: Option<Link>,
+    pool: Pool,
+}
+
+impl http_body::Body for Answer {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let answer = &mut *self;
+        // Asking first tells the connection that more is wanted.
+        let mut frame = Pin::new(&mut answer.body).poll_frame(context);
+        if let (Poll::Pending, Some(link)) = (&frame, &mut answer.link) {
+            link.drive(context);
+            frame = Pin::new(&mut answer.body).poll_frame(context);
+        }
+        // With a known length no one asks for the end of it.
+        answer.is_whole = answer.body.is_end_stream() || matches!(frame, Poll::Ready(None));
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A connection whose answer was not read to its end is closed.
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if self.is_whole
+            && let Some(link) = self.link.take()
+        {
+            self.pool.put(link);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::to_bytes;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+    const CHUNKED: &[u8] = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+
+    /// A place that answers each request of the n-th connection with the n-th answer; `closing` closes it after that.
+    async fn place(answers: Vec<&'static [u8]>, closing: bool) -> Pool {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a place");
+        let address = listener.local_addr().expect("an address").to_string();
+        tokio::spawn(async move {
+            for answer in answers {
+                let (mut stream, _) = listener.accept().await.expect("a connection");
+                tokio::spawn(async move {
+                    let mut buffer = [0; 1024];
+                    while stream.read(&mut buffer).await.is_ok_and(|count| count > 0) {
+                        stream.write_all(answer).await.expect("written");
+                        if closing {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        Pool::new(address.parse().expect("an authority"))
+    }
+
+    async fn ask(pool: &Pool) -> Result<Response<Answer>, Fault> {
+        pool.send(Request::get("/").header("host", "a").body(Body::empty()).expect("a request")).await
+    }
+
+    async fn ask_and_read(pool: &Pool) -> String {
+        let answer = ask(pool).await.expect("an answer");
+        let body = to_bytes(Body::new(answer.into_body()), 1024).await.expect("a body");
+        String::from_utf8(body.to_vec()).expect("text")
+    }
+
+    #[tokio::test]
+    async fn one_connection_serves_request_after_request() {
+        for answer in [ANSWER, CHUNKED] {
+            // A second connection would not be accepted.
+            let pool = place(vec![answer], false).await;
+            for _ in 0..3 {
+                assert_eq!(ask_and_read(&pool).await, "ok");
+            }
+            assert_eq!(pool.idle().len(), 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_was_closed_while_idle_is_replaced_by_another() {
+        let pool = place(vec![ANSWER; 3], true).await;
+        for _ in 0..3 {
+            assert_eq!(ask_and_read(&pool).await, "ok");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_follows_an_answer_that_was_not_read_whole_is_nobodys_answer() {
+        let half: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nha";
+        let pool = place(vec![half, ANSWER], false).await;
+        drop(ask(&pool).await.expect("the beginning"));
+        assert_eq!(pool.idle().len(), 0);
+        assert_eq!(ask_and_read(&pool).await, "ok");
+    }
+
+    #[tokio::test]
+    async fn what_comes_unasked_is_nobodys_answer() {
+        let two: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nokHTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nstray";
+        let pool = place(vec![two, ANSWER], false).await;
+        assert_eq!(ask_and_read(&pool).await, "ok");
+        assert_eq!(ask_and_read(&pool).await, "ok");
+    }
+
+    #[tokio::test]
+    async fn a_request_that_arrived_is_not_sent_again() {
+        // Each connection breaks off in the middle of its answer's head; the first one has served before.
+        let pool = place(vec![ANSWER, b"HTTP/1.1 200 OK\r\nbroken", ANSWER], true).await;
+        assert_eq!(ask_and_read(&pool).await, "ok");
+        let fault = ask(&pool).await.err().expect("no answer");
+        assert!(fault.may_have_arrived(), "{fault}");
+        assert_eq!(ask_and_read(&pool).await, "ok");
+    }
+
+    #[tokio::test]
+    async fn where_nobody_listens_nothing_arrives() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a place");
+        let address = listener.local_addr().expect("an address").to_string();
+        drop(listener);
+        let pool = Pool::new(address.parse().expect("an authority"));
+        let fault = ask(&pool).await.err().expect("no answer");
+        assert!(!fault.may_have_arrived(), "{fault}");
+    }
+}
