@@ -283,3 +283,17 @@ impl Seen {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_the_answer_of_one_request() {
+        let response = handle(async { panic!("a secret") }).await;
+        assert_eq!(response.status(), 500);
+        let failure = response.extensions().get::<Arc<Failure>>().expect("a refusal");
+        assert_eq!(failure.code(), ErrorCode::Internal);
+        assert!(!failure.message().contains("secret"), "{}", failure.message());
+    }
+}
