@@ -14,7 +14,6 @@ use crate::mail::tokens::{self, Purpose};
 use crate::mail::{self, Kind};
 use crate::sessions::{self, Because};
 use crate::sign_in::{self, known_device};
-use crate::throttle;
 use crate::{password, verification};
 
 /// Has a link mailed to the account with this address, if there is one. Whether there is, is looked up when the mail
@@ -28,22 +27,15 @@ pub async fn forgot(identity: &Identity, request: ForgotPasswordRequest) -> Outc
         return Ok(());
     }
     let device = known_device(request.device);
-    let asking = verification::asking(identity.limits, email.as_str(), &device);
-    match throttle::check(&identity.pool, &asking).await {
-        // That there are enough mails is nothing that a stranger needs to know.
-        Err(failure) if failure.code() == ErrorCode::TooManyAttempts => return Ok(()),
-        outcome => outcome?,
-    }
-    throttle::count(&identity.pool, &asking).await?;
-    let given = (identity, &email, &device);
+    let to = identity.limits.mails_to_account().of(email.as_str());
+    let asking = verification::asking(identity.limits, to, &device);
     // Nobody is hurried: the work for an account that exists must not fall into the time of the next request.
-    transaction(&identity.pool, "queue_mail", given, |tx, (identity, email, device)| {
-        Box::pin(async move {
-            let kind = Kind::Link(Purpose::ResetPassword);
-            identity.mail.queue(tx, kind, email.as_str(), device).await
-        })
-    })
-    .await
+    let purpose = Purpose::ResetPassword;
+    match verification::queue_asked_for(identity, &asking, purpose, email.as_str(), &device).await {
+        // That there are enough mails is nothing that a stranger needs to know.
+        Err(failure) if failure.code() == ErrorCode::TooManyAttempts => Ok(()),
+        outcome => outcome,
+    }
 }
 
 /// Takes the token of such a link and sets the password. That the mail arrived also verifies the address.

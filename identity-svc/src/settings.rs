@@ -111,7 +111,8 @@ fn limits(env: &mut Env) -> Limits {
         mails_to_account: free(
             "MAILS_PER_ACCOUNT",
             "3",
-            "Mails that somebody asks for to one account before each makes the next wait longer; 0: any number",
+            "Mails that somebody asks for to one account before each makes the next wait longer; those that its \
+             owner asks for while signed in count by themselves; 0: any number",
         ),
         mails_from_address: free(
             "MAILS_PER_ADDRESS",

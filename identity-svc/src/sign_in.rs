@@ -42,8 +42,7 @@ pub async fn register(identity: &Identity, request: RegisterRequest) -> Outcome<
     let device = known_device(request.device);
     if let Some(network) = network(&device.ip_address) {
         let registrations = [identity.limits.registrations().of(&network)];
-        throttle::check(&identity.pool, &registrations).await?;
-        throttle::count(&identity.pool, &registrations).await?;
+        throttle::admit(&identity.pool, &registrations).await?;
     }
     let password = password::check(&request.password, "password", identity.min_password_length, &email)?;
     let account = NewAccount {

@@ -14,10 +14,32 @@ use crate::mail::{self, Kind};
 use crate::sign_in::known_device;
 use crate::throttle::{self, Limits, Subject, network};
 
-/// What having a mail sent is counted against: the account that gets it, and the address that asks.
-pub fn asking(limits: Limits, email: &str, device: &Device) -> Vec<Subject> {
+/// What having a mail sent is counted against: whoever gets it, and the address that asks.
+pub fn asking(limits: Limits, to: Subject, device: &Device) -> Vec<Subject> {
     let from = network(&device.ip_address).map(|network| limits.mails_from_address().of(&network));
-    std::iter::once(limits.mails_to_account().of(email)).chain(from).collect()
+    std::iter::once(to).chain(from).collect()
+}
+
+/// Queues a mail that somebody asks for, if there may be one more. It is counted in the same transaction.
+///
+/// # Errors
+/// AUTH005; GW001 when the database is away.
+pub async fn queue_asked_for(
+    identity: &Identity,
+    asking: &[Subject],
+    purpose: Purpose,
+    email: &str,
+    device: &Device,
+) -> Outcome<()> {
+    throttle::check(&identity.pool, asking).await?;
+    let given = (identity, asking, email, device);
+    transaction(&identity.pool, "queue_mail", given, move |tx, (identity, asking, email, device)| {
+        Box::pin(async move {
+            throttle::take(tx, asking).await?;
+            identity.mail.queue(tx, Kind::Link(purpose), email, device).await
+        })
+    })
+    .await
 }
 
 /// Sends another link to verify the account's address, and says whether there was need.
@@ -34,16 +56,8 @@ pub async fn resend(identity: &Identity, user_id: &str, device: Option<Device>) 
         return Ok(false);
     }
     let device = known_device(device);
-    let asking = asking(identity.limits, &account.email, &device);
-    throttle::check(&identity.pool, &asking).await?;
-    throttle::count(&identity.pool, &asking).await?;
-    let given = (identity, &account.email, &device);
-    transaction(&identity.pool, "queue_mail", given, |tx, (identity, email, device)| {
-        Box::pin(
-            async move { identity.mail.queue(tx, Kind::Link(Purpose::VerifyEmail), email, device).await },
-        )
-    })
-    .await?;
+    let asking = asking(identity.limits, identity.limits.mails_to_owner().of(user_id), &device);
+    queue_asked_for(identity, &asking, Purpose::VerifyEmail, &account.email, &device).await?;
     identity.mail.hurry();
     Ok(true)
 }

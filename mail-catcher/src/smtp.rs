@@ -1,5 +1,6 @@
 //! As much of SMTP (RFC 5321) as a mail program of ours speaks. Misbehaves on request: what goes to `refused…@` is
-//! refused, and the first mail to each `later…@` is put off.
+//! refused, and the first mail to each `later…@` is put off; at `closed…@` the connection ends with 421, and at `silent…@`
+//! nothing is said any more.
 
 use std::io;
 
@@ -62,6 +63,8 @@ impl<R: AsyncBufRead + Unpin, W: AsyncWrite + Unpin> Session<R, W> {
                     self.to.clear();
                     self.say("250 OK").await?;
                 }
+                "RCPT" if names(&line, "closed") => return self.say("421 4.3.2 not now").await,
+                "RCPT" if names(&line, "silent") => return self.wait_for_the_end().await,
                 "RCPT" => self.recipient(&line).await?,
                 "DATA" if self.to.is_empty() => self.say("503 no recipient").await?,
                 "DATA" => self.data().await?,
@@ -69,6 +72,11 @@ impl<R: AsyncBufRead + Unpin, W: AsyncWrite + Unpin> Session<R, W> {
                 _ => self.say("502 not implemented").await?,
             }
         }
+    }
+
+    async fn wait_for_the_end(&mut self) -> io::Result<()> {
+        while !self.line().await?.is_empty() {}
+        Ok(())
     }
 
     async fn recipient(&mut self, line: &str) -> io::Result<()> {
@@ -114,6 +122,11 @@ impl<R: AsyncBufRead + Unpin, W: AsyncWrite + Unpin> Session<R, W> {
     }
 }
 
+/// Whether the recipient of a line begins like this.
+fn names(line: &str, begin: &str) -> bool {
+    line.split_once('<').is_some_and(|(_, address)| address.starts_with(begin))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,5 +159,14 @@ mod tests {
         let (replies, _) = said(lines).await;
         let codes: Vec<&str> = replies.lines().map(|line| &line[..3]).collect();
         assert_eq!(codes, ["220", "250", "550", "503", "451", "250", "502"]);
+    }
+
+    #[tokio::test]
+    async fn some_end_the_conversation() {
+        for (recipient, end) in [("closed", "421 4.3.2 not now\r\n"), ("silent", "250 OK\r\n")] {
+            let lines = format!("MAIL FROM:<a@example.com>\r\nRCPT TO:<{recipient}@example.com>\r\nQUIT\r\n");
+            let (replies, _) = said(&lines).await;
+            assert!(replies.ends_with(end), "{replies}");
+        }
     }
 }

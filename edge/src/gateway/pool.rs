@@ -7,7 +7,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
@@ -70,7 +70,7 @@ impl Pool {
     /// [`Fault`].
     pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Answer>, Fault> {
         loop {
-            let (mut link, is_used) = match self.take().await {
+            let (mut link, is_used) = match self.take() {
                 Some(link) => (link, true),
                 None => (Link::open(&self.0.place).await?, false),
             };
@@ -90,10 +90,10 @@ impl Pool {
     }
 
     /// One that is still open.
-    async fn take(&self) -> Option<Link> {
+    fn take(&self) -> Option<Link> {
         loop {
             let mut link = self.last_used()?;
-            if link.is_usable().await {
+            if link.is_usable() {
                 return Some(link);
             }
         }
@@ -146,12 +146,10 @@ impl Link {
     }
 
     /// Whether the other side has not closed it, and its last exchange is over on both sides.
-    async fn is_usable(&mut self) -> bool {
-        poll_fn(|context| {
-            self.drive(context);
-            Poll::Ready(!self.has_ended && self.requests.is_ready())
-        })
-        .await
+    fn is_usable(&mut self) -> bool {
+        // Nobody needs to be woken: the request that is about to be sent would wake whoever sends it.
+        self.drive(&mut Context::from_waker(Waker::noop()));
+        !self.has_ended && self.requests.is_ready()
     }
 
     async fn exchange(

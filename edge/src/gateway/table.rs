@@ -165,10 +165,15 @@ impl RouteTable {
 
     pub fn find(&self, method: &Method, path: &str) -> Match<'_> {
         let on_path = || self.0.iter().filter(|route| route.has_path(path));
-        if let Some(route) = on_path().find(|route| route.methods.contains(method)) {
+        // Who may GET may ask for the headers alone (RFC 9110 section 9.3.2).
+        let of_table = if method == Method::HEAD { &Method::GET } else { method };
+        if let Some(route) = on_path().find(|route| route.methods.contains(of_table)) {
             return Match::Route(route);
         }
-        let methods: Vec<&str> = on_path().flat_map(|route| &route.methods).map(Method::as_str).collect();
+        let mut methods: Vec<&str> = on_path().flat_map(|route| &route.methods).map(Method::as_str).collect();
+        if methods.contains(&"GET") {
+            methods.push("HEAD");
+        }
         if methods.is_empty() { Match::None } else { Match::OtherMethods(methods.join(", ")) }
     }
 }
@@ -190,6 +195,7 @@ mod tests {
     fn the_contracts_routes_and_the_operators_are_found_exactly() {
         assert_eq!(found(Method::GET, "/api/v1/templates"), Some("/api/v1/templates"));
         assert_eq!(found(Method::PUT, "/api/v1/templates/7"), Some("/api/v1/templates/{id}"));
+        assert_eq!(found(Method::HEAD, "/api/v1/templates/7"), Some("/api/v1/templates/{id}"));
         assert_eq!(found(Method::PATCH, "/api/v1/templates/7"), Some("405"));
         assert_eq!(found(Method::POST, "/api/v1/echo/a/b"), Some("/api/v1/echo/{*rest}"));
         for other in [

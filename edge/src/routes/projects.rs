@@ -1,5 +1,7 @@
 //! `/api/v1/projects`.
 
+use std::num::NonZeroI32;
+
 use axum::extract::State;
 use axum::routing::get;
 use axum::{Extension, Router};
@@ -52,8 +54,7 @@ fn project_body(project: Option<Project>) -> Outcome<axum::Json<ProjectBody>> {
 
 #[derive(Deserialize)]
 struct Page {
-    #[serde(default)]
-    limit: i32,
+    limit: Option<NonZeroI32>,
     #[serde(default)]
     cursor: String,
 }
@@ -72,6 +73,7 @@ async fn list(
     Extension(context): Extension<RequestContext>,
     Parameters(Page { limit, cursor }): Parameters<Page>,
 ) -> Answer<axum::Json<Projects>> {
+    let limit = limit.map_or(0, NonZeroI32::get);
     let request = ListProjectsRequest { actor_id: caller.user_id().to_owned(), limit, cursor };
     let answer = from_identity(services.projects().list_projects(context.call(request)).await)?;
     let projects = answer.projects.into_iter().map(ProjectBody::from).collect();

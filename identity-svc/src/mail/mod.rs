@@ -4,6 +4,7 @@
 
 mod letter;
 mod outbox;
+mod patience;
 mod relay;
 mod settings;
 #[cfg(test)]

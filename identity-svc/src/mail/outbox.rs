@@ -1,6 +1,7 @@
 //! The rows of `mail_outbox`. A replica that takes a mail has it for a lease; when it dies, another takes the mail
 //! after that. So each mail is sent at least once, and only after a death twice.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use chassis::clock::now;
@@ -71,21 +72,14 @@ pub async fn withdraw(tx: &mut MySqlConnection, purpose: Purpose, email: &str) -
     Ok(())
 }
 
-/// Takes mails that are due, the longest due first. Others that take at the same time get others.
-pub async fn take(pool: &MySqlPool, most: i64) -> Outcome<Vec<Queued>> {
-    let rows = transaction(pool, "take_mails", most, |tx, most| {
+/// Takes mails that are due, the longest due first, of which at most `most_again` were not wanted before. Others that
+/// take at the same time get others.
+pub async fn take(pool: &MySqlPool, most: usize, most_again: usize) -> Outcome<Vec<Queued>> {
+    let rows = transaction(pool, "take_mails", (most, most_again), |tx, (most, most_again)| {
         Box::pin(async move {
             let now = now();
-            let rows = sqlx::query_as!(
-                Row,
-                r#"SELECT id, kind, email, ip_address, request_id, queued_at AS "queued_at: DateTime<Utc>", refusals
-                   FROM mail_outbox WHERE due_at <= ? ORDER BY due_at LIMIT ? FOR UPDATE SKIP LOCKED"#,
-                now,
-                *most
-            )
-            .fetch_all(&mut *tx)
-            .await
-            .map_err(failed)?;
+            let mut rows = due(tx, now, 1..=i32::MAX, *most_again).await?;
+            rows.extend(due(tx, now, 0..=0, most.saturating_sub(rows.len())).await?);
             for row in &rows {
                 sqlx::query!("UPDATE mail_outbox SET due_at = ? WHERE id = ?", now + LEASE, row.id)
                     .execute(&mut *tx)
@@ -97,6 +91,27 @@ pub async fn take(pool: &MySqlPool, most: i64) -> Outcome<Vec<Queued>> {
     })
     .await?;
     Ok(rows.into_iter().filter_map(queued).collect())
+}
+
+async fn due(
+    tx: &mut MySqlConnection,
+    now: DateTime<Utc>,
+    refusals: RangeInclusive<i32>,
+    most: usize,
+) -> Outcome<Vec<Row>> {
+    sqlx::query_as!(
+        Row,
+        r#"SELECT id, kind, email, ip_address, request_id, queued_at AS "queued_at: DateTime<Utc>", refusals
+           FROM mail_outbox WHERE due_at <= ? AND refusals BETWEEN ? AND ?
+           ORDER BY due_at LIMIT ? FOR UPDATE SKIP LOCKED"#,
+        now,
+        refusals.start(),
+        refusals.end(),
+        most as u64
+    )
+    .fetch_all(tx)
+    .await
+    .map_err(failed)
 }
 
 /// `None` for a kind that a newer version of this program has written; a replica of that version sends it.

@@ -7,26 +7,29 @@ use chassis::clock::now;
 use chassis::drain::Drain;
 use chassis::mysql::transaction;
 use contract::Outcome;
-use futures_util::future::join_all;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use lettre::transport::smtp::Error as SmtpError;
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 use prometheus::{Gauge, IntGauge};
 use sqlx::MySqlPool;
+use tokio::time::MissedTickBehavior;
 
 use super::letter::Letter;
 use super::outbox::{self, Queued};
+use super::patience::Patience;
 use super::{Kind, MAILS, Mail, Settings, tokens};
 
 /// How often the outbox is read when nothing calls for it earlier: another replica may have left something.
 const POLL: Duration = Duration::from_millis(500);
-/// Mails that are sent at once.
-const BATCH: i64 = 8;
+/// Mails that are sent at once...
+const SLOTS: usize = 8;
+/// ...of which so many may have been tried before: those that fail again and again leave room for others.
+const AGAIN_SLOTS: usize = SLOTS / 2;
 /// The longest that sending one mail may take.
 const SEND_LIMIT: Duration = Duration::from_secs(30);
-/// While the mail server is away, the pause doubles from this...
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-/// ...to this, so that mails go out within seconds of its being back.
-const LONGEST_PAUSE: Duration = Duration::from_secs(4);
+/// The longest that the server may take to show that it is there.
+const PROBE_LIMIT: Duration = Duration::from_secs(5);
 /// A mail that the server does not want now comes again after this, doubled each time...
 const FIRST_DELAY: Duration = Duration::from_secs(2);
 /// ...up to this.
@@ -63,16 +66,6 @@ impl Fate {
     }
 }
 
-/// What came of a look into the outbox.
-enum Round {
-    /// Nothing is due.
-    Idle,
-    /// There may be more.
-    Busy,
-    /// The mail server is away, and the mails were put back.
-    Away,
-}
-
 /// Sends mails. Cheap to clone.
 #[derive(Clone)]
 pub struct Relay {
@@ -93,52 +86,55 @@ impl Relay {
         Ok(Some(Relay { pool, settings, transport, mail: mail.clone() }))
     }
 
-    /// Sends until the process ends; what is on its way then is finished.
+    /// Sends until the process ends; what is on its way then is finished. Each mail is settled when it is done, and
+    /// another takes its place: one that takes long holds up none but itself.
     pub async fn run(self, drain: Drain) {
-        let mut pause = None;
+        let mut sending = FuturesUnordered::new();
+        let mut patience = Patience::default();
+        let mut poll = tokio::time::interval(POLL);
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // How many of those on their way were not wanted before.
+        let mut again = 0;
         while !drain.is_ending() {
-            // A server that was away is tried with one mail.
-            let wait = match self.round(if pause.is_some() { 1 } else { BATCH }).await {
-                Ok(Round::Busy) => {
-                    pause = None;
-                    continue;
-                }
-                // Nobody knows yet whether a server that was away is back.
-                Ok(Round::Idle) => pause.unwrap_or(POLL),
-                Ok(Round::Away) => *pause.insert(longer(pause)),
-                Err(failure) => {
-                    tracing::warn!(cause = ?failure.cause(), "mails wait: {failure}");
-                    *pause.insert(longer(pause))
-                }
-            };
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
+                Some((mail, outcome)) = sending.next() => {
+                    again -= usize::from(is_again(&mail));
+                    note(&mut patience, outcome);
+                }
+                _ = poll.tick(), if !patience.is_pausing() => match self.measure().await {
+                    Ok(0) => continue,
+                    Ok(_) => {}
+                    Err(failure) => note(&mut patience, Err(failure)),
+                },
                 // Nothing is gained by hurrying while the server is away.
-                () = self.mail.hurry.notified(), if pause.is_none() => {}
-                () = drain.ending() => {}
+                () = self.mail.hurry.notified(), if !patience.is_pausing() => {}
+                () = patience.pause(), if patience.is_pausing() => {}
+                () = drain.ending() => continue,
+            }
+            // A server that was away is tried with one mail.
+            let slots = if patience.is_lost() { 1 } else { SLOTS };
+            let free = if patience.is_pausing() { 0 } else { slots.saturating_sub(sending.len()) };
+            if free == 0 {
+                continue;
+            }
+            match outbox::take(&self.pool, free, free.min(AGAIN_SLOTS.saturating_sub(again))).await {
+                Ok(mails) => {
+                    again += mails.iter().filter(|mail| is_again(mail)).count();
+                    sending.extend(mails.into_iter().map(|mail| self.deliver(mail)));
+                }
+                Err(failure) => note(&mut patience, Err(failure)),
             }
         }
-    }
-
-    /// Sends some of what is due.
-    ///
-    /// # Errors
-    /// GW001 when the database is away.
-    async fn round(&self, most: i64) -> Outcome<Round> {
-        if self.measure().await? == 0 {
-            return Ok(Round::Idle);
-        }
-        let mails = outbox::take(&self.pool, most).await?;
-        if mails.is_empty() {
-            return Ok(Round::Idle);
-        }
-        let fates = join_all(mails.iter().map(|mail| self.deliver(mail))).await;
-        let fates = fates.into_iter().collect::<Outcome<Vec<_>>>()?;
-        Ok(if fates.contains(&Fate::Away) { Round::Away } else { Round::Busy })
+        while sending.next().await.is_some() {}
     }
 
     /// Sends one mail and settles it.
-    async fn deliver(&self, mail: &Queued) -> Outcome<Fate> {
+    async fn deliver(&self, mail: Queued) -> (Queued, Outcome<Fate>) {
+        let outcome = self.deliver_and_settle(&mail).await;
+        (mail, outcome)
+    }
+
+    async fn deliver_and_settle(&self, mail: &Queued) -> Outcome<Fate> {
         let fate = self.attempt(mail).await?;
         MAILS.with_label_values(&[mail.kind.name(), fate.name()]).inc();
         match fate {
@@ -201,6 +197,9 @@ impl Relay {
             Ok(Err(error)) => (fate_of(&error, &mail.email), error.status().map(|code| code.to_string())),
             Err(_) => (Fate::Away, None),
         };
+        // A server that is there all the same, and would not even take this recipient's mail or say why, is away for
+        // this mail alone.
+        let fate = if fate == Fate::Away && self.is_there().await { Fate::Delayed } else { fate };
         // Without the server's words, which often repeat the address.
         tracing::warn!(
             mail = mail.id,
@@ -213,6 +212,11 @@ impl Relay {
         fate
     }
 
+    /// Whether the server talks to us, apart from any mail.
+    async fn is_there(&self) -> bool {
+        matches!(tokio::time::timeout(PROBE_LIMIT, self.transport.test_connection()).await, Ok(Ok(true)))
+    }
+
     /// Shows how many mails wait, and for how long the oldest has. Gives how many are due.
     async fn measure(&self) -> Outcome<i64> {
         let waiting = outbox::waiting(&self.pool).await?;
@@ -223,8 +227,22 @@ impl Relay {
     }
 }
 
-fn longer(pause: Option<Duration>) -> Duration {
-    pause.map_or(FIRST_PAUSE, |pause| (pause * 2).min(LONGEST_PAUSE))
+fn is_again(mail: &Queued) -> bool {
+    mail.refusals > 0
+}
+
+/// What a mail that is done says of the server.
+fn note(patience: &mut Patience, outcome: Outcome<Fate>) {
+    match outcome {
+        Ok(Fate::Away) => patience.failed(),
+        Ok(Fate::Sent | Fate::Failed | Fate::Delayed) => patience.succeeded(),
+        // Nobody knows yet whether a server that was away is back.
+        Ok(Fate::Needless | Fate::GivenUp) => {}
+        Err(failure) => {
+            tracing::warn!(cause = ?failure.cause(), "mails wait: {failure}");
+            patience.failed();
+        }
+    }
 }
 
 /// How long a mail waits that was refused this often before.

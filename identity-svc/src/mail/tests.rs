@@ -19,7 +19,7 @@ async fn append(pool: &MySqlPool, kind: Kind) {
 }
 
 async fn take(pool: &MySqlPool) -> Vec<Queued> {
-    outbox::take(pool, 8).await.expect("taken")
+    outbox::take(pool, 8, 8).await.expect("taken")
 }
 
 /// As if this much time had passed.
@@ -77,6 +77,23 @@ async fn a_mail_that_is_not_wanted_yet_waits_and_counts(pool: MySqlPool) {
     outbox::put_back(&pool, mail).await.expect("put back");
     let [mail] = &take(&pool).await[..] else { panic!("due at once") };
     assert_eq!(mail.refusals, 1, "a server that is away has refused nothing");
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn mails_that_are_tried_again_leave_room_for_new_ones(pool: MySqlPool) {
+    for _ in 0..6 {
+        append(&pool, Kind::PasswordChanged).await;
+    }
+    for mail in take(&pool).await {
+        outbox::delay(&pool, &mail, Duration::ZERO).await.expect("put back");
+    }
+    for _ in 0..2 {
+        append(&pool, Kind::PasswordChanged).await;
+    }
+    pass(&pool, 1).await;
+    let taken = outbox::take(&pool, 4, 2).await.expect("taken");
+    let refusals: Vec<u32> = taken.iter().map(|mail| mail.refusals).collect();
+    assert_eq!(refusals, [1, 1, 0, 0]);
 }
 
 #[sqlx::test(migrations = "./migrations")]

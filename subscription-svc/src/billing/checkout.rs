@@ -6,10 +6,11 @@ use chassis::clock::now;
 use chrono::{DateTime, TimeDelta, Utc};
 use contract::subscription::{CreateCheckoutRequest, CreateCheckoutResponse};
 use contract::{ErrorCode, Failure, Outcome, Tier, to_timestamp};
+use http::StatusCode;
 use serde::de::IgnoredAny;
 
 use super::look::{Seen, look};
-use super::objects::{Interval, Page, Plan};
+use super::objects::{Checkout, Interval, Page, Plan};
 use super::standing::Standing;
 use super::stripe::{Fault, Form};
 use super::{Billing, Customer, customers, prices};
@@ -26,17 +27,35 @@ const PORTAL_LIFE: TimeDelta = TimeDelta::minutes(5);
 /// away; GW003 when another page is being made for the user.
 pub async fn checkout(service: &Service, request: CreateCheckoutRequest) -> Outcome<CreateCheckoutResponse> {
     let billing = service.billing()?;
-    let CreateCheckoutRequest { user_id, email, tier, interval } = request;
-    let plan = wanted(&tier, &interval)?;
-    let customer = customers::made(service, billing, &user_id, &email).await?;
+    let plan = wanted(&request.tier, &request.interval)?;
+    // A customer who was deleted at Stripe is found out on the way, and another one made.
+    for _ in 0..2 {
+        if let Some(page) = page_for(service, billing, &request, plan).await? {
+            return Ok(page);
+        }
+    }
+    Err(busy())
+}
+
+/// None when the customer was deleted at Stripe, and is forgotten.
+async fn page_for(
+    service: &Service,
+    billing: &Billing,
+    request: &CreateCheckoutRequest,
+    plan: Plan,
+) -> Outcome<Option<CreateCheckoutResponse>> {
+    let customer = customers::made(service, billing, &request.user_id, &request.email).await?;
     // From here on nobody can pay on the former page. Whoever just did shows in what follows.
     if let Some(former) = &customer.checkout_id {
         expire(billing, former).await?;
     }
-    let customer = customers::again(&service.pool, customer).await?;
-    let Seen { subscription, standing } = look(service, billing, &customer, None).await?;
+    let Some(customer) = customers::again(&service.pool, customer).await? else { return Ok(None) };
+    let Seen { subscription, standing, is_gone } = look(service, billing, &customer, None).await?;
+    if is_gone {
+        return Ok(None);
+    }
     if let Some(standing) = standing {
-        return change(billing, &customer, &standing, plan).await;
+        return change(billing, &customer, &standing, plan).await.map(Some);
     }
     if subscription.stripe_subscription_id.is_some() {
         return Err(busy());
@@ -44,9 +63,9 @@ pub async fn checkout(service: &Service, request: CreateCheckoutRequest) -> Outc
     if subscription.effective_tier(now()) >= plan.tier {
         return Err(Failure::field("tier", "is what you have, or less"));
     }
-    let page = new_page(billing, &customer, &user_id, plan).await?;
+    let Some(page) = new_page(service, billing, &customer, plan).await? else { return Ok(None) };
     if customers::swap_checkout(&service.pool, &customer, &page.id).await? {
-        return Ok(answer(page));
+        return Ok(Some(answer(page)));
     }
     expire(billing, &page.id).await?;
     Err(busy())
@@ -65,7 +84,14 @@ fn wanted(tier: &str, interval: &str) -> Outcome<Plan> {
     }
 }
 
-async fn new_page(billing: &Billing, customer: &Customer, user_id: &str, plan: Plan) -> Outcome<Page> {
+/// None when the customer was deleted at Stripe, where it has nothing then, and is forgotten.
+async fn new_page(
+    service: &Service,
+    billing: &Billing,
+    customer: &Customer,
+    plan: Plan,
+) -> Outcome<Option<Page>> {
+    let user_id = customer.user_id.as_deref().unwrap_or_default();
     let price = prices::of(billing, plan).await?;
     let form = Form::default()
         .with("mode", "subscription")
@@ -76,15 +102,36 @@ async fn new_page(billing: &Billing, customer: &Customer, user_id: &str, plan: P
         .with("subscription_data[metadata][user_id]", user_id)
         .with("success_url", &billing.success_url)
         .with("cancel_url", &billing.cancel_url);
-    Ok(billing.stripe.post("make a checkout", "/v1/checkout/sessions", form).await?)
+    match billing.stripe.post("make a checkout", "/v1/checkout/sessions", form).await {
+        Err(fault) if fault.misses("customer") => {
+            if !customers::is_deleted(billing, &customer.id).await? {
+                return Err(fault.into());
+            }
+            customers::forget(&service.pool, &customer.id).await?;
+            Ok(None)
+        }
+        made => Ok(Some(made?)),
+    }
 }
 
-/// Closes a page. One on which was paid, or whose time is over, is closed already.
+/// Closes a page. Whatever Stripe says to that, nobody can pay on it after this has succeeded.
+///
+/// # Errors
+/// GW003 when it stays open, as while a payment on it is being worked on; GW001 or GW002 when Stripe is away.
 async fn expire(billing: &Billing, id: &str) -> Outcome<()> {
-    let path = format!("/v1/checkout/sessions/{id}/expire");
-    match billing.stripe.post::<IgnoredAny>("expire a checkout", &path, Form::default()).await {
-        Err(Fault::Away(failure)) => Err(failure),
-        Ok(_) | Err(Fault::Refused { .. }) => Ok(()),
+    let path = format!("/v1/checkout/sessions/{id}");
+    let end = format!("{path}/expire");
+    match billing.stripe.post::<IgnoredAny>("expire a checkout", &end, Form::default()).await {
+        Ok(_) => return Ok(()),
+        Err(Fault::Away(failure)) => return Err(failure),
+        Err(Fault::Refused { .. }) => {}
+    }
+    // One on which was paid, or whose time is over, is closed already, and one that is not there was never open.
+    match billing.stripe.get::<Checkout>("read a checkout", &path, Form::default()).await {
+        Ok(page) if page.is_closed() => Ok(()),
+        Err(Fault::Refused { status: StatusCode::NOT_FOUND, .. }) => Ok(()),
+        Ok(_) => Err(busy()),
+        Err(fault) => Err(fault.into()),
     }
 }
 

@@ -4,13 +4,13 @@ use chassis::clock::now;
 use chassis::mysql::{failed, transaction};
 use chrono::{DateTime, Utc};
 use contract::{ErrorCode, Failure, Outcome};
-use sqlx::{MySqlConnection, MySqlPool};
+use sqlx::{MySqlConnection, MySqlExecutor, MySqlPool};
 
 use super::Billing;
-use super::objects::Named;
+use super::objects::{Named, Remains};
 use super::stripe::Form;
 use crate::service::Service;
-use crate::subscriptions::{change_locked, lock};
+use crate::subscriptions::{self, change_locked, lock};
 
 /// A customer at Stripe.
 #[derive(Clone, Debug)]
@@ -49,14 +49,27 @@ pub async fn of_user(pool: &MySqlPool, user_id: &str) -> Outcome<Option<Customer
     select!("WHERE user_id = ?", user_id).fetch_optional(pool).await.map_err(failed)
 }
 
-/// The customer as of now, but for the page that was known before.
+/// The customer as of now, but for the page that was known before; none when it was deleted at Stripe meanwhile.
 ///
 /// # Errors
 /// USER001 when the account is deleted; GW001 when the database is away.
-pub async fn again(pool: &MySqlPool, before: Customer) -> Outcome<Customer> {
-    let now = find(pool, &before.id).await?;
-    let now = now.filter(|now| now.user_id.is_some()).ok_or_else(|| Failure::new(ErrorCode::UserNotFound))?;
-    Ok(Customer { revision: now.revision, ..before })
+pub async fn again(pool: &MySqlPool, before: Customer) -> Outcome<Option<Customer>> {
+    let Some(now) = find(pool, &before.id).await? else { return Ok(None) };
+    if now.user_id.is_none() {
+        return Err(Failure::new(ErrorCode::UserNotFound));
+    }
+    Ok(Some(Customer { revision: now.revision, ..before }))
+}
+
+/// Whether a customer whom Stripe misses was deleted there. One that it never had shows that the key is of another
+/// account or mode, which ends nothing.
+///
+/// # Errors
+/// GW001 or GW002 when Stripe is away; SRV001 when it never had this customer.
+pub async fn is_deleted(billing: &Billing, id: &str) -> Outcome<bool> {
+    let path = format!("/v1/customers/{id}");
+    let remains: Remains = billing.stripe.get("read a customer", &path, Form::default()).await?;
+    Ok(remains.deleted)
 }
 
 /// The customer that a user is, made now if there is none.
@@ -68,8 +81,12 @@ pub async fn made(service: &Service, billing: &Billing, user_id: &str, email: &s
         return Ok(customer);
     }
     let form = Form::default().with("email", email).with("metadata[user_id]", user_id);
-    // Whoever dies before the row is written, and whoever does the same at the same time, gets the same customer.
-    let key = format!("customer-{user_id}");
+    // Whoever dies before the row is written, and whoever does the same at the same time, gets the same customer, but
+    // nobody one that was deleted there.
+    let key = match subscriptions::find(&service.pool, user_id).await?.stripe_customer_id {
+        None => format!("customer-{user_id}"),
+        Some(former) => format!("customer-{user_id}-after-{former}"),
+    };
     let made: Named = billing.stripe.post_once("make a customer", "/v1/customers", form, key).await?;
     transaction(&service.pool, "stripe_customer", (user_id, &made.id), |tx, (user_id, id)| {
         Box::pin(async move { keep(tx, user_id, id).await })
@@ -124,21 +141,42 @@ pub async fn due(pool: &MySqlPool, now: DateTime<Utc>) -> Outcome<Vec<Customer>>
     select!("WHERE look_at <= ? ORDER BY look_at LIMIT 20", now).fetch_all(pool).await.map_err(failed)
 }
 
-/// Customers whose account is deleted, some of them.
+/// Customers whose account is deleted, some of them; those that were postponed last.
 ///
 /// # Errors
 /// GW001 when the database is away.
-pub async fn left_behind(pool: &MySqlPool) -> Outcome<Vec<Customer>> {
-    select!("WHERE user_id IS NULL LIMIT 20").fetch_all(pool).await.map_err(failed)
+pub async fn left_behind(pool: &MySqlPool, now: DateTime<Utc>) -> Outcome<Vec<Customer>> {
+    select!("WHERE user_id IS NULL AND (retry_at IS NULL OR retry_at <= ?) ORDER BY retry_at LIMIT 20", now)
+        .fetch_all(pool)
+        .await
+        .map_err(failed)
 }
 
-/// Forgets a customer that is deleted at Stripe too.
+/// Has a customer that could not be looked at, or ended, wait until others had their turn.
 ///
 /// # Errors
 /// GW001 when the database is away.
-pub async fn forget(pool: &MySqlPool, id: &str) -> Outcome<()> {
-    sqlx::query!("DELETE FROM stripe_customers WHERE customer_id = ? AND user_id IS NULL", id)
-        .execute(pool)
+pub async fn postpone(pool: &MySqlPool, id: &str, until: DateTime<Utc>) -> Outcome<()> {
+    sqlx::query!(
+        "UPDATE stripe_customers SET look_at = ?, retry_at = ? WHERE customer_id = ?",
+        until,
+        until,
+        id
+    )
+    .execute(pool)
+    .await
+    .map_err(failed)?;
+    Ok(())
+}
+
+/// Forgets a customer that is deleted at Stripe. The user's subscription still names it, so that the next one is
+/// another.
+///
+/// # Errors
+/// GW001 when the database is away.
+pub async fn forget(connection: impl MySqlExecutor<'_>, id: &str) -> Outcome<()> {
+    sqlx::query!("DELETE FROM stripe_customers WHERE customer_id = ?", id)
+        .execute(connection)
         .await
         .map_err(failed)?;
     Ok(())

@@ -9,12 +9,13 @@ use prometheus::IntCounterVec;
 use sqlx::MySqlPool;
 
 use super::look::look;
-use super::objects::Event;
+use super::objects::{CUSTOMER_DELETED, Event};
 use super::{Billing, Customer, customers};
 use crate::service::Service;
 
 /// The events after which a customer is looked at.
-const KINDS: [&str; 7] = [
+const KINDS: [&str; 8] = [
+    CUSTOMER_DELETED,
     "checkout.session.completed",
     "customer.subscription.created",
     "customer.subscription.updated",

@@ -10,7 +10,7 @@ use sqlx::MySqlConnection;
 use super::objects::{List, Subscription as Paid};
 use super::standing::{self, Standing};
 use super::stripe::Form;
-use super::{Billing, Customer, prices};
+use super::{Billing, Customer, customers, prices};
 use crate::service::Service;
 use crate::subscriptions::{Subscription, change_locked, lock};
 
@@ -19,6 +19,8 @@ pub struct Seen {
     pub subscription: Subscription,
     /// What counts at Stripe; none when nothing does, or another look that began later has told already.
     pub standing: Option<Standing>,
+    /// The customer was deleted at Stripe, and is forgotten.
+    pub is_gone: bool,
 }
 
 /// Takes over what a customer has at Stripe now, together with the event that told of it.
@@ -40,14 +42,14 @@ pub async fn look(
     let first = customer.revision;
     let mut revision = first;
     loop {
-        let standing = ask(service, billing, &customer.id).await?;
+        let found = ask(service, billing, &customer.id).await?;
         let answer = Answer {
             user_id,
             customer_id: &customer.id,
             event,
             first,
             revision,
-            standing,
+            found,
             grace: service.grace,
             now: now(),
         };
@@ -58,20 +60,56 @@ pub async fn look(
         match taken {
             Taken::Over(subscription) => {
                 service.relay.hurry();
-                return Ok(Seen { subscription, standing: answer.standing });
+                let is_gone = matches!(answer.found, Found::Deleted);
+                return Ok(Seen { subscription, standing: answer.found.all().into_iter().next(), is_gone });
             }
-            Taken::Already(subscription) => return Ok(Seen { subscription, standing: None }),
+            Taken::Already(subscription) => {
+                return Ok(Seen { subscription, standing: None, is_gone: false });
+            }
             Taken::Meanwhile(newer) => revision = newer,
         }
     }
 }
 
-async fn ask(service: &Service, billing: &Billing, customer_id: &str) -> Outcome<Option<Standing>> {
+/// What Stripe has of a customer.
+enum Found {
+    /// The customer was deleted there.
+    Deleted,
+    /// The subscriptions that run, the best one first.
+    Running(Vec<Standing>),
+}
+
+impl Found {
+    fn all(self) -> Vec<Standing> {
+        if let Found::Running(all) = self { all } else { Vec::new() }
+    }
+
+    /// The one that counts.
+    fn best(&self) -> Option<&Standing> {
+        if let Found::Running(all) = self { all.first() } else { None }
+    }
+}
+
+/// All that a customer pays for at Stripe now, the best first; nothing of it is taken over.
+///
+/// # Errors
+/// GW001 or GW002 when the database or Stripe is away.
+pub async fn running(service: &Service, billing: &Billing, customer_id: &str) -> Outcome<Vec<Standing>> {
+    ask(service, billing, customer_id).await.map(Found::all)
+}
+
+async fn ask(service: &Service, billing: &Billing, customer_id: &str) -> Outcome<Found> {
     let query = Form::default().with("customer", customer_id).with("limit", "100");
     // Without those that have ended.
-    let list: List<Paid> = billing.stripe.get("read subscriptions", "/v1/subscriptions", query).await?;
-    let plans = prices::plans(&service.pool, &list.data).await?;
-    Ok(Standing::best(list.data, |item| plans.get(&item.price.id).copied(), now()))
+    let list = billing.stripe.get::<List<Paid>>("read subscriptions", "/v1/subscriptions", query).await;
+    if list.as_ref().is_err_and(|fault| fault.misses("customer"))
+        && customers::is_deleted(billing, customer_id).await?
+    {
+        return Ok(Found::Deleted);
+    }
+    let all = list?.data;
+    let plans = prices::plans(&service.pool, &all).await?;
+    Ok(Found::Running(Standing::all(all, |item| plans.get(&item.price.id).copied(), now())))
 }
 
 /// What Stripe answered, on its way into the tables.
@@ -82,7 +120,7 @@ struct Answer<'a> {
     /// The revision when the look began, and when Stripe was last asked.
     first: i64,
     revision: i64,
-    standing: Option<Standing>,
+    found: Found,
     grace: chrono::TimeDelta,
     now: DateTime<Utc>,
 }
@@ -107,9 +145,13 @@ impl Answer<'_> {
                FROM stripe_customers WHERE customer_id = ?"#,
             self.customer_id
         )
-        .fetch_one(&mut *tx)
+        .fetch_optional(&mut *tx)
         .await
         .map_err(failed)?;
+        let Some(row) = row else {
+            self.note_event(tx).await?;
+            return Ok(Taken::Already(before));
+        };
         if row.revision >= self.first + 2 {
             self.note_event(tx).await?;
             return Ok(Taken::Already(before));
@@ -118,14 +160,19 @@ impl Answer<'_> {
             return Ok(Taken::Meanwhile(row.revision));
         }
         self.note_event(tx).await?;
-        let late = self.standing.as_ref().is_some_and(Standing::is_late);
+        let best = self.found.best();
+        let late = best.is_some_and(Standing::is_late);
         let past_due_since = row.past_due_since.or(Some(self.now)).filter(|_| late);
         let grace_ends = past_due_since.unwrap_or(self.now) + self.grace;
-        let after = change_locked(tx, before, &|subscription| match &self.standing {
+        let after = change_locked(tx, before, &|subscription| match best {
             Some(standing) => standing.apply(subscription, grace_ends, self.now),
             None => standing::end(subscription, self.now),
         })
         .await?;
+        if matches!(self.found, Found::Deleted) {
+            customers::forget(tx, self.customer_id).await?;
+            return Ok(Taken::Over(after));
+        }
         sqlx::query!(
             "UPDATE stripe_customers SET revision = revision + 1, past_due_since = ?, look_at = ?
              WHERE customer_id = ?",

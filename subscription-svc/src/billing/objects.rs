@@ -69,6 +69,13 @@ pub struct Named {
     pub id: String,
 }
 
+/// What is left of a customer says that it was deleted.
+#[derive(Deserialize)]
+pub struct Remains {
+    #[serde(default)]
+    pub deleted: bool,
+}
+
 /// A page of Stripe's; only those of Checkout say when they expire.
 #[derive(Deserialize)]
 pub struct Page {
@@ -76,6 +83,18 @@ pub struct Page {
     pub url: String,
     pub created: Option<i64>,
     pub expires_at: Option<i64>,
+}
+
+/// A page of Checkout, as it stands.
+#[derive(Deserialize)]
+pub struct Checkout {
+    status: String,
+}
+
+impl Checkout {
+    pub fn is_closed(&self) -> bool {
+        matches!(self.status.as_str(), "complete" | "expired")
+    }
 }
 
 #[derive(Clone, Deserialize)]
@@ -106,6 +125,9 @@ pub struct Subscription {
     pub items: List<Item>,
 }
 
+/// The event whose object is the customer itself.
+pub const CUSTOMER_DELETED: &str = "customer.deleted";
+
 /// What a webhook tells. Of the object nothing is believed but whom it concerns.
 #[derive(Deserialize)]
 pub struct Event {
@@ -122,13 +144,16 @@ struct Data {
 
 #[derive(Deserialize)]
 struct Object {
+    id: Option<Value>,
     customer: Option<Value>,
 }
 
 impl Event {
     /// The customer that the event concerns.
     pub fn customer(&self) -> Option<&str> {
-        self.data.object.customer.as_ref()?.as_str()
+        let object = &self.data.object;
+        let customer = if self.kind == CUSTOMER_DELETED { &object.id } else { &object.customer };
+        customer.as_ref()?.as_str()
     }
 }
 

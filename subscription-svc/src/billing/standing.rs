@@ -1,5 +1,7 @@
 //! What a customer has at Stripe, and what it makes of the user's subscription.
 
+use std::cmp::Reverse;
+
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::objects::{self, Item, Plan};
@@ -29,7 +31,7 @@ impl State {
     }
 }
 
-/// The subscription of a customer that counts.
+/// A subscription of a customer. The best one counts.
 #[derive(Clone, Debug)]
 pub struct Standing {
     pub subscription_id: String,
@@ -43,22 +45,29 @@ pub struct Standing {
     trial_end: Option<DateTime<Utc>>,
     /// When it was cancelled, and when it ends.
     cancelled: Option<(DateTime<Utc>, DateTime<Utc>)>,
+    /// Whether another one of the customer's goes on when this one has ended.
+    another_renews: bool,
     payment_method: Option<String>,
 }
 
 impl Standing {
-    /// Of the subscriptions of one customer the best one; `plan` says what a price stands for. None when nothing runs.
-    pub fn best(
+    /// Those of the subscriptions of one customer that run, the best first; `plan` says what a price stands for.
+    pub fn all(
         all: Vec<objects::Subscription>,
         plan: impl Fn(&Item) -> Option<Plan>,
         now: DateTime<Utc>,
-    ) -> Option<Standing> {
-        let all: Vec<_> = all.into_iter().filter_map(|one| Standing::of(one, &plan, now)).collect();
+    ) -> Vec<Standing> {
+        let mut all: Vec<_> = all.into_iter().filter_map(|one| Standing::of(one, &plan, now)).collect();
         if all.len() > 1 {
             let ids: Vec<_> = all.iter().map(|one| &one.subscription_id).collect();
             tracing::warn!(subscriptions = ?ids, "a customer pays for several subscriptions, of which one counts");
         }
-        all.into_iter().max_by_key(|one| (one.state.min(State::Running), one.plan.tier, one.created))
+        all.sort_by_key(|one| Reverse((one.state.min(State::Running), one.plan.tier, one.created)));
+        let renewing = all.iter().filter(|one| !one.is_cancelled()).count();
+        for one in &mut all {
+            one.another_renews = renewing > usize::from(!one.is_cancelled());
+        }
+        all
     }
 
     fn of(
@@ -89,6 +98,7 @@ impl Standing {
             paid_until,
             trial_end: subscription.trial_end.and_then(time),
             cancelled: ends.map(|ends| (cancelled_at, ends)),
+            another_renews: false,
             payment_method: payment_method.map(str::to_owned),
             subscription_id: subscription.id,
         })
@@ -113,7 +123,8 @@ impl Standing {
         let (cancelled_at, ends) = self.cancelled.unzip();
         subscription.tier = self.plan.tier;
         subscription.trial_ends_at = self.trial_end;
-        subscription.cancelled_at = cancelled_at;
+        // Who goes on paying has not cancelled.
+        subscription.cancelled_at = cancelled_at.filter(|_| !self.another_renews);
         subscription.payment_method =
             Some(self.payment_method.clone().unwrap_or_else(|| "stripe".to_owned()));
         (subscription.status, subscription.end_date) = match self.state {
@@ -166,10 +177,10 @@ mod tests {
 
     use super::*;
 
-    fn standing(subscriptions: serde_json::Value) -> Option<Standing> {
+    fn best(subscriptions: serde_json::Value) -> Option<Standing> {
         let all = serde_json::from_value(subscriptions).expect("subscriptions");
         let plan = |item: &Item| item.price.lookup_key.as_deref().and_then(|key| key.parse().ok());
-        Standing::best(all, plan, now())
+        Standing::all(all, plan, now()).into_iter().next()
     }
 
     fn at_stripe(id: &str, status: &str, lookup_key: &str, end: i64) -> serde_json::Value {
@@ -211,12 +222,12 @@ mod tests {
             at_stripe("over", "canceled", "enterprise_month", 2),
             at_stripe("other", "active", "t_shirt", 2),
         ]);
-        assert_eq!(standing(all).map(|one| one.subscription_id).as_deref(), Some("premium"));
+        assert_eq!(best(all).map(|one| one.subscription_id).as_deref(), Some("premium"));
         let none = json!([
             at_stripe("begun", "incomplete_expired", "basic_month", 2),
             at_stripe("new", "a_status_to_come", "basic_month", 2),
         ]);
-        assert!(standing(none).is_none());
+        assert!(best(none).is_none());
     }
 
     #[test]
@@ -226,7 +237,7 @@ mod tests {
         end(&mut granted, now);
         assert_eq!(granted.effective_tier(now), Tier::Premium);
         let mut paid = free();
-        let best = standing(json!([at_stripe("sub", "active", "basic_month", now.timestamp() + 60)]));
+        let best = best(json!([at_stripe("sub", "active", "basic_month", now.timestamp() + 60)]));
         let best = best.expect("a standing");
         best.apply(&mut paid, now, now);
         assert_eq!((paid.effective_tier(now), paid.status), (Tier::Basic, Status::Active));

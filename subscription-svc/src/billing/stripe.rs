@@ -1,5 +1,6 @@
 //! The connection to Stripe's API. <https://docs.stripe.com/api>
 
+use std::fmt;
 use std::str::FromStr;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -61,16 +62,38 @@ impl FromStr for ApiUrl {
 pub enum Fault {
     /// Stripe is away, too slow or too busy: GW001 or GW002.
     Away(Failure),
-    /// Stripe refuses, with the code that says why.
-    Refused { call: &'static str, status: StatusCode, code: String },
+    /// Stripe refuses, and says why.
+    Refused { call: &'static str, status: StatusCode, why: Why },
+}
+
+/// What Stripe says of a refusal.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub struct Why {
+    r#type: String,
+    code: String,
+    param: String,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str([&*self.r#type, &self.code, &self.param].join(" ").trim())
+    }
+}
+
+impl Fault {
+    /// Whether Stripe has no such object as this parameter names.
+    pub fn misses(&self, param: &str) -> bool {
+        matches!(self, Fault::Refused { why, .. } if why.code == "resource_missing" && why.param == param)
+    }
 }
 
 impl From<Fault> for Failure {
     fn from(fault: Fault) -> Self {
         match fault {
             Fault::Away(failure) => failure,
-            Fault::Refused { call, status, code } => {
-                Failure::internal(format!("Stripe refuses to {call}: {status} {code}"))
+            Fault::Refused { call, status, why } => {
+                Failure::internal(format!("Stripe refuses to {call}: {status} {why}"))
             }
         }
     }
@@ -220,7 +243,7 @@ impl Stripe {
             return serde_json::from_slice(&body).map_err(|error| Fault::Refused {
                 call: call.name,
                 status,
-                code: format!("an answer of another kind: {error}"),
+                why: Why { r#type: format!("an answer of another kind: {error}"), ..Why::default() },
             });
         }
         Err(refusal(call.name, status, &body))
@@ -251,26 +274,18 @@ fn refusal(call: &'static str, status: StatusCode, body: &[u8]) -> Fault {
     #[derive(Default, Deserialize)]
     #[serde(default)]
     struct Body {
-        error: Said,
+        error: Why,
     }
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
-    struct Said {
-        r#type: String,
-        code: String,
-        param: String,
-    }
-    let said = serde_json::from_slice::<Body>(body).unwrap_or_default().error;
-    let code = [said.r#type, said.code, said.param].join(" ").trim().to_owned();
+    let why = serde_json::from_slice::<Body>(body).unwrap_or_default().error;
     match status {
         // Busy, or still at the first call with the same key.
-        StatusCode::CONFLICT | StatusCode::TOO_MANY_REQUESTS => away(format!("{call}: {status} {code}")),
-        _ if status.is_server_error() => away(format!("{call}: {status} {code}")),
+        StatusCode::CONFLICT | StatusCode::TOO_MANY_REQUESTS => away(format!("{call}: {status} {why}")),
+        _ if status.is_server_error() => away(format!("{call}: {status} {why}")),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            tracing::error!(%status, code, "Stripe does not accept STRIPE_SECRET_KEY");
+            tracing::error!(%status, code = why.code, "Stripe does not accept STRIPE_SECRET_KEY");
             Fault::Away(Failure::new(ErrorCode::BillingNotConfigured))
         }
-        _ => Fault::Refused { call, status, code },
+        _ => Fault::Refused { call, status, why },
     }
 }
 

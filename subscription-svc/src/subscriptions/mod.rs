@@ -72,7 +72,7 @@ pub struct Subscription {
     pub trial_ends_at: Option<DateTime<Utc>>,
     pub cancelled_at: Option<DateTime<Utc>>,
     pub payment_method: Option<String>,
-    /// Stays once it was made.
+    /// The last one that was made; stays also when it was deleted at Stripe.
     pub stripe_customer_id: Option<String>,
     /// What is paid for at Stripe; none when nothing is, or not any more.
     pub stripe_subscription_id: Option<String>,

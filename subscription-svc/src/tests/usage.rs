@@ -84,6 +84,40 @@ async fn the_same_usage_key_counts_once(options: MySqlPoolOptions, database: MyS
 }
 
 #[sqlx::test(migrations = false)]
+async fn what_is_recorded_counts_in_the_month_of_a_paid_tier(
+    options: MySqlPoolOptions,
+    database: MySqlConnectOptions,
+) {
+    let (service, _) = service(options, database).await;
+    let user = new_user(&service).await;
+    let request = CreateSubscriptionRequest {
+        actor: administrator(),
+        user_id: user.clone(),
+        tier: "basic".to_owned(),
+        ..Default::default()
+    };
+    administration::create(&service, request).await.expect("made");
+    let used = async || check(&service, &user, "content").await.expect("a check").used;
+    for round in 1..=3 {
+        record(&service, &user, "content", 1, &format!("key-{round}")).await.expect("counted");
+        assert_eq!(used().await, round);
+    }
+    // Two months later.
+    sqlx::query(
+        "UPDATE subscriptions JOIN usage_counters USING (user_id)
+         SET start_date = start_date - INTERVAL 2 MONTH, period_start = period_start - INTERVAL 2 MONTH",
+    )
+    .execute(&service.pool)
+    .await
+    .expect("two months later");
+    assert_eq!(used().await, 0);
+    for (key, delta, expected) in [("next-1", -1, 0), ("next-2", 1, 1), ("next-3", 1, 2), ("next-4", -1, 1)] {
+        record(&service, &user, "content", delta, key).await.expect("counted");
+        assert_eq!(used().await, expected, "{key}");
+    }
+}
+
+#[sqlx::test(migrations = false)]
 async fn different_keys_at_once_all_count(options: MySqlPoolOptions, database: MySqlConnectOptions) {
     let (service, _) = service(options, database).await;
     for _ in 0..5 {

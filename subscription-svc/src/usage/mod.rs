@@ -202,11 +202,12 @@ pub async fn record(service: &Service, request: RecordUsageRequest) -> Outcome<(
             format!("must have 1 to {MAX_KEY} visible ASCII characters"),
         ));
     }
-    let given = (user_id, idempotency_key);
-    transaction(&service.pool, "record_usage", given, move |tx, (user_id, key)| {
+    let allowance = Allowance::of(service, &user_id, resource).await?;
+    let given = (user_id, idempotency_key, allowance);
+    transaction(&service.pool, "record_usage", given, move |tx, (user_id, key, allowance)| {
         Box::pin(async move {
             if is_first(tx, user_id, key).await? {
-                count(tx, user_id, resource, i64::from(delta)).await?;
+                count(tx, user_id, allowance, i64::from(delta)).await?;
                 days::keep(tx, user_id, resource.name()).await?;
             }
             Ok(())
@@ -232,13 +233,19 @@ async fn is_first(tx: &mut MySqlConnection, user_id: &str, key: &str) -> Outcome
     }
 }
 
-async fn count(tx: &mut MySqlConnection, user_id: &str, resource: Resource, delta: i64) -> Outcome<()> {
+/// Counts in the period of the allowance, which may be the first in it.
+async fn count(tx: &mut MySqlConnection, user_id: &str, allowance: &Allowance, delta: i64) -> Outcome<()> {
+    // The assignments are made in this order.
     sqlx::query!(
-        "INSERT INTO usage_counters (user_id, resource, used, updated_at) VALUES (?, ?, GREATEST(?, 0), ?)
-         ON DUPLICATE KEY UPDATE used = GREATEST(used + ?, 0), updated_at = VALUES(updated_at)",
+        "INSERT INTO usage_counters (user_id, resource, used, period_start, updated_at)
+         VALUES (?, ?, GREATEST(?, 0), ?, ?)
+         ON DUPLICATE KEY UPDATE used = GREATEST(IF(period_start < VALUES(period_start), 0, used) + ?, 0),
+                                 period_start = GREATEST(period_start, VALUES(period_start)),
+                                 updated_at = VALUES(updated_at)",
         user_id,
-        resource.name(),
+        allowance.resource.name(),
         delta,
+        allowance.period_start,
         now(),
         delta
     )

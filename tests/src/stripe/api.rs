@@ -22,6 +22,17 @@ fn missing(what: &str) -> Answer {
     refuse(404, "resource_missing", format!("No such {what}"))
 }
 
+/// What an object that is asked for by a parameter gets.
+fn missing_by(param: &str) -> Answer {
+    let (_, mut refusal) = refuse(400, "resource_missing", format!("No such {param}"));
+    refusal["error"]["param"] = json!(param);
+    (StatusCode::BAD_REQUEST, refusal)
+}
+
+fn is_there(state: &State, customer: &str) -> bool {
+    state.customers.get(customer).is_some_and(|customer| customer["deleted"] != true)
+}
+
 pub async fn serve(
     Extract(stripe): Extract<FakeStripe>,
     method: Method,
@@ -80,12 +91,24 @@ fn once(state: &mut State, method: &Method, uri: &Uri, headers: &HeaderMap, body
 }
 
 fn route(state: &mut State, method: &Method, path: &str, form: &Form) -> Answer {
+    let is_named = |text: &String| path.contains(text) || form.values().any(|value| value.contains(text));
+    if state.refused.iter().any(is_named) {
+        return refuse(400, "refused", "not this one");
+    }
     let parts: Vec<&str> = path.trim_start_matches("/v1/").split('/').collect();
     match (method.as_str(), parts.as_slice()) {
         ("POST", ["customers"]) => make_customer(state, form),
+        ("GET", ["customers", id]) => state
+            .customers
+            .get(*id)
+            .map_or_else(|| missing("customer"), |found| (StatusCode::OK, found.clone())),
         ("DELETE", ["customers", id]) => delete_customer(state, id),
         ("GET", ["prices"]) => prices(state, form),
         ("POST", ["checkout", "sessions"]) => make_session(state, form),
+        ("GET", ["checkout", "sessions", id]) => {
+            let session = state.sessions.get(*id);
+            session.map_or_else(|| missing("checkout.session"), |found| (StatusCode::OK, found.clone()))
+        }
         ("POST", ["checkout", "sessions", id, "expire"]) => expire_session(state, id),
         ("POST", ["billing_portal", "sessions"]) => open_portal(state, form),
         ("GET", ["subscriptions"]) => subscriptions(state, form),
@@ -121,14 +144,16 @@ fn make_customer(state: &mut State, form: &Form) -> Answer {
     (StatusCode::OK, customer)
 }
 
-fn delete_customer(state: &mut State, id: &str) -> Answer {
-    if state.customers.remove(id).is_none() {
+pub fn delete_customer(state: &mut State, id: &str) -> Answer {
+    if !is_there(state, id) {
         return missing("customer");
     }
+    let remains = json!({ "id": id, "object": "customer", "deleted": true });
+    state.customers.insert(id.to_owned(), remains.clone());
     for subscription in state.subscriptions.values_mut().filter(|one| one["customer"] == id) {
         subscription["status"] = json!("canceled");
     }
-    (StatusCode::OK, json!({ "id": id, "object": "customer", "deleted": true }))
+    (StatusCode::OK, remains)
 }
 
 fn prices(state: &State, form: &Form) -> Answer {
@@ -155,8 +180,11 @@ fn make_session(state: &mut State, form: &Form) -> Answer {
         return refusal;
     }
     let (customer, price) = (get(form, "customer"), get(form, "line_items[0][price]"));
-    if !state.customers.contains_key(customer) || !state.prices.contains_key(price) {
-        return missing("customer or price");
+    if !is_there(state, customer) {
+        return missing_by("customer");
+    }
+    if !state.prices.contains_key(price) {
+        return missing_by("line_items[0][price]");
     }
     let urls = ["success_url", "cancel_url"].map(|name| get(form, name));
     if get(form, "mode") != "subscription"
@@ -201,8 +229,8 @@ fn open_portal(state: &mut State, form: &Form) -> Answer {
         return refusal;
     }
     let customer = get(form, "customer");
-    if !state.customers.contains_key(customer) {
-        return missing("customer");
+    if !is_there(state, customer) {
+        return missing_by("customer");
     }
     if get(form, "flow_data[type]") == "subscription_update_confirm" {
         let Some(subscription) = state.subscriptions.get(get(form, &fields[0])) else {
@@ -228,6 +256,9 @@ fn open_portal(state: &mut State, form: &Form) -> Answer {
 fn subscriptions(state: &State, form: &Form) -> Answer {
     if let Some(refusal) = unknown(form, &["customer", "limit"]) {
         return refusal;
+    }
+    if !is_there(state, get(form, "customer")) && !state.lists_the_deleted {
+        return missing_by("customer");
     }
     let of_customer = |one: &&Value| one["customer"] == get(form, "customer") && one["status"] != "canceled";
     list(state.subscriptions.values().filter(of_customer).cloned().collect())

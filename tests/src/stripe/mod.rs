@@ -56,6 +56,10 @@ struct State {
     /// What was answered to each idempotency key, and to which request.
     answers: HashMap<String, (String, api::Answer)>,
     calls: Vec<String>,
+    /// Whether a deleted customer has a list of nothing rather than none.
+    lists_the_deleted: bool,
+    /// What no call may name.
+    refused: Vec<String>,
 }
 
 impl State {
@@ -141,6 +145,32 @@ impl FakeStripe {
 
     pub fn set_mood(&self, mood: Mood) {
         self.state().mood = mood;
+    }
+
+    /// Somebody deletes a customer at Stripe; gives the event that tells of it. Lists of its subscriptions are refused
+    /// then, or empty.
+    pub fn delete_customer(&self, id: &str, is_listed: bool) -> StripeEvent {
+        let mut state = self.state();
+        state.lists_the_deleted = is_listed;
+        let customer = state.customers[id].clone();
+        api::delete_customer(&mut state, id);
+        drop(state);
+        self.event("customer.deleted", &customer)
+    }
+
+    /// Makes it another account, which has never had this customer.
+    pub fn never_had(&self, id: &str) {
+        self.state().customers.remove(id);
+    }
+
+    /// Refuses all calls that have this in their path or parameters.
+    pub fn refuse(&self, text: &str) {
+        self.state().refused.push(text.to_owned());
+    }
+
+    /// Refuses nothing any more.
+    pub fn relent(&self) {
+        self.state().refused.clear();
     }
 
     /// The calls so far, each `METHOD /path`.

@@ -184,6 +184,49 @@ async fn an_event_that_was_lost_is_made_up_for() {
 }
 
 #[tokio::test]
+async fn whom_stripe_refuses_holds_up_nobody_else() {
+    let (sandbox, stripe) = with_stripe(1, &[]).await;
+    let edge = sandbox.edge();
+    let (refused, refused_id) = subscriber(&sandbox, &stripe, "basic").await;
+    let (user, id) = subscriber(&sandbox, &stripe, "basic").await;
+    let (leaver, leaver_id) = subscriber(&sandbox, &stripe, "basic").await;
+    let (next, next_id) = subscriber(&sandbox, &stripe, "basic").await;
+    for user in [&refused, &leaver] {
+        stripe.refuse(stripe.customer_of(&user.id)["id"].as_str().expect("an id"));
+    }
+    edge.delete("/api/v1/user/delete", &leaver.token).await.must_be(200);
+    until("the end is tried", async || stripe.calls().iter().any(|call| call.starts_with("DELETE"))).await;
+    edge.delete("/api/v1/user/delete", &next.token).await.must_be(200);
+    until("the next one's payments end", async || stripe.subscription(&next_id)["status"] == "canceled")
+        .await;
+    assert_eq!(stripe.subscription(&leaver_id)["status"], "active");
+
+    let mut connection = sandbox.connection().await;
+    for (id, tier) in [(&refused_id, "enterprise"), (&id, "premium")] {
+        stripe.put_on(id, tier);
+    }
+    // A day later, the refused one first.
+    sqlx::query(
+        "UPDATE stripe_customers SET look_at = look_at - INTERVAL IF(user_id = ?, 2, 1) DAY
+         WHERE user_id IS NOT NULL",
+    )
+    .bind(&refused.id)
+    .execute(&mut connection)
+    .await
+    .expect("a day later");
+    until_tier(edge, &user.token, "premium").await;
+    assert_eq!(subscription(edge, &refused).await["tier"], "basic");
+
+    stripe.relent();
+    sqlx::query("UPDATE stripe_customers SET look_at = NOW(), retry_at = NOW()")
+        .execute(&mut connection)
+        .await
+        .expect("the pause is over");
+    until_tier(edge, &refused.token, "enterprise").await;
+    until("those payments end", async || stripe.subscription(&leaver_id)["status"] == "canceled").await;
+}
+
+#[tokio::test]
 async fn what_an_administrator_ends_is_not_paid_for_any_more() {
     let (sandbox, stripe) = with_stripe(1, &[]).await;
     let (admin, edge) = (sandbox.administrator().await, sandbox.edge());

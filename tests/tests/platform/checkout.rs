@@ -109,6 +109,25 @@ async fn a_payment_whose_event_is_on_its_way_is_seen_by_the_next_checkout() {
 }
 
 #[tokio::test]
+async fn no_second_page_is_made_while_the_first_cannot_be_closed() {
+    let (sandbox, stripe) = with_stripe(1, &[]).await;
+    let (user, edge) = (sandbox.register().await, sandbox.edge());
+    let page = check_out(edge, &user, "basic", "month").await.must_be(200);
+    let first = page["id"].as_str().expect("an id");
+    stripe.refuse("/expire");
+    for _ in 0..2 {
+        check_out(edge, &user, "premium", "month").await.must_fail(503, "GW003");
+        assert_eq!(stripe.session(first)["status"], "open");
+    }
+    let sessions = stripe.calls().iter().filter(|call| *call == "POST /v1/checkout/sessions").count();
+    assert_eq!(sessions, 1);
+    // It is refused for one that is closed, too.
+    stripe.pay(first);
+    check_out(edge, &user, "basic", "month").await.must_fail(400, "REQ001");
+    until_tier(edge, &user.token, "basic").await;
+}
+
+#[tokio::test]
 async fn while_stripe_is_away_only_payments_wait() {
     let (sandbox, stripe) = with_stripe(1, &[]).await;
     let edge = sandbox.edge();

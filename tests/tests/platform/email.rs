@@ -129,6 +129,44 @@ async fn asking_for_mails_again_and_again_must_wait() {
 }
 
 #[tokio::test]
+async fn strangers_use_up_none_of_the_mails_that_the_owner_may_ask_for() {
+    let sandbox = with_mail(&[("MAILS_PER_ACCOUNT", "2"), ("TRUSTED_PROXY_HOPS", "1")]).await;
+    let user = sandbox.register().await;
+    let post = async |path: &str, token: Option<&str>, from: &str| {
+        let (headers, body) = ([("x-forwarded-for", from)], json!({ "email": user.email }));
+        sandbox.edge().send(Method::POST, path, token, &headers, Some(&body)).await
+    };
+    for _ in 0..6 {
+        post("/api/v1/auth/password/forgot", None, "198.51.100.1").await.must_be(202);
+    }
+    for _ in 0..3 {
+        post(RESEND, Some(&user.token), "203.0.113.9").await.must_be(202);
+    }
+    post(RESEND, Some(&user.token), "203.0.113.9").await.must_fail(429, "AUTH005");
+}
+
+#[tokio::test]
+async fn of_many_mails_asked_for_at_once_only_the_free_ones_are_sent() {
+    let settings = vec![("MAILS_PER_ACCOUNT", "3".to_owned()), ("MAILS_PER_ADDRESS", "0".to_owned())];
+    let sandbox = Sandbox::planned(Plan { mail: true, replicas: 2, settings, ..Plan::default() }).await;
+    let (one, two) = (sandbox.register().await, sandbox.register().await);
+    until("the first mails are sent", async || waiting(&sandbox).await == 0).await;
+    sandbox.mail().door.set_open(false);
+    let edge = |place: usize| &sandbox.edges[place % 2];
+    // Each time those that are free, and the one that begins the wait.
+    let forgot = json!({ "email": one.email });
+    let asked =
+        join_all((0..60).map(|place| edge(place).open_post("/api/v1/auth/password/forgot", forgot.clone())));
+    assert!(asked.await.iter().all(|reply| reply.status == 202));
+    // One older than one whose sending has begun is dropped.
+    let queued = waiting(&sandbox).await;
+    assert!((1..=4).contains(&queued), "{queued}");
+    let asked = join_all((0..40).map(|place| edge(place).post(RESEND, &two.token, json!({})))).await;
+    assert_eq!(asked.iter().filter(|reply| reply.status == 202).count(), 4);
+    asked.iter().filter(|reply| reply.status != 202).for_each(|reply| reply.must_fail(429, "AUTH005"));
+}
+
+#[tokio::test]
 async fn without_a_mail_server_resend_says_so_and_everything_else_goes_on() {
     let sandbox = Sandbox::start().await;
     let (user, edge) = (sandbox.register().await, sandbox.edge());
@@ -154,6 +192,11 @@ async fn a_mail_arrives_when_the_mail_server_is_back_even_after_a_crash() {
     .await;
     sandbox.identity_processes[0].kill();
     assert_eq!(waiting(&sandbox).await, 1);
+    // Should it have died in the middle of another try: the lease is over.
+    sqlx::query("UPDATE mail_outbox SET due_at = due_at - INTERVAL 1 MINUTE")
+        .execute(&mut sandbox.connection().await)
+        .await
+        .expect("a minute later");
     sandbox.mail().door.set_open(true);
     sandbox.restart_identity(0).await;
     let token = token_in(&sandbox.mail().nth(&user.email, 1).await, VERIFY_PAGE);
@@ -207,6 +250,38 @@ async fn a_mail_that_is_put_off_comes_later_and_one_that_is_refused_never() {
     let said = sandbox.identity_processes[0].said();
     assert!(said.contains("\"code\":\"550\"") && said.contains("\"code\":\"451\""), "{said}");
     assert!(!said.contains("@example.com"), "no address in logs: {said}");
+}
+
+#[tokio::test]
+async fn hostile_recipients_hold_up_no_other_mail() {
+    let sandbox = with_mail(&[]).await;
+    let register = async |email: String| {
+        let body = json!({ "email": email, "password": "correct horse battery", "client_id": "web" });
+        sandbox.edge().open_post("/api/v1/auth/register", body).await.must_be(201)
+    };
+    // Some are not answered for as long as anybody waits, with others the connection ends.
+    for number in 0..6 {
+        register(format!("silent{number}@example.com")).await;
+        register(format!("closed{number}@example.com")).await;
+    }
+    let since = Instant::now();
+    let users = join_all((0..10).map(|_| sandbox.register())).await;
+    for user in &users {
+        sandbox.mail().nth(&user.email, 1).await;
+    }
+    assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+    let mut connection = sandbox.connection().await;
+    until("each of them has its own pause", async || {
+        let tried: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM mail_outbox WHERE refusals > 0")
+            .fetch_one(&mut connection)
+            .await
+            .expect("counted");
+        tried == 12
+    })
+    .await;
+    let said = sandbox.identity_processes[0].said();
+    assert!(said.contains("a mail was not taken: delayed"), "{said}");
+    assert!(!said.contains("a mail was not taken: away"), "the server is there: {said}");
 }
 
 #[tokio::test]

@@ -122,7 +122,13 @@ async fn path_query_body_and_method_pass_unchanged_and_so_do_core_managers_error
     );
     let reply = edge.send(Method::DELETE, INSTANCES, Some(&user.token), &[], None).await;
     reply.must_fail(405, "REQ002");
-    assert_eq!(reply.headers["allow"], "GET, POST");
+    assert_eq!(reply.headers["allow"], "GET, POST, HEAD");
+    let whole = edge.get(INSTANCES, &user.token).await;
+    let head = edge.send(Method::HEAD, INSTANCES, Some(&user.token), &[], None).await;
+    assert_eq!(
+        (head.status, &head.headers["content-length"]),
+        (whole.status, &whole.headers["content-length"])
+    );
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ mod billing;
 mod checkout;
 mod connections;
 mod credentials;
+mod customers;
 mod email;
 mod errors;
 mod gateway;

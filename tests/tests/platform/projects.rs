@@ -135,7 +135,7 @@ async fn projects_are_listed_newest_first_page_by_page() {
     let cursor = first["next_cursor"].as_str().expect("a cursor");
     let last = edge.get(&format!("/api/v1/projects?limit=2&cursor={cursor}"), &user.token).await.must_be(200);
     assert_eq!((names(&last), last.get("next_cursor")), (vec!["one".to_owned()], None));
-    for query in ["limit=0x", "limit=101", "limit=-1", "cursor=abc"] {
+    for query in ["limit=0x", "limit=0", "limit=101", "limit=-1", "cursor=abc"] {
         edge.get(&format!("/api/v1/projects?{query}"), &user.token).await.must_fail(400, "REQ001");
     }
 }

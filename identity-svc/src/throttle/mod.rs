@@ -1,7 +1,10 @@
 //! Limits on guessing, shared by all replicas through the database. Each rule counts attempts of a subject; beyond
 //! those that are free, each attempt makes the next one wait twice as long (OWASP Authentication Cheat Sheet, "Login
 //! Throttling"). Only failures are counted, so that one may sign in many times at once; how many guesses get through
-//! at once is bounded by the queue for password hashes, and each of them lengthens the wait that follows.
+//! at once is bounded by the queue for password hashes, and each of them lengthens the wait that follows. What is counted
+//! whatever comes of it (mails, registrations) is counted and admitted in one step.
+
+mod rules;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -11,110 +14,10 @@ use chassis::mysql::{failed, transaction};
 use chrono::{DateTime, TimeDelta, Utc};
 use contract::{ErrorCode, Failure, Outcome};
 use prometheus::IntCounterVec;
-use ring::digest::{SHA256, digest};
 use sqlx::{MySqlConnection, MySqlPool};
 use std::sync::LazyLock;
 
-/// How long somebody who has proven to own an account is not held up by the guesses of others.
-const VOUCHED: Duration = Duration::from_secs(3600);
-
-/// How many attempts are free; 0 switches the rules off.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Wrong passwords for one account from one address.
-    pub account: u32,
-    /// Wrong passwords from one address.
-    pub address: u32,
-    /// Registrations from one address.
-    pub registrations: u32,
-    /// Mails that somebody asks for to one account.
-    pub mails_to_account: u32,
-    /// Mails that are asked for from one address.
-    pub mails_from_address: u32,
-}
-
-/// What is counted, and how long it makes one wait.
-#[derive(Clone, Copy, Debug)]
-pub struct Rule {
-    name: &'static str,
-    free: u32,
-    /// The wait after the first attempt that is not free.
-    first: Duration,
-    longest: Duration,
-    /// A subject that has been quiet for this long starts over.
-    forget: Duration,
-}
-
-const fn minutes(minutes: u64) -> Duration {
-    Duration::from_secs(60 * minutes)
-}
-
-const SECOND: Duration = Duration::from_secs(1);
-
-impl Limits {
-    /// Guessing at one account from one address.
-    pub fn account_from_address(self) -> Rule {
-        let (name, free) = ("account_from_address", self.account);
-        Rule { name, free, first: SECOND, longest: minutes(15), forget: minutes(60) }
-    }
-
-    /// Guessing at one account from anywhere (NIST SP 800-63B-4 section 3.2.2: no more than a hundred). Addresses that
-    /// have signed in to the account are exempt, so that a stranger cannot lock its owner out.
-    pub fn account(self) -> Rule {
-        let free = self.account.saturating_mul(20);
-        Rule { name: "account", free, first: SECOND, longest: minutes(1), forget: minutes(60) }
-    }
-
-    /// Guessing at many accounts from one address.
-    pub fn address(self) -> Rule {
-        let (name, free) = ("address", self.address);
-        Rule { name, free, first: SECOND, longest: minutes(5), forget: minutes(15) }
-    }
-
-    /// Guessing at the current password of the account that one is signed in to.
-    pub fn password_changes(self) -> Rule {
-        Rule { name: "password_changes", ..self.account_from_address() }
-    }
-
-    /// Registering from one address, which tells which e-mails are taken.
-    pub fn registrations(self) -> Rule {
-        let (name, free) = ("registrations", self.registrations);
-        Rule { name, free, first: SECOND, longest: minutes(60), forget: minutes(60) }
-    }
-
-    /// Having mails sent to one account, whether there is one or not.
-    pub fn mails_to_account(self) -> Rule {
-        let (name, free) = ("mails_to_account", self.mails_to_account);
-        Rule { name, free, first: minutes(1), longest: minutes(60), forget: minutes(24 * 60) }
-    }
-
-    /// Having mails sent from one address.
-    pub fn mails_from_address(self) -> Rule {
-        let (name, free) = ("mails_from_address", self.mails_from_address);
-        Rule { name, free, first: minutes(1), longest: minutes(60), forget: minutes(60) }
-    }
-
-    /// The owner of an account at an address, who has shown to be it otherwise than by the password.
-    pub fn proven_owner(self) -> Rule {
-        Rule { name: "proven_owner", free: 1, first: SECOND, longest: SECOND, forget: VOUCHED }
-    }
-}
-
-impl Rule {
-    /// The subject of the rule with this name.
-    pub fn of(self, subject: &str) -> Subject {
-        let text = format!("{}\n{subject}", self.name);
-        Subject { rule: self, bucket: digest(&SHA256, text.as_bytes()).as_ref().to_vec() }
-    }
-
-    /// How long the attempt after this many makes one wait.
-    fn wait(self, attempts: u32) -> Duration {
-        match attempts.saturating_sub(self.free) {
-            0 => Duration::ZERO,
-            over => self.first.saturating_mul(1 << (over - 1).min(20)).min(self.longest),
-        }
-    }
-}
+pub use rules::{Limits, Rule};
 
 /// Whose attempts a rule counts.
 #[derive(Clone, Debug)]
@@ -151,13 +54,51 @@ pub async fn check(pool: &MySqlPool, subjects: &[Subject]) -> Outcome<()> {
         .await
         .map_err(failed)?;
         if let Some(until) = until {
-            REFUSED.with_label_values(&[subject.rule.name]).inc();
-            let seconds = (until - now + TimeDelta::milliseconds(999)).num_seconds();
-            let wait = Duration::from_secs(u64::try_from(seconds).unwrap_or(1));
-            return Err(Failure::new(ErrorCode::TooManyAttempts).retry_after(wait));
+            return Err(refusal(subject, until, now));
         }
     }
     Ok(())
+}
+
+fn refusal(subject: &Subject, until: DateTime<Utc>, now: DateTime<Utc>) -> Failure {
+    REFUSED.with_label_values(&[subject.rule.name]).inc();
+    let seconds = (until - now + TimeDelta::milliseconds(999)).num_seconds();
+    let wait = Duration::from_secs(u64::try_from(seconds).unwrap_or(1));
+    Failure::new(ErrorCode::TooManyAttempts).retry_after(wait)
+}
+
+/// Takes one attempt of each subject: it is counted if every rule admits it. So of many at once no more are admitted
+/// than of many one after the other.
+///
+/// # Errors
+/// AUTH005 with the time to wait; GW001 when the database is away.
+pub async fn admit(pool: &MySqlPool, subjects: &[Subject]) -> Outcome<()> {
+    // Whoever must wait is told so by a look, without the lock that others need.
+    check(pool, subjects).await?;
+    transaction(pool, "throttle", subjects, |tx, subjects| Box::pin(take(tx, subjects))).await
+}
+
+/// The part of [`admit`] that belongs into the transaction of what is admitted; its first part is [`check`].
+///
+/// # Errors
+/// AUTH005, after which the transaction has to be rolled back; GW001 when the database is away.
+pub async fn take(tx: &mut MySqlConnection, subjects: &[Subject]) -> Outcome<()> {
+    for subject in in_order(subjects) {
+        let known = lock(tx, subject).await?;
+        let now = now();
+        if known.blocked_until > now {
+            return Err(refusal(subject, known.blocked_until, now));
+        }
+        add(tx, subject, known).await?;
+    }
+    Ok(())
+}
+
+/// One order, so that counting the same subjects at once does not deadlock.
+fn in_order(subjects: &[Subject]) -> Vec<&Subject> {
+    let mut subjects: Vec<_> = subjects.iter().filter(|subject| subject.rule.free > 0).collect();
+    subjects.sort_by(|a, b| a.bucket.cmp(&b.bucket));
+    subjects
 }
 
 /// Counts one attempt of each subject.
@@ -165,16 +106,15 @@ pub async fn check(pool: &MySqlPool, subjects: &[Subject]) -> Outcome<()> {
 /// # Errors
 /// GW001 when the database is away.
 pub async fn count(pool: &MySqlPool, subjects: &[Subject]) -> Outcome<()> {
-    // One order, so that counting the same subjects at once does not deadlock.
-    let mut subjects: Vec<_> = subjects.iter().filter(|subject| subject.rule.free > 0).collect();
-    subjects.sort_by(|a, b| a.bucket.cmp(&b.bucket));
+    let subjects = in_order(subjects);
     if subjects.is_empty() {
         return Ok(());
     }
     transaction(pool, "throttle", &subjects, |tx, subjects| {
         Box::pin(async move {
             for subject in subjects.iter() {
-                count_one(tx, subject).await?;
+                let known = lock(tx, subject).await?;
+                add(tx, subject, known).await?;
             }
             Ok(())
         })
@@ -182,25 +122,40 @@ pub async fn count(pool: &MySqlPool, subjects: &[Subject]) -> Outcome<()> {
     .await
 }
 
-async fn count_one(tx: &mut MySqlConnection, subject: &Subject) -> Outcome<()> {
-    let (bucket, rule, now) = (&subject.bucket, subject.rule, now());
+/// What is remembered of a subject.
+struct Known {
+    attempts: i32,
+    blocked_until: DateTime<Utc>,
+    forget_at: DateTime<Utc>,
+}
+
+/// Reads a subject and locks it until the transaction ends, so that attempts come one after the other.
+async fn lock(tx: &mut MySqlConnection, subject: &Subject) -> Outcome<Known> {
     sqlx::query!(
         "INSERT INTO throttles (bucket, attempts, blocked_until, forget_at) VALUES (?, 0, ?, ?)
          ON DUPLICATE KEY UPDATE bucket = VALUES(bucket)",
-        bucket,
+        subject.bucket,
         DateTime::UNIX_EPOCH,
-        now + rule.forget
+        now() + subject.rule.forget
     )
     .execute(&mut *tx)
     .await
     .map_err(failed)?;
-    let known = sqlx::query!(
-        r#"SELECT attempts, forget_at AS "forget_at: DateTime<Utc>" FROM throttles WHERE bucket = ? FOR UPDATE"#,
-        bucket
+    sqlx::query_as!(
+        Known,
+        r#"SELECT attempts, blocked_until AS "blocked_until: DateTime<Utc>",
+                  forget_at AS "forget_at: DateTime<Utc>"
+           FROM throttles WHERE bucket = ? FOR UPDATE"#,
+        subject.bucket
     )
-    .fetch_one(&mut *tx)
+    .fetch_one(tx)
     .await
-    .map_err(failed)?;
+    .map_err(failed)
+}
+
+/// Adds an attempt to those that are known of a locked subject.
+async fn add(tx: &mut MySqlConnection, subject: &Subject, known: Known) -> Outcome<()> {
+    let (rule, now) = (subject.rule, now());
     let before = if known.forget_at > now { u32::try_from(known.attempts).unwrap_or(0) } else { 0 };
     let attempts = before.saturating_add(1).min(1_000_000);
     let wait = rule.wait(attempts);
@@ -211,7 +166,7 @@ async fn count_one(tx: &mut MySqlConnection, subject: &Subject) -> Outcome<()> {
         attempts,
         blocked_until,
         now + rule.forget.max(wait),
-        bucket
+        subject.bucket
     )
     .execute(tx)
     .await
@@ -317,6 +272,8 @@ static REFUSED: LazyLock<IntCounterVec> = LazyLock::new(|| {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
 
     const LIMITS: Limits =
@@ -357,5 +314,28 @@ mod tests {
         check(&pool, &[LIMITS.account_from_address().of("somebody else")]).await.expect("admitted");
         forget(&pool, &subject).await.expect("forgotten");
         check(&pool, &subject).await.expect("admitted");
+    }
+
+    #[sqlx::test(migrations = "./migrations")]
+    async fn of_attempts_at_once_no_more_are_admitted_than_one_after_the_other(pool: MySqlPool) {
+        let limits = Limits { mails_from_address: 4, mails_to_account: 2, ..LIMITS };
+        let mut admitted = HashMap::<_, usize>::new();
+        let attempts = (0..24).map(|place| {
+            // Six to each of four accounts, all from one address.
+            let account = format!("account {}", place % 4);
+            let subjects = [limits.mails_to_account().of(&account), limits.mails_from_address().of("one")];
+            let pool = pool.clone();
+            tokio::spawn(async move { (account, admit(&pool, &subjects).await) })
+        });
+        for attempt in attempts.collect::<Vec<_>>() {
+            let (account, outcome) = attempt.await.expect("ran");
+            match outcome {
+                Ok(()) => *admitted.entry(account).or_default() += 1,
+                Err(failure) => assert_eq!(failure.code(), ErrorCode::TooManyAttempts),
+            }
+        }
+        // Those that are free, and the one that begins the wait.
+        assert_eq!(admitted.values().sum::<usize>(), 5, "{admitted:?}");
+        assert!(admitted.values().all(|count| *count <= 3), "{admitted:?}");
     }
 }
