@@ -38,6 +38,8 @@ use crate::gateway::Gateway;
 use crate::services::Services;
 use crate::settings::SocketSettings;
 
+pub use envelope::Envelope;
+
 use meter::Metered;
 
 /// The subprotocol that we speak.
