@@ -9,6 +9,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use axum::response::Response;
 use axum::routing::{any, get};
+use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use crate::answers::detail;
@@ -27,6 +28,8 @@ pub struct App {
     pub recorder: Recorder,
     pub healthy: AtomicBool,
     pub sockets: Gauge,
+    /// Sockets that were opened in this tier are to close.
+    pub close_of_tier: broadcast::Sender<String>,
     pub workflows: Gauge,
     /// Cancelled when the process is told to end.
     pub closing: CancellationToken,
@@ -41,6 +44,7 @@ impl App {
             recorder: Recorder::default(),
             healthy: AtomicBool::new(true),
             sockets: Gauge::default(),
+            close_of_tier: broadcast::channel(16).0,
             workflows: Gauge::default(),
             closing,
         })

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -22,6 +22,7 @@ pub fn routes() -> Router<Arc<App>> {
         .route("/stub/behaviour", post(set_behaviour).delete(clear_behaviour))
         .route("/stub/requests", get(requests).delete(forget_requests))
         .route("/stub/frames", get(frames).delete(forget_frames))
+        .route("/stub/sockets", delete(close_sockets))
         .route("/stub/state", get(state))
         .route("/stub/health", post(set_health))
 }
@@ -83,6 +84,18 @@ async fn frames(State(app): State<Arc<App>>) -> Json<Vec<Frame>> {
 
 async fn forget_frames(State(app): State<Arc<App>>) -> StatusCode {
     app.recorder.forget_frames();
+    StatusCode::NO_CONTENT
+}
+
+/// Which sockets to close.
+#[derive(Deserialize)]
+struct OfTier {
+    tier: String,
+}
+
+async fn close_sockets(State(app): State<Arc<App>>, Query(OfTier { tier }): Query<OfTier>) -> StatusCode {
+    // Without a socket nobody hears it, which is as well.
+    let _ = app.close_of_tier.send(tier);
     StatusCode::NO_CONTENT
 }
 

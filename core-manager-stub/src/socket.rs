@@ -24,6 +24,7 @@ use crate::workflow;
 /// Status reports on their way to one client.
 const BUFFER: usize = 64;
 /// Close codes of RFC 6455 and the IANA registry.
+const NORMAL: u16 = 1000;
 const UNSUPPORTED: u16 = 1003;
 const RESTART: u16 = 1012;
 /// How long the peer may take to answer a close.
@@ -82,9 +83,14 @@ struct Session {
 impl Session {
     async fn run(mut self, socket: &mut WebSocket, mut reports: mpsc::Receiver<Value>) -> End {
         let closing = self.app.closing.clone();
+        let mut tiers_that_close = self.app.close_of_tier.subscribe();
         loop {
             let reaction = tokio::select! {
                 () = closing.cancelled() => Reaction::End(End::Close(RESTART, "restart".to_owned())),
+                Ok(tier) = tiers_that_close.recv() => match self.identity.headers.get("x-user-tier") {
+                    Some(own) if *own == tier => Reaction::End(End::Close(NORMAL, "as asked".to_owned())),
+                    _ => continue,
+                },
                 // Takes finished workflows out of the set, which would otherwise grow.
                 Some(_) = self.workflows.join_next() => continue,
                 Some(report) = reports.recv() => Reaction::send(text(&report)),

@@ -73,12 +73,21 @@ pub async fn read(body: Body, limit: usize) -> Outcome<bytes::Bytes> {
 /// # Errors
 /// REQ001, which names the field.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Outcome<T> {
+    parse_unmistakably(bytes, &[])
+}
+
+/// Reads a JSON object that is also passed on as it is: none of its keys may be another spelling of a known one, as
+/// readers that compare keys without case would take its value for that of the known one.
+///
+/// # Errors
+/// REQ001, which names the field.
+pub fn parse_unmistakably<T: DeserializeOwned>(bytes: &[u8], known: &[&str]) -> Outcome<T> {
     // serde would take the items of an array for the fields of a structure.
     if !bytes.trim_ascii_start().starts_with(b"{") {
         return Err(Failure::field("body", "must be a JSON object"));
     }
     let mut strict = serde_json::Deserializer::from_slice(bytes);
-    Strict { depth: 0 }
+    Strict { depth: 0, known }
         .deserialize(&mut strict)
         .and_then(|()| strict.end())
         .map_err(|e| fault("body", &e))?;
@@ -108,22 +117,35 @@ fn in_words(text: &str) -> String {
     }
 }
 
-/// Walks a JSON text and refuses repeated keys and deep nesting.
-struct Strict {
-    depth: usize,
+/// Whether some reader may take a key for this one, which is in ASCII lower case: whatever has it for its upper or lower
+/// case, and what Unicode folds to it.
+fn is_read_as(key: &str, known: &str) -> bool {
+    let fold = |letter| match letter {
+        'ſ' => 's',
+        '\u{212a}' => 'k',
+        'ı' | 'İ' => 'i',
+        letter => letter.to_ascii_lowercase(),
+    };
+    key.chars().map(fold).eq(known.chars())
 }
 
-impl Strict {
-    fn deeper<E: Error>(&self) -> Result<Strict, E> {
+/// Walks a JSON text and refuses repeated keys and deep nesting, and at its top other spellings of known keys.
+struct Strict<'k> {
+    depth: usize,
+    known: &'k [&'k str],
+}
+
+impl Strict<'_> {
+    fn deeper<E: Error>(&self) -> Result<Strict<'static>, E> {
         if self.depth == MAX_DEPTH {
             Err(E::custom("nests too deeply"))
         } else {
-            Ok(Strict { depth: self.depth + 1 })
+            Ok(Strict { depth: self.depth + 1, known: &[] })
         }
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Strict {
+impl<'de> DeserializeSeed<'de> for Strict<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -131,7 +153,7 @@ impl<'de> DeserializeSeed<'de> for Strict {
     }
 }
 
-impl<'de> Visitor<'de> for Strict {
+impl<'de> Visitor<'de> for Strict<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -170,6 +192,9 @@ impl<'de> Visitor<'de> for Strict {
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
         let mut keys = HashSet::new();
         while let Some(key) = entries.next_key::<String>()? {
+            if let Some(known) = self.known.iter().find(|known| key != **known && is_read_as(&key, known)) {
+                return Err(A::Error::custom(format!("has the key {key:?}, which may be read as {known:?}")));
+            }
             entries.next_value_seed(self.deeper()?)?;
             if let Some(key) = keys.replace(key) {
                 return Err(A::Error::custom(format!("has the key {key:?} twice")));
@@ -275,6 +300,17 @@ mod tests {
         ] {
             assert!(fields(text).contains("twice"), "{text}");
         }
+    }
+
+    #[test]
+    fn another_spelling_of_a_known_key_is_refused_where_it_could_be_read_as_it() {
+        let known = ["task", "id"];
+        let parse = |text: &str| parse_unmistakably::<serde_json::Value>(text.as_bytes(), &known);
+        for spelling in ["Task", "TASK", "taſk", "tas\u{212a}", "\\u0054ask", "ID", "iD", "ıd", "İd"] {
+            let failure = parse(&format!(r#"{{"task":1,"{spelling}":2}}"#)).expect_err(spelling);
+            assert!(failure.fields().iter().any(|(_, fault)| fault.contains("may be read as")), "{spelling}");
+        }
+        assert!(parse(r#"{"task":{"Task":1},"tasks":1,"t":1,"id":1,"ids":1}"#).is_ok());
     }
 
     #[test]

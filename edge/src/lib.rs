@@ -26,6 +26,7 @@ use tokio::net::TcpListener;
 use claims::{Authenticator, LiveClaims, Sights, Watch};
 use front::Front;
 use gateway::{CORE_MANAGER, Gateway};
+use idempotency::Waiting;
 use json::JsonLimit;
 use rate::RateLimiter;
 use routes::{Edge, Imports, Public};
@@ -111,7 +112,9 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     let json_limit = JsonLimit(settings.front.json_limit);
     let front = Front { origins: settings.origins, trusted_hops: settings.front.trusted_hops, rate };
     let imports = Arc::new(Imports::new(settings.front.import_limit));
-    let edge = Edge { authenticator, services, json_limit, gateway, sockets: sockets.clone(), imports };
+    let waiting = Arc::new(Waiting::default());
+    let edge =
+        Edge { authenticator, services, json_limit, gateway, sockets: sockets.clone(), imports, waiting };
     let public = Public::new(edge, front);
 
     let internal = tokio::spawn(internal::serve(private, "edge", health, drain.clone()));

@@ -43,7 +43,7 @@ pub struct GatewaySettings {
     pub core_manager: UpstreamUrl,
     pub timeout: Duration,
     pub concurrency: usize,
-    /// After how long a reserved place whose outcome nobody knows is free again.
+    /// After how long a reserved place that nobody renews is free again.
     pub reservation_life: Duration,
     pub pass_authorization: bool,
     pub extra_routes: Vec<Route>,
@@ -80,8 +80,6 @@ pub struct SocketSettings {
     pub per_user: usize,
     /// How long a socket outlives its token, for `auth.refresh` to come.
     pub expiry_grace: Duration,
-    /// After how long the place of a workflow that may not have started is free again.
-    pub reservation_life: Duration,
 }
 
 impl Settings {
@@ -207,8 +205,8 @@ impl GatewaySettings {
                 "QUOTA_RESERVATION_SECONDS",
                 "60",
                 1..=3600,
-                "Seconds after which a reserved place is free again when its outcome is not known; longer than the \
-                 gateway's timeout",
+                "Seconds after which a reserved place is free again when its outcome is not known, or its edge is \
+                 gone; longer than the gateway's timeout",
             )),
             pass_authorization: env.value(
                 "GATEWAY_PASS_AUTHORIZATION",
@@ -317,7 +315,6 @@ impl SocketSettings {
                 0..=60,
                 "Seconds that a socket outlives its token, in which nothing but `auth.refresh` is served",
             )),
-            reservation_life: Duration::from_secs(30),
         }
     }
 }

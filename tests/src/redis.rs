@@ -1,3 +1,4 @@
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -45,6 +46,15 @@ impl Redis {
     /// Its URL.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Has it do what a line of its protocol says.
+    pub fn command(&self, line: &str) {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("a connection");
+        stream.write_all(format!("{line}\r\n").as_bytes()).expect("sent");
+        let mut answer = [0];
+        stream.read_exact(&mut answer).expect("an answer");
+        assert_ne!(answer, *b"-", "{line} is refused");
     }
 
     async fn ready(&self) {

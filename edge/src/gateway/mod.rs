@@ -13,7 +13,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use contract::{ErrorCode, Failure, Outcome};
-use http::Method;
+use http::{Method, StatusCode};
 
 use crate::answer::{self, Refusal};
 use crate::claims::{Authenticator, Caller, Intent};
@@ -29,7 +29,7 @@ use pool::Answer;
 use quota::Counted;
 use upstream::SendFault;
 
-/// In the extensions of a refusal: core-manager may have done what it was asked for.
+/// In the extensions of an answer: core-manager may have done what it was asked for.
 #[derive(Clone, Copy)]
 pub struct OutcomeUnknown;
 
@@ -68,6 +68,11 @@ impl Gateway {
         self.upstream.timeout()
     }
 
+    /// After how long a reserved place that nobody renews is free again.
+    pub fn reservation_life(&self) -> Duration {
+        self.reservation_life
+    }
+
     /// The connection to core-manager.
     pub fn upstream(&self) -> &Upstream {
         &self.upstream
@@ -83,7 +88,8 @@ impl Gateway {
         let caller = self.authenticator.caller(request.headers(), context, intent).await?;
         authorise(route, &caller)?;
         let life = self.reservation_life;
-        let counted = quota::check(route, request.method(), &caller, &self.services, context, life).await?;
+        let what = (request.method(), request.uri().path());
+        let counted = quota::check(route, what, &caller, &self.services, context, life).await?;
         headers::to_upstream(&mut request, &caller, context, self.pass_authorization)?;
         let mut response = match counted {
             None => self.upstream.send(request).await?,
@@ -93,6 +99,9 @@ impl Gateway {
                 sending.await.map_err(Failure::internal)??
             }
         };
+        if leaves_open(response.status()) {
+            response.extensions_mut().insert(OutcomeUnknown);
+        }
         headers::from_upstream(response.headers_mut());
         Ok(response.map(Body::new))
     }
@@ -104,18 +113,32 @@ async fn count(
     request: Request,
     counted: Counted,
 ) -> Result<http::Response<Answer>, SendFault> {
-    let answer = gateway.upstream.send(request).await;
+    let sending = gateway.upstream.send(request);
+    let answer = match &counted {
+        Counted::Makes(reservation) => reservation.during(sending).await,
+        Counted::Removes(_) => sending.await,
+    };
     let has_succeeded = answer.as_ref().is_ok_and(|answer| answer.status().is_success());
-    let may_have_arrived = answer.as_ref().is_err_and(|fault| fault.may_have_arrived);
+    let is_open = match &answer {
+        Ok(answer) => leaves_open(answer.status()),
+        Err(fault) => fault.may_have_arrived,
+    };
     match counted {
         Counted::Makes(reservation) if has_succeeded => reservation.commit().await,
         // core-manager may have made it before it broke off: the reservation expires, and what exists is reported.
-        Counted::Makes(_) if may_have_arrived => {}
+        Counted::Makes(_) if is_open => {}
         Counted::Makes(reservation) => reservation.release().await,
         Counted::Removes(removal) if has_succeeded => removal.record().await,
         Counted::Removes(_) => {}
     }
     answer
+}
+
+/// Whether core-manager may have done what it was asked for all the same: it has failed, or one behind it has, and not
+/// said that it does not do such things, or not now.
+fn leaves_open(status: StatusCode) -> bool {
+    status.is_server_error()
+        && !matches!(status, StatusCode::NOT_IMPLEMENTED | StatusCode::SERVICE_UNAVAILABLE)
 }
 
 /// What administrators do counts as acting, also when they only look.

@@ -45,10 +45,10 @@ impl Buckets {
         bucket.take(now, per_minute)
     }
 
-    /// The bucket is at least so empty.
+    /// The bucket is at least so empty, and never emptier than empty.
     pub fn raise(&self, user_id: &str, owed: Duration) {
         if let Some(bucket) = self.users.pin().get(user_id) {
-            bucket.full_at.fetch_max(self.now() + nanos(owed), Ordering::Relaxed);
+            bucket.full_at.fetch_max(self.now() + nanos(owed.min(MINUTE)), Ordering::Relaxed);
         }
     }
 
@@ -196,6 +196,10 @@ mod tests {
         buckets.take("u", 60);
         buckets.raise("u", MINUTE);
         assert!(!buckets.take("u", 60).admitted);
+        buckets.raise("u", MINUTE * 60);
+        buckets.forget_at(buckets.now() + nanos(MINUTE));
+        assert_eq!(buckets.len(), 0, "no bucket is emptier than empty");
+        buckets.take("u", 60);
         buckets.raise("nobody", MINUTE);
         assert_eq!(buckets.len(), 1);
     }

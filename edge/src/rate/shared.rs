@@ -116,7 +116,8 @@ fn tcp() -> TcpSettings {
 }
 
 /// GCRA by the clock of Redis, in microseconds. The bucket of a user is the time at which it is full, and the limit
-/// that this was counted with: after a change of tier what was used stays used. A full bucket has no key.
+/// that this was counted with: after a change of tier what was used stays used. A full bucket has no key. One that is
+/// emptier than empty was counted before the clock went back, and is empty.
 const TAKE: &str = r"
 local minute = 60000000
 local limit = tonumber(ARGV[1])
@@ -128,7 +129,11 @@ if kept then
     local full_at, before = string.match(kept, '^(%d+) (%d+)$')
     owed = math.max(full_at - now, 0)
     if tonumber(before) ~= limit then
-        owed = math.min(owed * before / limit, minute)
+        owed = owed * before / limit
+    end
+    if owed > minute then
+        owed = minute
+        redis.call('SET', KEYS[1], string.format('%.0f %d', now + owed, limit), 'PX', minute / 1000)
     end
 end
 local taken = owed + minute / limit

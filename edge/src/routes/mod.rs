@@ -28,7 +28,7 @@ use crate::answer::Refusal;
 use crate::claims::Authenticator;
 use crate::front::{self, Client, Front, RequestContext};
 use crate::gateway::{self, Gateway};
-use crate::idempotency;
+use crate::idempotency::{self, Waiting};
 use crate::json::JsonLimit;
 use crate::services::Services;
 use crate::ws::{self, Sockets};
@@ -44,6 +44,7 @@ pub struct Edge {
     pub gateway: Arc<Gateway>,
     pub sockets: Arc<Sockets>,
     pub imports: Arc<Imports>,
+    pub waiting: Arc<Waiting>,
 }
 
 /// The whole public listener. Cheap to clone.

@@ -11,6 +11,11 @@ use crate::json::{self, Id};
 /// The longest `type` and `id` of a message, in bytes.
 const MAX_NAME: usize = 128;
 
+/// What the edge reads of a message, and of a start. Both pass on as they came, so that nothing in them may be read as
+/// one of these that is another.
+const KEYS: [&str; 3] = ["type", "id", "data"];
+const KEYS_OF_A_START: [&str; 4] = ["workflow_type", "agent_instance_id", "project_id", "parameters"];
+
 /// A message of the client.
 #[derive(Debug, Deserialize)]
 pub struct Envelope {
@@ -27,7 +32,7 @@ impl Envelope {
     /// # Errors
     /// REQ001, which names the field.
     pub fn parse(text: &str) -> Outcome<Envelope> {
-        let envelope: Envelope = json::parse(text.as_bytes())?;
+        let envelope: Envelope = json::parse_unmistakably(text.as_bytes(), &KEYS)?;
         for (field, value) in [("type", &envelope.kind), ("id", &envelope.id)] {
             if value.is_empty() || value.len() > MAX_NAME {
                 return Err(Failure::field(field, format!("must have 1 to {MAX_NAME} bytes")));
@@ -42,7 +47,7 @@ impl Envelope {
     /// REQ001, which names the field.
     pub fn data<T: serde::de::DeserializeOwned>(&self) -> Outcome<T> {
         let data = self.data.as_ref().ok_or_else(|| Failure::field("data", "is required"))?;
-        json::parse(data.get().as_bytes())
+        json::parse_unmistakably(data.get().as_bytes(), &KEYS_OF_A_START)
     }
 }
 
@@ -131,6 +136,8 @@ mod tests {
             r#"{"type":1,"id":"1"}"#,
             r#"{"type":"a","type":"b","id":"1"}"#,
             r#"["custom","77",{}]"#,
+            r#"{"type":"a","id":"1","Type":"start_workflow"}"#,
+            r#"{"type":"a","id":"1","DATA":{}}"#,
         ] {
             assert!(Envelope::parse(text).is_err(), "{text}");
         }

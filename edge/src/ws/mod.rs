@@ -1,9 +1,12 @@
 //! `/ws`: the socket that a frontend keeps open. [`upgrade`] decides who gets one, [`socket`] does the I/O,
-//! [`session`] decides what each message leads to, [`passage`] takes it to core-manager over the leg of [`upstream`],
-//! [`starts`] follows what was started, and [`drain`] ends all sockets with the process.
+//! [`session`] decides what each message leads to, [`passage`] takes it to core-manager over one of the [`legs`],
+//! [`admission`] has a start counted, [`starts`] follows what was started, and [`drain`] ends all sockets with the process.
 
+mod admission;
 mod drain;
+mod end;
 mod envelope;
+mod legs;
 mod meter;
 mod passage;
 mod session;
@@ -41,6 +44,7 @@ use crate::settings::SocketSettings;
 pub use envelope::Envelope;
 
 use meter::Metered;
+use side::Outlet;
 
 /// The subprotocol that we speak.
 const PROTOCOL: &str = "persona.v1";
@@ -50,7 +54,7 @@ const TOKEN_PROTOCOL_PREFIX: &str = "bearer.";
 const BUFFER_BYTES: usize = 2048;
 
 /// The client's end of a socket.
-type ClientStream = WebSocketStream<Metered<TokioIo<Upgraded>>>;
+type ClientStream = WebSocketStream<Outlet<Metered<TokioIo<Upgraded>>>>;
 
 /// What all sockets share.
 pub struct Sockets {
@@ -107,11 +111,12 @@ impl Sockets {
         let config = WebSocketConfig::default()
             .read_buffer_size(BUFFER_BYTES)
             .write_buffer_size(BUFFER_BYTES)
-            .max_write_buffer_size(BUFFER_BYTES + 16 * limit)
+            // What core-manager says, and some words of ours.
+            .max_write_buffer_size(BUFFER_BYTES + upstream::MAX_MESSAGE_BYTES + 16 * limit)
             .max_frame_size(Some(limit))
             .max_message_size(Some(limit));
         let metered = Metered::new(TokioIo::new(connection), self.settings.messages_per_second);
-        WebSocketStream::from_raw_socket(metered, Role::Server, Some(config)).await
+        WebSocketStream::from_raw_socket(Outlet::new(metered), Role::Server, Some(config)).await
     }
 }
 

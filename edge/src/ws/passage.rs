@@ -8,8 +8,8 @@ use contract::identity::GetProjectRequest;
 use contract::{ErrorCode, Failure, Outcome};
 
 use super::Sockets;
+use super::admission::{Admission, Start};
 use super::session::Passing;
-use super::starts::{Admission, Start};
 use super::upstream::Leg;
 use crate::claims::{Caller, Intent};
 use crate::front::RequestContext;
@@ -22,7 +22,9 @@ pub struct Parcel {
     pub id: String,
     pub text: String,
     /// The start that it is.
-    pub start: Option<Start>,
+    pub start: Option<Box<Start>>,
+    /// Who says it, with the claims that core-manager is to be told.
+    pub caller: Caller,
 }
 
 /// What the services said of a message that is to pass.
@@ -54,24 +56,30 @@ impl Passage {
     ) -> Passage {
         Passage::Check(Box::pin(async move {
             let Passing { id, start, text } = passing;
+            // What identity-svc confirms may be newer than what this edge has heard.
+            let caller = match sockets.authenticator.confirm(caller, Intent::Act).await {
+                Ok(caller) => caller,
+                Err(failure) => return Verdict::Refused(id, failure),
+            };
+            let Some(wanted) = start else {
+                return Verdict::Passes(Parcel { id, text, start: None, caller });
+            };
             let admitted = async {
-                let caller = sockets.authenticator.confirm(caller, Intent::Act).await?;
-                let Some(wanted) = start else { return Ok(None) };
                 must_own(&sockets, &caller, &context, &wanted.project_id).await?;
-                let life = sockets.settings.reservation_life;
-                wanted.admit(&caller, &sockets.services, &context, life).await.map(Some)
+                let life = sockets.gateway.reservation_life();
+                wanted.admit(&caller, &sockets.services, &context, life).await
             };
             match admitted.await {
-                Ok(None) => Verdict::Passes(Parcel { id, text, start: None }),
-                Ok(Some(Admission::New(start))) => Verdict::Passes(Parcel { id, text, start: Some(start) }),
-                Ok(Some(Admission::Repeated(state))) => Verdict::Repeated(id, state),
+                Ok(Admission::New(start)) => Verdict::Passes(Parcel { id, text, start: Some(start), caller }),
+                Ok(Admission::Repeated(state)) => Verdict::Repeated(id, state),
                 Err(failure) => Verdict::Refused(id, failure),
             }
         }))
     }
 
-    pub fn open(sockets: &Sockets, caller: Caller, context: RequestContext, parcel: Parcel) -> Passage {
-        let gateway = sockets.gateway.clone();
+    /// Opens a leg in the name of who says the message.
+    pub fn open(sockets: &Sockets, context: RequestContext, parcel: Parcel) -> Passage {
+        let (gateway, caller) = (sockets.gateway.clone(), parcel.caller.clone());
         Passage::Open(Box::pin(async move { (parcel, Leg::open(gateway, caller, context).await) }))
     }
 
@@ -91,7 +99,7 @@ impl Passage {
             Step::Checked(Verdict::Passes(parcel)) | Step::Opened(parcel, _) => parcel.start,
             Step::Checked(Verdict::Repeated(..) | Verdict::Refused(..)) => None,
         };
-        if let Some(start) = start {
+        if let Some(mut start) = start {
             start.withdraw().await;
         }
     }

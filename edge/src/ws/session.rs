@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use contract::{ErrorCode, Failure, Outcome};
 use serde_json::{Value, json};
 
+use super::admission::Wanted;
 use super::envelope::{self, AuthRefresh, Envelope, StartWorkflow};
-use super::starts::Wanted;
 use crate::claims::{Authenticator, Caller, Freshness, now};
 
 /// Close codes of the contract.
@@ -17,6 +17,7 @@ pub mod close {
     pub const BAD_UTF8: u16 = 1007;
     pub const POLICY: u16 = 1008;
     pub const TOO_BIG: u16 = 1009;
+    pub const INTERNAL: u16 = 1011;
     pub const CORE_MANAGER_RESTARTED: u16 = 1012;
     pub const TRY_LATER: u16 = 1013;
     pub const TOKEN_EXPIRED: u16 = 4401;
@@ -270,6 +271,12 @@ mod tests {
             data.as_object_mut().expect("an object").remove(field);
             let error = reply(&mut session(), &start(&data.to_string()));
             assert_eq!(error["error"]["details"]["fields"][field], "is required");
+        }
+        for (field, other) in [("project_id", "Project_ID"), ("workflow_type", "workflow_tYpe")] {
+            let mut data = whole.clone();
+            data[other] = json!("x");
+            let error = reply(&mut session(), &start(&data.to_string())).to_string();
+            assert!(error.contains("REQ001") && error.contains(field), "{error}");
         }
         let list = format!(r#"["t","a","{PROJECT}",{{}}]"#);
         assert_eq!(reply(&mut session(), &start(&list))["error"]["code"], "REQ001");

@@ -2,12 +2,13 @@
 //! that whoever does not read holds up nobody.
 
 use std::future::{pending, poll_fn};
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, timeout_at};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -25,18 +26,27 @@ pub enum Event {
     Failed(Error),
 }
 
+/// A connection of which is known how much has left through it, whole messages or not.
+pub struct Outlet<S> {
+    inner: S,
+    /// In bytes.
+    departed: u64,
+}
+
 /// A connection to the client or to core-manager.
 pub struct Side<S> {
-    stream: WebSocketStream<S>,
-    /// Since when something waits to leave.
+    stream: WebSocketStream<Outlet<S>>,
+    /// Since when something waits to leave of which nothing has.
     unsent_since: Option<Instant>,
+    /// What had left by then, in bytes.
+    departed: u64,
     patience: Duration,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Side<S> {
     /// `patience`: how long the other side may take nothing.
-    pub fn new(stream: WebSocketStream<S>, patience: Duration) -> Self {
-        Side { stream, unsent_since: None, patience }
+    pub fn new(stream: WebSocketStream<Outlet<S>>, patience: Duration) -> Self {
+        Side { stream, unsent_since: None, departed: 0, patience }
     }
 
     /// Whether all that was said has left.
@@ -55,14 +65,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Side<S> {
 
     /// What happens next; nothing is received unless `listening`. Dropping the future loses nothing.
     pub async fn event(&mut self, listening: bool) -> Event {
-        let Some(deadline) = self.unsent_since.map(|since| since + self.patience) else {
-            return if listening { poll_fn(|cx| self.poll_received(cx)).await } else { pending().await };
-        };
-        let either = poll_fn(|cx| match self.poll_sent(cx) {
-            Poll::Pending if listening => self.poll_received(cx),
-            sent => sent,
-        });
-        timeout_at(deadline, either).await.unwrap_or(Event::Unread)
+        loop {
+            let Some(deadline) = self.deadline() else {
+                return if listening { poll_fn(|cx| self.poll_received(cx)).await } else { pending().await };
+            };
+            let either = poll_fn(|cx| match self.poll_sent(cx) {
+                Poll::Pending if listening => self.poll_received(cx),
+                sent => sent,
+            });
+            match timeout_at(deadline, either).await {
+                Ok(event) => return event,
+                Err(_) if self.deadline() == Some(deadline) => return Event::Unread,
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// When the other side will have taken nothing for too long, if something waits to leave.
+    fn deadline(&mut self) -> Option<Instant> {
+        let since = self.unsent_since.as_mut()?;
+        let departed = self.stream.get_ref().departed;
+        if departed != self.departed {
+            self.departed = departed;
+            *since = Instant::now();
+        }
+        Some(*since + self.patience)
     }
 
     fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
@@ -103,6 +130,72 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Side<S> {
 
     /// The connection itself.
     pub fn connection(&mut self) -> &mut S {
-        self.stream.get_mut()
+        &mut self.stream.get_mut().inner
+    }
+}
+
+impl<S> Outlet<S> {
+    pub fn new(inner: S) -> Self {
+        Outlet { inner, departed: 0 }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Outlet<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Outlet<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.inner).poll_write(cx, buf))?;
+        self.departed += written as u64;
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use tokio::io::AsyncReadExt;
+    use tokio::time::sleep;
+    use tokio_tungstenite::tungstenite::protocol::Role;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    /// Time passes as soon as all wait for it.
+    #[tokio::test(start_paused = true)]
+    async fn who_reads_slowly_is_waited_for_and_who_stops_is_not() {
+        let (near, mut far) = tokio::io::duplex(64);
+        let stream = WebSocketStream::from_raw_socket(Outlet::new(near), Role::Server, None).await;
+        let mut side = Side::new(stream, PATIENCE);
+        side.say(Message::text("x".repeat(2_000))).expect("said");
+        let mut next = pin!(side.event(false));
+        for _ in 0..10 {
+            tokio::select! {
+                _ = &mut next => panic!("something leaves every few seconds"),
+                () = sleep(PATIENCE * 2 / 3) => {}
+            }
+            far.read_exact(&mut [0; 32]).await.expect("read");
+        }
+        let stopped = Instant::now();
+        assert!(matches!(next.await, Event::Unread));
+        let waited = stopped.elapsed();
+        assert!(waited >= PATIENCE && waited < PATIENCE * 2, "{waited:?}");
     }
 }

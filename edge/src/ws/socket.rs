@@ -6,44 +6,33 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use contract::Failure;
-use futures_util::future::{join3, select_all};
+use contract::{ErrorCode, Failure};
+use futures_util::future::join3;
 use serde_json::json;
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
+use super::end::{Client, End, fault, finish};
 use super::envelope::{self, message};
-use super::meter::TooManyFrames;
+use super::legs::{Legs, Number};
 use super::passage::{Parcel, Passage, Step, Verdict};
 use super::session::{Action, Session, Standing, close};
 use super::side::{Event, Side};
 use super::starts::Starts;
-use super::upstream::{Heard, Leg};
+use super::upstream::Heard;
 use super::{ClientStream, Place, Sockets};
 use crate::claims::{Caller, Freshness};
 use crate::front::RequestContext;
+use crate::gateway::{CORE_MANAGER, upstream_away};
 
 /// A client that takes longer than this to accept a message does not read.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the client has to answer our close.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long core-manager has, after the client has gone, to say whether what was just started runs.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most legs that were opened with former claims. Who is changed more often than that is told to reconnect.
 const MOST_FORMER: usize = 8;
 
-/// Why the loop ends.
-enum End {
-    Close(u16, &'static str),
-    /// The client has closed.
-    Left,
-    /// The client has gone without a word.
-    Gone,
-}
-
 type Turn = Result<(), End>;
-type Client = Side<super::meter::Metered<hyper_util::rt::TokioIo<hyper::upgrade::Upgraded>>>;
 
 struct Connection {
     sockets: Arc<Sockets>,
@@ -52,9 +41,7 @@ struct Connection {
     client: Client,
     /// When the socket ends unless it gets another token.
     deadline: Instant,
-    leg: Option<Box<Leg>>,
-    /// Legs that were opened with claims that have changed since: what was started there still reports.
-    former: Vec<Leg>,
+    legs: Legs,
     /// The message on its way to core-manager. The next one waits for it, so that messages keep their order.
     passage: Option<Passage>,
     starts: Starts,
@@ -81,8 +68,7 @@ pub async fn run(
         context,
         session,
         client: Side::new(stream, SEND_TIMEOUT),
-        leg: None,
-        former: Vec::new(),
+        legs: Legs::default(),
         passage: None,
         starts: Starts::default(),
         pinged: None,
@@ -90,13 +76,13 @@ pub async fn run(
     let Err(end) = connection.serve().await;
     // A socket that is only waiting for the client's close takes nobody's place.
     drop(place);
-    let Connection { context, client, leg, former, passage, starts, .. } = connection;
+    let Connection { context, client, legs, passage, starts, .. } = connection;
     let given_up = async {
         if let Some(passage) = passage {
             passage.give_up().await;
         }
     };
-    join3(finish(client, end), last_answers(leg, former, starts), given_up).await;
+    join3(finish(client, end), last_answers(legs, starts), given_up).await;
     tracing::debug!(request_id = context.id(), "a socket closed");
 }
 
@@ -111,7 +97,7 @@ impl Connection {
         let mut beat = tokio::time::interval_at(Instant::now() + heartbeat, heartbeat);
         let mut turn = std::pin::pin!(sockets.turns.acquire());
         loop {
-            let listening = self.passage.is_none() && self.leg.as_ref().is_none_or(|leg| leg.is_clear());
+            let listening = self.passage.is_none() && self.legs.are_clear();
             let relaying = self.client.is_clear();
             let lost = self.pinged.map(|at| at + sockets.settings.pong_timeout);
             tokio::select! {
@@ -122,7 +108,7 @@ impl Connection {
                 _ = &mut turn => return Err(End::Close(close::SHUTTING_DOWN, "shutting down")),
                 event = self.client.event(listening && relaying) => self.on_client(event)?,
                 step = step(&mut self.passage) => self.on_step(step)?,
-                heard = next(&mut self.leg, &mut self.former, relaying) => self.on_upstream(heard)?,
+                (leg, heard) = self.legs.next(relaying) => self.on_upstream(leg, heard)?,
                 _ = beat.tick() => self.beat()?,
                 () = at(lost), if listening && relaying => {
                     return Err(End::Close(close::HEARTBEAT_LOST, "no answer to a ping"));
@@ -154,22 +140,30 @@ impl Connection {
             Err(_) => Err(End::Close(close::SESSION_ENDED, "session ended")),
             Ok(Standing::Unchanged) => Ok(()),
             Ok(Standing::Changed(text)) => {
-                self.former.extend(self.leg.take().map(|leg| *leg));
-                if self.former.len() > MOST_FORMER {
-                    return Err(End::Close(close::CORE_MANAGER_RESTARTED, "too many changes; reconnect"));
-                }
+                self.retire_leg()?;
                 self.reply(text)
             }
         }
     }
 
-    /// Once in a while: is the client there, and is anything known of its rights?
+    /// Once in a while: is the client there, is anything known of its rights, and what is no longer needed?
     fn beat(&mut self) -> Turn {
+        let starts = &self.starts;
+        self.legs.close_forgotten(|leg| starts.run_on(leg));
         if self.sockets.authenticator.live().freshness() == Freshness::Lost {
             return Err(End::Close(close::TRY_LATER, "sessions cannot be checked at the moment"));
         }
+        // What the client does not take keeps core-manager from being heard, too.
         if !self.client.is_clear() {
             return Ok(());
+        }
+        for leg in self.legs.ping(self.sockets.settings.pong_timeout) {
+            self.lost(leg, close::TRY_LATER, "core-manager does not answer")?;
+        }
+        for id in self.starts.overdue() {
+            let failure = Failure::new(ErrorCode::Timeout).with_fact("service", CORE_MANAGER);
+            let failure = failure.saying("core-manager has not said yet whether it starts this workflow");
+            self.reply(envelope::error(Some(&id), &failure))?;
         }
         self.pinged.get_or_insert_with(Instant::now);
         self.say(Message::Ping(Bytes::new()))
@@ -204,11 +198,19 @@ impl Connection {
                 self.reply(text)
             }
             Action::Close(code, reason) => Err(End::Close(code, reason)),
-            Action::Forward { id, text } => self.forward(Parcel { id, text, start: None }),
+            Action::Forward { id, text } => match self.starts.admit_other(&id) {
+                Ok(()) => {
+                    let caller = self.obeying()?;
+                    self.forward(Parcel { id, text, start: None, caller })
+                }
+                Err(failure) => self.reply(envelope::error(Some(&id), &failure)),
+            },
             Action::Check(passing) => {
-                if passing.start.is_some()
-                    && let Err(failure) = self.starts.admit()
-                {
+                let admitted = match passing.start {
+                    Some(_) => self.starts.admit(&passing.id),
+                    None => self.starts.admit_other(&passing.id),
+                };
+                if let Err(failure) = admitted {
                     return self.reply(envelope::error(Some(&passing.id), &failure));
                 }
                 let caller = self.obeying()?;
@@ -227,8 +229,8 @@ impl Connection {
             Step::Checked(Verdict::Refused(id, failure)) => self.reply(envelope::error(Some(&id), &failure)),
             Step::Opened(parcel, Ok(leg)) => {
                 // Claims that have changed meanwhile need another leg.
-                if leg.version == self.obeying()?.claims().ver {
-                    self.leg = Some(leg);
+                if leg.version >= self.obeying()?.claims().ver {
+                    self.legs.open(leg);
                 }
                 self.forward(parcel)
             }
@@ -236,46 +238,79 @@ impl Connection {
         }
     }
 
-    /// Passes a message on, on a leg that is opened first if there is none.
-    fn forward(&mut self, parcel: Parcel) -> Turn {
-        let Some(leg) = &mut self.leg else {
-            let caller = self.obeying()?;
-            self.passage = Some(Passage::open(&self.sockets, caller, self.context.clone(), parcel));
+    /// Passes a message on, on a leg that says who its sender is by now; it is opened first if there is none.
+    fn forward(&mut self, mut parcel: Parcel) -> Turn {
+        let live = self.obeying()?;
+        if live.claims().ver > parcel.caller.claims().ver {
+            parcel.caller = live;
+        }
+        let needed = parcel.caller.claims().ver;
+        if self.legs.current().is_some_and(|(leg, _)| leg.version < needed) {
+            self.retire_leg()?;
+        }
+        let Some((leg, number)) = self.legs.current() else {
+            self.passage = Some(Passage::open(&self.sockets, self.context.clone(), parcel));
             return Ok(());
         };
-        let Parcel { id, text, start } = parcel;
+        let text = std::mem::take(&mut parcel.text);
         if let Err(failure) = leg.say(text) {
-            return self.undelivered(Parcel { id, text: String::new(), start }, &failure);
+            return self.undelivered(parcel, &failure);
         }
-        if let Some(start) = start {
-            let news = self.starts.expect(id);
+        if let Some(start) = parcel.start {
+            let news = self.starts.expect(parcel.id, number, self.sockets.gateway.reservation_life());
             self.sockets.tasks.spawn(start.follow(news));
+        }
+        Ok(())
+    }
+
+    /// What is passed on from now on takes another leg.
+    fn retire_leg(&mut self) -> Turn {
+        let starts = &self.starts;
+        if self.legs.retire() > MOST_FORMER && self.legs.close_idle(|leg| starts.run_on(leg)) > MOST_FORMER {
+            return Err(End::Close(close::CORE_MANAGER_RESTARTED, "too many changes; reconnect"));
         }
         Ok(())
     }
 
     fn undelivered(&mut self, parcel: Parcel, failure: &Failure) -> Turn {
         tracing::warn!(request_id = self.context.id(), cause = ?failure.cause(), "{failure}");
-        if let Some(start) = parcel.start {
-            self.sockets.tasks.spawn(start.withdraw());
+        if let Some(mut start) = parcel.start {
+            self.sockets.tasks.spawn(async move { start.withdraw().await });
         }
         self.reply(envelope::error(Some(&parcel.id), failure))
     }
 
-    fn on_upstream(&mut self, heard: Heard) -> Turn {
+    fn on_upstream(&mut self, leg: Number, heard: Heard) -> Turn {
         let text = match heard {
             Heard::Sent => return Ok(()),
             Heard::Gone => {
-                return Err(End::Close(close::CORE_MANAGER_RESTARTED, "core-manager closed the connection"));
+                return self.lost(leg, close::CORE_MANAGER_RESTARTED, "core-manager closed the connection");
             }
-            Heard::Unread => return Err(End::Close(close::TRY_LATER, "core-manager does not read")),
+            Heard::Unread => return self.lost(leg, close::TRY_LATER, "core-manager does not read"),
+            Heard::Unfit(error) => {
+                tracing::warn!(request_id = self.context.id(), %error, "core-manager sent what cannot be passed on");
+                return self.lost(leg, close::INTERNAL, "core-manager sent what cannot be passed on");
+            }
             Heard::Text(text) => text,
         };
-        if !self.starts.hear(&text) {
+        if !self.starts.hear(leg, &text) {
             tracing::warn!(request_id = self.context.id(), "core-manager sent what is no envelope; dropped");
             return Ok(());
         }
         self.reply(text)
+    }
+
+    /// The end of a former leg concerns what was started there alone.
+    fn lost(&mut self, leg: Number, code: u16, reason: &'static str) -> Turn {
+        if self.legs.is_current(leg) {
+            return Err(End::Close(code, reason));
+        }
+        self.legs.close(leg);
+        for id in self.starts.lose(leg) {
+            let failure = upstream_away().saying("Nothing more can be heard of this workflow");
+            self.reply(envelope::error(Some(&id), &failure))?;
+        }
+        Ok(())
     }
 
     fn reply(&mut self, text: String) -> Turn {
@@ -297,18 +332,6 @@ async fn step(passage: &mut Option<Passage>) -> Step {
     }
 }
 
-/// What happens next on any leg.
-async fn next(leg: &mut Option<Box<Leg>>, former: &mut [Leg], listening: bool) -> Heard {
-    match leg {
-        Some(leg) if former.is_empty() => leg.event(listening).await,
-        None if former.is_empty() => std::future::pending().await,
-        leg => {
-            let legs = leg.iter_mut().map(Box::as_mut).chain(former);
-            select_all(legs.map(|leg| Box::pin(leg.event(listening)))).await.0
-        }
-    }
-}
-
 async fn at(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,
@@ -316,50 +339,20 @@ async fn at(time: Option<Instant>) {
     }
 }
 
-/// The close code for what the client did wrong.
-fn fault(error: &Error) -> End {
-    match error {
-        Error::Capacity(_) => End::Close(close::TOO_BIG, "the message is too big"),
-        Error::Utf8(_) => End::Close(close::BAD_UTF8, "not UTF-8"),
-        Error::Io(error) if error.get_ref().is_some_and(|cause| cause.is::<TooManyFrames>()) => {
-            End::Close(close::POLICY, "too many messages")
-        }
-        Error::Protocol(_) => End::Close(close::PROTOCOL_ERROR, "protocol error"),
-        _ => End::Gone,
-    }
-}
-
 /// Hears whether what was just started runs, so that it counts although the client has gone.
-async fn last_answers(mut leg: Option<Box<Leg>>, mut former: Vec<Leg>, mut starts: Starts) {
+async fn last_answers(mut legs: Legs, mut starts: Starts) {
     let answers = async {
         while starts.are_awaited() {
-            match next(&mut leg, &mut former, true).await {
-                Heard::Text(text) => drop(starts.hear(&text)),
-                Heard::Sent => {}
-                Heard::Gone | Heard::Unread => return,
+            match legs.next(true).await {
+                (leg, Heard::Text(text)) => drop(starts.hear(leg, &text)),
+                (_, Heard::Sent) => {}
+                (leg, Heard::Gone | Heard::Unread | Heard::Unfit(_)) => {
+                    legs.close(leg);
+                    starts.lose(leg);
+                }
             }
         }
     };
     // Without an answer what was taken for them expires.
     let _ = timeout(ANSWER_TIMEOUT, answers).await;
-}
-
-/// Says why, and waits a little for the client's own close, so that the reason is not lost with the connection.
-async fn finish(mut client: Client, end: End) {
-    let farewell = async {
-        match end {
-            End::Gone => {}
-            End::Left => client.close(None).await,
-            End::Close(code, reason) => {
-                let is_broken = client.is_over();
-                client.close(Some(CloseFrame { code: code.into(), reason: reason.into() })).await;
-                if is_broken {
-                    // What the client still sends is no longer understood.
-                    let _ = client.connection().leave().await;
-                }
-            }
-        }
-    };
-    // A client that does not answer is dropped all the same.
-    let _ = timeout(CLOSE_TIMEOUT, farewell).await;
 }

@@ -1,200 +1,27 @@
-//! What becomes of the workflows that were started on a socket. The `id` of a start is its idempotency key: it is
-//! taken, with a place of the quota, before core-manager hears of the start. core-manager's first status makes the
-//! place count and is kept as the answer to a start that is sent again; its refusal gives both back. Without an answer
-//! the place is free when its time is over, and the id stands for a start of which nobody knows whether it took effect.
+//! The workflows that were started on a socket, followed through what core-manager says of them. It says so under the
+//! `id` of the start alone; so no other message of the socket may have that id, as its answer would pass for one to the
+//! start.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-use contract::subscription::begin_response::Answer as Begun;
-use contract::subscription::{AbandonRequest, BeginRequest, FinishRequest, Finished};
-use contract::{ErrorCode, Failure, Outcome, Resource};
-use ring::digest::{SHA256, digest};
+use contract::{ErrorCode, Failure, Outcome};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
-use uuid::Uuid;
+use tokio::time::Instant;
 
-use crate::claims::Caller;
-use crate::front::RequestContext;
-use crate::gateway::quota::{self, Reservation, Reserved};
-use crate::gateway::upstream_away;
-use crate::services::{Services, from_subscription, present};
+use super::legs::Number;
 
 /// Most workflows of one socket that have not ended.
 const MOST: usize = 256;
+/// So many refused starts of one socket are still followed.
+const MOST_REFUSED: usize = 64;
+/// So many messages back the ids of other messages are remembered.
+const REMEMBERED: usize = 4096;
 /// Largest `result` that is kept for a start that is sent again, in bytes.
 const LARGEST_RESULT: usize = 16 * 1024;
-/// Keeps the ids apart from the `Idempotency-Key` of requests: no header has a line break.
-const KEY_PREFIX: &str = "start_workflow\n";
-
-/// A start whose id and place are taken.
-pub struct Start {
-    services: Services,
-    context: RequestContext,
-    user_id: String,
-    key: String,
-    runner: String,
-    /// Until it counts.
-    reservation: Option<Reservation>,
-}
-
-/// What is to be done with a start.
-pub enum Admission {
-    New(Start),
-    /// It has passed before; this is its `data` as far as it is known.
-    Repeated(Value),
-}
-
-/// The start of a workflow as its id and data make it.
-#[derive(Debug)]
-pub struct Wanted {
-    pub id: String,
-    pub project_id: String,
-    /// SHA-256 of the data, however its keys are ordered.
-    pub fingerprint: Vec<u8>,
-}
-
-impl Wanted {
-    pub fn new(id: &str, project_id: String, data: &Value) -> Self {
-        // serde_json writes objects in the order of their keys.
-        let fingerprint = digest(&SHA256, data.to_string().as_bytes()).as_ref().to_vec();
-        Wanted { id: id.to_owned(), project_id, fingerprint }
-    }
-
-    /// Takes the id and a place of the quota for as long as `life`.
-    ///
-    /// # Errors
-    /// REQ001 when the id was used with other data; SUB002 with resource, limit and used; GW001.
-    pub async fn admit(
-        self,
-        caller: &Caller,
-        services: &Services,
-        context: &RequestContext,
-        life: Duration,
-    ) -> Outcome<Admission> {
-        let (user_id, key) = (caller.user_id().to_owned(), format!("{KEY_PREFIX}{}", self.id));
-        let begin = BeginRequest {
-            user_id: user_id.clone(),
-            idempotency_key: key.clone(),
-            fingerprint: self.fingerprint,
-            lease_seconds: i32::try_from(life.as_secs()).unwrap_or(i32::MAX),
-            // core-manager is not asked twice for what it may have started.
-            repeatable: false,
-        };
-        let begun = from_subscription(services.idempotency().begin(context.call(begin)).await);
-        let runner = match present(begun.map_err(name_the_id)?.answer)? {
-            Begun::Proceed(proceed) => proceed.runner,
-            Begun::Running(_) => {
-                let starting = json!({ "status": "in_progress", "step": "starting", "progress": 0.0 });
-                return Ok(Admission::Repeated(starting));
-            }
-            Begun::Unknown(_) => {
-                return Err(upstream_away().saying(
-                    "Whether the first start with this id took effect is not known; see what runs before sending it \
-                     with another id",
-                ));
-            }
-            Begun::Finished(finished) => {
-                let kept = serde_json::from_slice(&finished.body).map_err(Failure::internal)?;
-                return Ok(Admission::Repeated(kept));
-            }
-        };
-        let place = Uuid::now_v7().to_string();
-        let reserved = match quota::reserve(Resource::Content, place, caller, services, context, life).await {
-            Ok(Reserved::New(reservation)) => Ok(reservation),
-            Ok(Reserved::Before) => Err(Failure::internal("a new key was used before")),
-            Err(failure) => Err(failure),
-        };
-        let (services, context) = (services.clone(), context.clone());
-        match reserved {
-            Ok(reservation) => {
-                let reservation = Some(reservation);
-                Ok(Admission::New(Start { services, context, user_id, key, runner, reservation }))
-            }
-            Err(failure) => {
-                abandon(services, context, user_id, key, runner).await;
-                Err(failure)
-            }
-        }
-    }
-}
-
-/// subscription-svc speaks of the header that keys usually come in.
-fn name_the_id(failure: Failure) -> Failure {
-    if failure.code() == ErrorCode::InvalidRequest {
-        return Failure::field("id", "was used for another start within the last 24 hours");
-    }
-    failure
-}
-
-impl Start {
-    /// core-manager has not started it, and will not.
-    pub async fn withdraw(self) {
-        let Start { services, context, user_id, key, runner, reservation } = self;
-        if let Some(reservation) = reservation {
-            reservation.release().await;
-        }
-        abandon(services, context, user_id, key, runner).await;
-    }
-
-    /// Settles the start by what core-manager says of it, until it has ended or nothing more can be heard.
-    pub async fn follow(mut self, mut news: watch::Receiver<News>) {
-        while news.changed().await.is_ok() {
-            let told = news.borrow_and_update().clone();
-            match told {
-                News::Awaited => {}
-                News::Refused => return self.withdraw().await,
-                News::Runs(data) => self.settle(Some(&data)).await,
-                News::Ended(data) => return self.settle(Some(&data)).await,
-            }
-        }
-        if self.reservation.is_some() {
-            self.settle(None).await;
-        }
-    }
-
-    /// Counts the start, and keeps where it stands; without a word of core-manager nobody knows.
-    async fn settle(&mut self, data: Option<&Value>) {
-        if data.is_some()
-            && let Some(reservation) = self.reservation.take()
-        {
-            reservation.commit().await;
-        }
-        let request = FinishRequest {
-            user_id: self.user_id.clone(),
-            idempotency_key: self.key.clone(),
-            runner: self.runner.clone(),
-            answer: data.map(kept),
-        };
-        quota::persist(self.context.clone(), "state of a workflow", |context| {
-            let (mut keys, request) = (self.services.idempotency(), request.clone());
-            async move { keys.finish(context.call(request)).await.map(drop) }
-        })
-        .await;
-    }
-}
-
-/// Frees the id, so that the start may be sent again.
-async fn abandon(
-    services: Services,
-    context: RequestContext,
-    user_id: String,
-    idempotency_key: String,
-    runner: String,
-) {
-    let request = AbandonRequest { user_id, idempotency_key, runner };
-    quota::persist(context, "refusal of a start", move |context| {
-        let (mut keys, request) = (services.idempotency(), request.clone());
-        async move { keys.abandon(context.call(request)).await.map(drop) }
-    })
-    .await;
-}
-
-/// A state as it is kept.
-fn kept(data: &Value) -> Finished {
-    Finished { status: 200, headers: None, body: data.to_string().into_bytes() }
-}
 
 /// What core-manager has said of a start.
 #[derive(Clone, Debug, PartialEq)]
@@ -207,9 +34,25 @@ pub enum News {
     Ended(Value),
 }
 
-/// The workflows of a socket that have not ended, by the ids of their starts.
+/// The workflows of a socket, by the ids of their starts.
 #[derive(Default)]
-pub struct Starts(HashMap<String, watch::Sender<News>>);
+pub struct Starts {
+    /// Those that have not ended.
+    running: HashMap<String, Followed>,
+    /// Those that core-manager has refused, the latest last: should one report all the same, it has started.
+    refused: VecDeque<(String, Followed)>,
+    /// Hashes of the ids of the last messages that were no starts.
+    others: VecDeque<u64>,
+    hasher: RandomState,
+}
+
+struct Followed {
+    news: watch::Sender<News>,
+    /// The leg that it was started on.
+    leg: Number,
+    /// When the client is to be told that core-manager says nothing, unless it was told.
+    overdue_at: Option<Instant>,
+}
 
 /// A message of core-manager, as far as it matters here.
 #[derive(Deserialize)]
@@ -223,58 +66,119 @@ struct Message {
 }
 
 impl Starts {
-    /// Whether one more may be followed.
+    /// Whether a start with this id may be followed.
     ///
     /// # Errors
-    /// GW003.
-    pub fn admit(&self) -> Outcome<()> {
-        if self.0.len() < MOST {
+    /// GW003; REQ001 when another message had the id, whose answer may still come.
+    pub fn admit(&self, id: &str) -> Outcome<()> {
+        if self.others.contains(&self.hasher.hash_one(id)) {
+            return Err(Failure::field("id", "was used for another message of this socket"));
+        }
+        if self.running.len() < MOST {
             return Ok(());
         }
         let failure = Failure::new(ErrorCode::Overloaded).retry_after(Duration::from_secs(1));
         Err(failure.saying(format!("At most {MOST} workflows of one socket may run at once")))
     }
 
-    /// From now on there may be news of this start.
-    pub fn expect(&mut self, id: String) -> watch::Receiver<News> {
-        let (sender, receiver) = watch::channel(News::Awaited);
-        self.0.insert(id, sender);
+    /// Whether a message that is no start may pass with this id.
+    ///
+    /// # Errors
+    /// REQ001 when the id is that of a workflow that has not ended.
+    pub fn admit_other(&mut self, id: &str) -> Outcome<()> {
+        if self.running.contains_key(id) {
+            return Err(Failure::field("id", "belongs to a workflow of this socket that has not ended"));
+        }
+        if self.others.len() == REMEMBERED {
+            self.others.pop_front();
+        }
+        self.others.push_back(self.hasher.hash_one(id));
+        Ok(())
+    }
+
+    /// From now on there may be news of this start, on this leg; the first of them within `patience`.
+    pub fn expect(&mut self, id: String, leg: Number, patience: Duration) -> watch::Receiver<News> {
+        let (news, receiver) = watch::channel(News::Awaited);
+        let overdue_at = Some(Instant::now() + patience);
+        self.running.insert(id, Followed { news, leg, overdue_at });
         receiver
+    }
+
+    /// The ids of starts that core-manager says nothing of for too long, once each. It may do so still.
+    pub fn overdue(&mut self) -> Vec<String> {
+        let now = Instant::now();
+        let is_overdue = |followed: &mut Followed| {
+            followed.is_awaited() && followed.overdue_at.take_if(|at| *at <= now).is_some()
+        };
+        let overdue = self.running.iter_mut().filter_map(|(id, followed)| is_overdue(followed).then_some(id));
+        overdue.cloned().collect()
     }
 
     /// Whether core-manager still owes the first word on a start.
     pub fn are_awaited(&self) -> bool {
-        self.0.values().any(|news| *news.borrow() == News::Awaited)
+        self.running.values().any(Followed::is_awaited)
     }
 
-    /// Hears a text of core-manager. Gives whether it is a message at all.
-    pub fn hear(&mut self, text: &str) -> bool {
+    /// Whether anything that was started on a leg has not ended.
+    pub fn run_on(&self, leg: Number) -> bool {
+        self.running.values().any(|followed| followed.leg == leg)
+    }
+
+    /// Nothing more can be heard of what was started on a leg. Gives the ids of what had not ended.
+    pub fn lose(&mut self, leg: Number) -> Vec<String> {
+        self.refused.retain(|(_, followed)| followed.leg != leg);
+        self.running.extract_if(|_, followed| followed.leg == leg).map(|(id, _)| id).collect()
+    }
+
+    /// Hears a text of core-manager from a leg. Gives whether it is a message at all.
+    pub fn hear(&mut self, leg: Number, text: &str) -> bool {
         if !text.trim_start().starts_with('{') {
             return false;
         }
         let Ok(message) = serde_json::from_str::<Message>(text) else { return false };
-        let Some(id) = message.correlation_id.as_str() else { return true };
-        let Some(news) = self.0.get(id) else { return true };
-        let is_first = *news.borrow() == News::Awaited;
-        let ends = match message.kind.as_str() {
-            "error" if is_first => {
-                news.send_replace(News::Refused);
-                true
+        if let Value::String(id) = message.correlation_id {
+            match message.kind.as_str() {
+                "error" => self.refuse(leg, &id),
+                "workflow_status" => self.report(id, message.data),
+                _ => {}
             }
-            "workflow_status" if matches!(message.data["status"].as_str(), Some("completed" | "failed")) => {
-                news.send_replace(News::Ended(state(message.data)));
-                true
-            }
-            "workflow_status" if is_first => {
-                news.send_replace(News::Runs(state(message.data)));
-                false
-            }
-            _ => false,
-        };
-        if ends {
-            self.0.remove(message.correlation_id.as_str().unwrap_or_default());
         }
         true
+    }
+
+    /// A refusal comes on the leg that the start took.
+    fn refuse(&mut self, leg: Number, id: &str) {
+        if !self.running.get(id).is_some_and(|followed| followed.leg == leg && followed.is_awaited()) {
+            return;
+        }
+        if let Some((id, followed)) = self.running.remove_entry(id) {
+            followed.news.send_replace(News::Refused);
+            if self.refused.len() == MOST_REFUSED {
+                self.refused.pop_front();
+            }
+            self.refused.push_back((id, followed));
+        }
+    }
+
+    fn report(&mut self, id: String, data: Value) {
+        if !self.running.contains_key(&id)
+            && let Some(place) = self.refused.iter().rposition(|(refused, _)| *refused == id)
+        {
+            self.running.extend(self.refused.remove(place));
+        }
+        let Some(Followed { news, .. }) = self.running.get(&id) else { return };
+        if matches!(data["status"].as_str(), Some("completed" | "failed")) {
+            news.send_replace(News::Ended(state(data)));
+            self.running.remove(&id);
+        } else if matches!(*news.borrow(), News::Awaited | News::Refused) {
+            news.send_replace(News::Runs(state(data)));
+        }
+    }
+}
+
+impl Followed {
+    fn is_awaited(&self) -> bool {
+        *self.news.borrow() == News::Awaited
     }
 }
 
@@ -296,6 +200,9 @@ fn state(data: Value) -> Value {
 mod tests {
     use super::*;
 
+    const LEG: Number = 1;
+    const PATIENCE: Duration = Duration::from_secs(60);
+
     fn said(kind: &str, id: &str, data: Value) -> String {
         json!({ "type": kind, "id": "1", "correlation_id": id, "data": data }).to_string()
     }
@@ -303,41 +210,42 @@ mod tests {
     #[test]
     fn the_first_and_the_last_status_of_a_workflow_are_news_and_what_is_between_is_not() {
         let mut starts = Starts::default();
-        let mut news = starts.expect("w".to_owned());
+        let mut news = starts.expect("w".to_owned(), LEG, PATIENCE);
         assert!(starts.are_awaited());
         let status =
             |status: &str, step| said("workflow_status", "w", json!({ "status": status, "step": step }));
-        assert!(starts.hear(&status("in_progress", 1)));
+        assert!(starts.hear(LEG, &status("in_progress", 1)));
         assert_eq!(*news.borrow_and_update(), News::Runs(json!({ "status": "in_progress", "step": 1 })));
         assert!(!starts.are_awaited());
-        starts.hear(&status("in_progress", 2));
+        starts.hear(LEG, &status("in_progress", 2));
         assert!(!news.has_changed().expect("followed"));
-        starts.hear(&status("completed", 3));
+        starts.hear(LEG, &status("completed", 3));
         assert_eq!(*news.borrow(), News::Ended(json!({ "status": "completed", "step": 3 })));
-        assert!(starts.0.is_empty());
+        assert!(starts.running.is_empty());
     }
 
     #[test]
     fn an_error_refuses_a_start_that_has_not_begun_and_no_other() {
         let mut starts = Starts::default();
-        let (refused, runs) = (starts.expect("a".to_owned()), starts.expect("b".to_owned()));
-        starts.hear(&said("workflow_status", "b", json!({ "status": "in_progress" })));
-        starts.hear(&said("error", "a", Value::Null));
-        starts.hear(&said("error", "b", Value::Null));
+        let (refused, runs) =
+            (starts.expect("a".to_owned(), LEG, PATIENCE), starts.expect("b".to_owned(), LEG, PATIENCE));
+        starts.hear(LEG, &said("workflow_status", "b", json!({ "status": "in_progress" })));
+        starts.hear(LEG, &said("error", "a", Value::Null));
+        starts.hear(LEG, &said("error", "b", Value::Null));
         assert_eq!(*refused.borrow(), News::Refused);
         assert!(matches!(*runs.borrow(), News::Runs(_)));
-        assert_eq!(starts.0.len(), 1);
+        assert_eq!(starts.running.len(), 1);
     }
 
     #[test]
     fn what_is_no_message_is_no_news() {
         let mut starts = Starts::default();
-        let news = starts.expect("w".to_owned());
+        let news = starts.expect("w".to_owned(), LEG, PATIENCE);
         for text in ["", "x", "1", "[]", r#"["error","w",{}]"#, r#"{"type":1}"#] {
-            assert!(!starts.hear(text), "{text}");
+            assert!(!starts.hear(LEG, text), "{text}");
         }
         for text in [r#"{"type":"error"}"#, r#"{"type":"error","correlation_id":7}"#] {
-            assert!(starts.hear(text), "{text}");
+            assert!(starts.hear(LEG, text), "{text}");
         }
         assert_eq!(*news.borrow(), News::Awaited);
     }
@@ -350,21 +258,77 @@ mod tests {
     }
 
     #[test]
-    fn the_order_of_keys_makes_no_other_start() {
-        let fingerprint = |text: &str| {
-            Wanted::new("w", String::new(), &serde_json::from_str(text).expect("JSON")).fingerprint
-        };
-        assert_eq!(fingerprint(r#"{"a":1,"b":{"c":2,"d":3}}"#), fingerprint(r#"{"b":{"d":3,"c":2}, "a":1}"#));
-        assert_ne!(fingerprint(r#"{"a":1}"#), fingerprint(r#"{"a":2}"#));
+    fn only_so_many_workflows_of_one_socket_run_at_once() {
+        let mut starts = Starts::default();
+        let news: Vec<_> = (0..MOST).map(|one| starts.expect(one.to_string(), LEG, PATIENCE)).collect();
+        assert_eq!(starts.admit("next").expect_err("too many").code(), ErrorCode::Overloaded);
+        starts.hear(LEG, &said("error", "7", Value::Null));
+        assert!(starts.admit("next").is_ok());
+        drop(news);
     }
 
     #[test]
-    fn only_so_many_workflows_of_one_socket_run_at_once() {
+    fn an_id_stands_for_one_message_while_its_answer_may_come() {
         let mut starts = Starts::default();
-        let news: Vec<_> = (0..MOST).map(|one| starts.expect(one.to_string())).collect();
-        assert_eq!(starts.admit().expect_err("too many").code(), ErrorCode::Overloaded);
-        starts.hear(&said("error", "7", Value::Null));
-        assert!(starts.admit().is_ok());
-        drop(news);
+        let _news = starts.expect("w".to_owned(), LEG, PATIENCE);
+        assert_eq!(starts.admit_other("w").expect_err("taken").code(), ErrorCode::InvalidRequest);
+        assert!(starts.admit_other("m").is_ok());
+        assert_eq!(starts.admit("m").expect_err("taken").code(), ErrorCode::InvalidRequest);
+        starts.hear(LEG, &said("workflow_status", "w", json!({ "status": "completed" })));
+        assert!(starts.admit_other("w").is_ok());
+        for other in 0..REMEMBERED {
+            assert!(starts.admit_other(&other.to_string()).is_ok());
+        }
+        assert!(starts.admit("m").is_ok(), "long ago");
+    }
+
+    #[test]
+    fn a_refused_start_that_reports_all_the_same_has_started() {
+        let mut starts = Starts::default();
+        let news = starts.expect("w".to_owned(), LEG, PATIENCE);
+        starts.hear(LEG, &said("error", "w", Value::Null));
+        assert_eq!(*news.borrow(), News::Refused);
+        starts.hear(LEG, &said("workflow_status", "w", json!({ "status": "in_progress" })));
+        assert!(matches!(*news.borrow(), News::Runs(_)));
+        assert!(starts.admit_other("w").is_err(), "its id is taken again");
+        starts.hear(LEG, &said("workflow_status", "w", json!({ "status": "completed" })));
+        assert!(matches!(*news.borrow(), News::Ended(_)));
+        assert!(starts.running.is_empty() && starts.refused.is_empty());
+    }
+
+    #[test]
+    fn of_refused_starts_the_latest_are_followed() {
+        let mut starts = Starts::default();
+        for one in 0..2 * MOST_REFUSED {
+            let _news = starts.expect(one.to_string(), LEG, PATIENCE);
+            starts.hear(LEG, &said("error", &one.to_string(), Value::Null));
+        }
+        assert_eq!((starts.running.len(), starts.refused.len()), (0, MOST_REFUSED));
+        assert!(starts.refused.iter().any(|(id, _)| *id == (2 * MOST_REFUSED - 1).to_string()));
+    }
+
+    #[test]
+    fn what_happens_on_another_leg_refuses_and_loses_nothing() {
+        let mut starts = Starts::default();
+        let news = starts.expect("w".to_owned(), LEG, PATIENCE);
+        starts.hear(LEG + 1, &said("error", "w", Value::Null));
+        assert_eq!(*news.borrow(), News::Awaited);
+        assert!(starts.lose(LEG + 1).is_empty() && starts.run_on(LEG));
+        starts.hear(LEG + 1, &said("workflow_status", "w", json!({ "status": "in_progress" })));
+        assert!(matches!(*news.borrow(), News::Runs(_)), "whoever says so, it runs");
+        assert_eq!(starts.lose(LEG), ["w"]);
+        assert!(news.has_changed().is_err() && !starts.run_on(LEG));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_core_manager_says_nothing_of_is_overdue_once() {
+        let mut starts = Starts::default();
+        let _silent = starts.expect("silent".to_owned(), LEG, PATIENCE);
+        let _runs = starts.expect("runs".to_owned(), LEG, PATIENCE);
+        starts.hear(LEG, &said("workflow_status", "runs", json!({ "status": "in_progress" })));
+        assert!(starts.overdue().is_empty());
+        tokio::time::advance(PATIENCE).await;
+        assert_eq!(starts.overdue(), ["silent"]);
+        assert!(starts.overdue().is_empty() && starts.are_awaited());
     }
 }

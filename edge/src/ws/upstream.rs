@@ -3,15 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use contract::{Failure, Outcome};
 use http::Request;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::BUFFER_BYTES;
-use super::side::{Event, Side};
+use super::side::{Event, Outlet, Side};
 use crate::claims::Caller;
 use crate::front::{REQUEST_ID, RequestContext, TRACEPARENT};
 use crate::gateway::{Gateway, UpstreamUrl, identity_headers, upstream_away};
@@ -20,11 +23,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A core-manager that takes longer than this to accept a message does not read.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest message that core-manager may send, in bytes.
-const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
+pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 
 /// An open connection to core-manager.
 pub struct Leg {
     side: Side<TcpStream>,
+    /// When core-manager was pinged, if it has not been heard since.
+    pinged: Option<Instant>,
     /// The version of the claims that core-manager was told.
     pub version: i64,
 }
@@ -37,6 +42,8 @@ pub enum Heard {
     Gone,
     /// core-manager does not read.
     Unread,
+    /// core-manager sent what is no message, or too large a one.
+    Unfit(Error),
 }
 
 impl Leg {
@@ -56,6 +63,7 @@ impl Leg {
         let connect = async {
             let stream = TcpStream::connect(authority).await?;
             stream.set_nodelay(true)?;
+            let stream = Outlet::new(stream);
             match tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await {
                 Ok((stream, _)) => Ok(Ok(stream)),
                 // An answer, though not the one that was wanted: core-manager is there.
@@ -64,7 +72,11 @@ impl Leg {
             }
         };
         let stream = upstream.attempt(CONNECT_TIMEOUT, connect).await??;
-        Ok(Box::new(Leg { side: Side::new(stream, SEND_TIMEOUT), version: caller.claims().ver }))
+        Ok(Box::new(Leg {
+            side: Side::new(stream, SEND_TIMEOUT),
+            pinged: None,
+            version: caller.claims().ver,
+        }))
     }
 
     /// Passes a text on; it leaves with [`Leg::event`].
@@ -75,6 +87,17 @@ impl Leg {
         self.side.say(Message::text(text)).map_err(|error| upstream_away().because(error))
     }
 
+    /// Asks core-manager whether it is there. Gives whether it has been heard within `patience` of being asked before.
+    pub fn ping(&mut self, patience: Duration) -> bool {
+        match self.pinged {
+            Some(at) => at.elapsed() < patience,
+            None => {
+                self.pinged = Some(Instant::now());
+                self.side.say(Message::Ping(Bytes::new())).is_ok()
+            }
+        }
+    }
+
     /// Whether all that was passed on has left.
     pub fn is_clear(&self) -> bool {
         self.side.is_clear()
@@ -83,11 +106,21 @@ impl Leg {
     /// What happens next; nothing is received unless `listening`. Dropping the future loses nothing.
     pub async fn event(&mut self, listening: bool) -> Heard {
         loop {
-            match self.side.event(listening).await {
+            let event = self.side.event(listening).await;
+            if matches!(event, Event::Received(_)) {
+                self.pinged = None;
+            }
+            match event {
                 Event::Sent => return Heard::Sent,
                 Event::Unread => return Heard::Unread,
                 Event::Received(Message::Text(text)) => return Heard::Text(text.as_str().to_owned()),
-                Event::Received(Message::Close(_)) | Event::Gone | Event::Failed(_) => return Heard::Gone,
+                Event::Received(Message::Close(_)) | Event::Gone => return Heard::Gone,
+                Event::Failed(error @ (Error::Capacity(_) | Error::Protocol(_) | Error::Utf8(_)))
+                    if !matches!(error, Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) =>
+                {
+                    return Heard::Unfit(error);
+                }
+                Event::Failed(_) => return Heard::Gone,
                 Event::Received(Message::Binary(_)) => {
                     tracing::warn!("core-manager sent a binary frame, which has no meaning")
                 }

@@ -3,7 +3,8 @@ use contract::subscription::usage_service_server::UsageService;
 use contract::subscription::{
     CheckQuotaRequest, CheckQuotaResponse, CommitRequest, CommitResponse, GetUsageRequest, GetUsageResponse,
     ListUsageDaysRequest, ListUsageDaysResponse, RecordUsageRequest, RecordUsageResponse, ReleaseRequest,
-    ReleaseResponse, ReportUsageRequest, ReportUsageResponse, ReserveRequest, ReserveResponse,
+    ReleaseResponse, RenewRequest, RenewResponse, ReportUsageRequest, ReportUsageResponse, ReserveRequest,
+    ReserveResponse,
 };
 use tonic::{Request, Response, Status};
 
@@ -56,6 +57,10 @@ impl UsageService for Usage {
             usage::reserve(&self.0, request.get_ref()).await
         };
         answer(reserved.await)
+    }
+
+    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
+        answer(usage::renew(&self.0.pool, request.get_ref()).await.map(|()| RenewResponse {}))
     }
 
     async fn commit(&self, request: Request<CommitRequest>) -> Result<Response<CommitResponse>, Status> {

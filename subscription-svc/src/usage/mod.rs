@@ -13,7 +13,7 @@ use prometheus::IntCounterVec;
 use sqlx::MySqlConnection;
 use std::sync::LazyLock;
 
-pub use reservations::{commit, release, reserve, sweep};
+pub use reservations::{commit, release, renew, reserve, sweep};
 
 use crate::service::{IDENTITY, Service};
 use crate::{subscriptions, tiers};

@@ -4,7 +4,7 @@
 use chassis::clock::now;
 use chassis::mysql::{failed, transaction, violated_key};
 use chrono::{DateTime, TimeDelta, Utc};
-use contract::subscription::{ReserveRequest, ReserveResponse};
+use contract::subscription::{RenewRequest, ReserveRequest, ReserveResponse};
 use contract::{ErrorCode, Failure, Outcome, Resource};
 use prometheus::IntCounterVec;
 use sqlx::{MySqlConnection, MySqlPool};
@@ -36,9 +36,7 @@ enum Reserved {
 pub async fn reserve(service: &Service, request: &ReserveRequest) -> Outcome<ReserveResponse> {
     let resource = counted(&request.resource)?;
     check_key(&request.idempotency_key)?;
-    if !(1..=MAX_LIFE).contains(&request.ttl_seconds) {
-        return Err(Failure::field("ttl_seconds", format!("must be 1 to {MAX_LIFE}")));
-    }
+    check_life(request.ttl_seconds)?;
     let allowance = Allowance::of(service, &request.user_id, resource).await?;
     let reserved = admit(&service.pool, request, &allowance).await;
     let outcome = match &reserved {
@@ -106,6 +104,35 @@ fn check_key(key: &str) -> Outcome<()> {
         return Ok(());
     }
     Err(Failure::field("idempotency_key", format!("must have 1 to {MAX_KEY} bytes")))
+}
+
+fn check_life(seconds: i32) -> Outcome<()> {
+    if (1..=MAX_LIFE).contains(&seconds) {
+        return Ok(());
+    }
+    Err(Failure::field("ttl_seconds", format!("must be 1 to {MAX_LIFE}")))
+}
+
+/// Keeps a place taken for longer: what it is for is still being made.
+///
+/// # Errors
+/// REQ001, also when it is not reserved any more.
+pub async fn renew(pool: &MySqlPool, request: &RenewRequest) -> Outcome<()> {
+    check_life(request.ttl_seconds)?;
+    let renewed = sqlx::query!(
+        "UPDATE reservations SET expires_at = GREATEST(expires_at, ?)
+         WHERE user_id = ? AND idempotency_key = ? AND state = 'reserved'",
+        now() + TimeDelta::seconds(request.ttl_seconds.into()),
+        request.user_id,
+        request.idempotency_key.as_bytes()
+    )
+    .execute(pool)
+    .await
+    .map_err(failed)?;
+    if renewed.rows_affected() == 1 {
+        return Ok(());
+    }
+    Err(Failure::field("idempotency_key", "is not reserved"))
 }
 
 /// Keeps the key; gives the state of the reservation that has it already, unless that was released.

@@ -97,6 +97,7 @@ async fn a_late_payment_is_forgiven_for_a_grace_and_made_up_for_later() {
     let (sandbox, stripe) = with_stripe(1, &[("PAST_DUE_GRACE_SECONDS", "10")]).await;
     let edge = sandbox.edge();
     let (user, id) = subscriber(&sandbox, &stripe, "premium").await;
+    until_tier(edge, &user.token, "premium").await;
     let late = stripe.change(&id, |subscription| subscription["status"] = json!("past_due"));
     stripe.event("invoice.payment_failed", &late).deliver(edge).await;
     let in_grace = subscription(edge, &user).await;

@@ -1,6 +1,7 @@
 //! `Idempotency-Key`: one effect, whatever goes wrong.
 
-use e2e::{Plan, Reply, Sandbox, User, until};
+use e2e::{Collector, Plan, Reply, Sandbox, User, until};
+use futures_util::future::join_all;
 use http::Method;
 use serde_json::{Value, json};
 
@@ -32,12 +33,16 @@ async fn core_manager_is_not_asked_again_when_nobody_knows_what_came_of_it() {
     let plan = Plan { settings: vec![("GATEWAY_TIMEOUT_MS", "300".to_owned())], ..Plan::default() };
     let sandbox = Sandbox::planned(plan).await;
     let (user, body) = (sandbox.register().await, json!({ "name": "one" }));
-    for (key, switch, status, code) in
-        [("hung", "x-stub-hang", 504, "GW002"), ("reset", "x-stub-reset", 502, "GW001")]
-    {
+    for (key, (switch, how), status) in [
+        ("hung", ("x-stub-hang", "1"), 504),
+        ("reset", ("x-stub-reset", "1"), 502),
+        ("failed", ("x-stub-status", "500"), 500),
+        ("away", ("x-stub-status", "502"), 502),
+    ] {
         let path = format!("/api/v1/echo/{key}");
-        let headers = [("idempotency-key", key), (switch, "1")];
-        post(&sandbox, &path, &user, &headers, &body).await.must_fail(status, code);
+        let headers = [("idempotency-key", key), (switch, how)];
+        let first = post(&sandbox, &path, &user, &headers, &body).await;
+        assert_eq!(first.status, status, "{first:?}");
         let again = post(&sandbox, &path, &user, &[("idempotency-key", key)], &body).await;
         again.must_fail(502, "GW001");
         let said = again.body["error"]["message"].as_str().expect("a message").to_owned();
@@ -48,9 +53,42 @@ async fn core_manager_is_not_asked_again_when_nobody_knows_what_came_of_it() {
         post(&sandbox, &path, &user, &[("idempotency-key", &other)], &body).await.must_be(200);
     }
     // What core-manager refused it did not do.
-    let headers = [("idempotency-key", "refused"), ("x-stub-status", "409")];
-    assert_eq!(post(&sandbox, INSTANCES, &user, &headers, &body).await.status, 409);
+    for refusal in ["409", "503"] {
+        let headers = [("idempotency-key", "refused"), ("x-stub-status", refusal)];
+        assert_eq!(post(&sandbox, INSTANCES, &user, &headers, &body).await.status.as_str(), refusal);
+    }
     post(&sandbox, INSTANCES, &user, &[("idempotency-key", "refused")], &body).await.must_be(201);
+}
+
+#[tokio::test]
+async fn of_many_that_wait_for_one_run_one_asks_and_those_beyond_are_told_to_come_back() {
+    const AT_ONCE: usize = 60;
+    let collector = Collector::start().await;
+    let settings = vec![
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url()),
+        ("OTEL_BSP_SCHEDULE_DELAY", "50".to_owned()),
+        ("LOG_LEVEL", "warn".to_owned()),
+    ];
+    let sandbox = Sandbox::planned(Plan { settings, ..Plan::default() }).await;
+    let (user, body) = (sandbox.register().await, json!({ "name": "one" }));
+    let headers = [("idempotency-key", "k"), ("x-stub-delay-ms", "5000")];
+    let all = (0..AT_ONCE).map(|_| post(&sandbox, INSTANCES, &user, &headers, &body));
+    let replies = join_all(all).await;
+    let made: Vec<&Reply> = replies.iter().filter(|reply| reply.status == 201).collect();
+    assert_eq!(made.len(), 33, "the one that runs and those that wait");
+    assert!(made.iter().all(|reply| reply.bytes == made[0].bytes));
+    for refused in replies.iter().filter(|reply| reply.status != 201) {
+        refused.must_fail(503, "GW003");
+        assert!(refused.headers.contains_key("retry-after"));
+    }
+    let asked = || {
+        let spans = collector.spans().into_iter();
+        spans
+            .filter(|traced| traced.service == "subscription-svc" && traced.span.name.ends_with("/Begin"))
+            .count()
+    };
+    until("the questions have been told of", async || asked() >= AT_ONCE).await;
+    assert!(asked() < 2 * AT_ONCE, "{} questions", asked());
 }
 
 #[tokio::test]

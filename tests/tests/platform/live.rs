@@ -276,3 +276,32 @@ async fn a_change_is_told_on_the_open_socket_and_goes_with_what_it_does_next() {
     let requests = sandbox.stub.open_get("/stub/requests").await.text();
     assert!(requests.contains(r#"["x-user-tier","premium"]"#), "{requests}");
 }
+
+#[tokio::test]
+async fn what_a_stale_edge_has_confirmed_goes_with_the_message() {
+    let settings = vec![("LIVE_CLAIMS_STALE_SECONDS", "2".to_owned())];
+    let sandbox = Sandbox::planned(Plan { settings, ..Plan::default() }).await;
+    let user = sandbox.register().await;
+    let mut socket = sandbox.socket(&user).await;
+    let hello = json!({ "type": "hello", "id": "1" });
+    socket.send(hello.clone()).await;
+    assert_eq!(socket.next().await["data"]["headers"]["x-user-tier"], "free");
+    // identity-svc knows, and no edge is told.
+    let mut connection = sandbox.connection().await;
+    for change in [
+        "UPDATE users SET subscription_tier = 'premium' WHERE id = ?",
+        "UPDATE account_versions SET version = version + 1 WHERE user_id = ?",
+    ] {
+        sqlx::query(change).bind(&user.id).execute(&mut connection).await.expect("changed");
+    }
+    sqlx::raw_sql("LOCK TABLES auth_events WRITE, auth_sequence WRITE")
+        .execute(&mut connection)
+        .await
+        .expect("locked");
+    until("core-manager is told what identity-svc says", async || {
+        socket.send(hello.clone()).await;
+        socket.next().await["data"]["headers"]["x-user-tier"] == "premium"
+    })
+    .await;
+    sqlx::raw_sql("UNLOCK TABLES").execute(&mut connection).await.expect("unlocked");
+}

@@ -1,4 +1,4 @@
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use contract::subscription::usage_service_client::UsageServiceClient;
 use contract::subscription::{CommitRequest, ReportUsageRequest, ReserveRequest};
@@ -6,6 +6,8 @@ use e2e::{Client, Plan, Reply, Sandbox, Socket, User, until};
 use futures_util::future::join_all;
 use http::{HeaderMap, Method};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tonic::transport::Channel;
 
 const INSTANCES: &str = "/api/v1/personas/instances";
@@ -236,12 +238,12 @@ async fn what_became_of_a_creation_is_counted_whatever_goes_wrong() {
     let user = sandbox.register().await;
     put_on(&sandbox, &user, "premium").await;
     let edge = sandbox.edges[1].clone();
+    for refusal in ["400", "409", "501", "503"] {
+        create(&edge, &user, &[("x-stub-status", refusal)]).await.expect("an answer");
+        assert_eq!(quota_of(&edge, &user).await, (0, 20), "a refusal gives the place back at once");
+    }
     create(&edge, &user, &[("x-stub-status", "500")]).await.expect("an answer");
-    assert_eq!(
-        usage(&sandbox, &user).await["personas_count"],
-        0,
-        "an upstream error gives the place back at once"
-    );
+    assert_eq!(quota_of(&edge, &user).await, (0, 19), "something may have been made before the failure");
     create(&edge, &user, &[("x-stub-hang", "1")]).await.expect("an answer").must_fail(504, "GW002");
     create(&edge, &user, &[("x-stub-reset", "1")]).await.expect("an answer").must_fail(502, "GW001");
     until("what has expired is free again", async || quota_of(&edge, &user).await == (0, 20)).await;
@@ -261,11 +263,54 @@ async fn what_became_of_a_creation_is_counted_whatever_goes_wrong() {
     until("every place is free or used", async || quota_of(&edge, &user).await == (1, 19)).await;
 }
 
+#[tokio::test]
+async fn an_upload_that_takes_longer_than_a_reservation_keeps_its_place() {
+    let settings =
+        vec![("GATEWAY_TIMEOUT_MS", "1000".to_owned()), ("QUOTA_RESERVATION_SECONDS", "2".to_owned())];
+    let sandbox = Sandbox::planned(Plan { settings, ..Plan::default() }).await;
+    let (user, edge) = (sandbox.register().await, sandbox.edge());
+    let mut upload = TcpStream::connect(edge.authority()).await.expect("a connection");
+    let head = format!(
+        "POST {INSTANCES} HTTP/1.1\r\nHost: edge\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{{\r\n",
+        user.token
+    );
+    upload.write_all(head.as_bytes()).await.expect("sent");
+    until("the place is reserved", async || quota_of(edge, &user).await == (0, 0)).await;
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(10) {
+        upload.write_all(b"1\r\n \r\n").await.expect("sent");
+        create(edge, &user, &[]).await.expect("an answer").must_fail(403, "SUB002");
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    upload.write_all(b"b\r\n\"name\":\"x\"}\r\n0\r\n\r\n").await.expect("sent");
+    let mut answer = String::new();
+    upload.read_to_string(&mut answer).await.expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
+    assert_eq!(quota_of(edge, &user).await, (1, 0));
+}
+
 /// How many are used, and how many places are left.
 async fn quota_of(edge: &Client, user: &User) -> (i64, i64) {
     let quota = edge.get("/api/v1/subscription/check-quota?resource=personas", &user.token).await;
     let number = |name: &str| quota.body[name].as_i64().unwrap_or(-1);
     (number("used"), number("remaining"))
+}
+
+#[tokio::test]
+async fn what_is_removed_again_and_again_frees_one_place() {
+    let sandbox = Sandbox::start().await;
+    let (user, edge) = (sandbox.register().await, sandbox.edge());
+    put_on(&sandbox, &user, "basic").await;
+    for _ in 0..3 {
+        create(edge, &user, &[]).await.expect("an answer").must_be(201);
+    }
+    let path = format!("{INSTANCES}/{}", held(&sandbox, &user).await[0]);
+    let success = [("x-stub-status", "204")];
+    for _ in 0..3 {
+        edge.send(Method::DELETE, &path, Some(&user.token), &success, None).await.must_be(204);
+    }
+    assert_eq!(quota_of(edge, &user).await, (2, 3));
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! How many requests a minute the tiers admit.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use e2e::{Client, Plan, Redis, Reply, Sandbox, Socket, User, until};
 use futures_util::future::join_all;
@@ -140,6 +140,24 @@ async fn edges_count_together_through_redis() {
     let user = sandbox.register().await;
     let first = left(&sandbox.edges[0].get(READ, &user.token).await);
     assert_eq!(left(&sandbox.edges[1].get(READ, &user.token).await), first - 1);
+}
+
+#[tokio::test]
+async fn a_clock_of_redis_that_goes_back_locks_nobody_out() {
+    let redis = Redis::start().await;
+    let sandbox = limited(1, &through(&redis)).await;
+    let (user, edge) = (sandbox.register().await, sandbox.edge());
+    edge.get(READ, &user.token).await.must_be(200);
+    // As if it had been counted an hour later than it is now.
+    let later = SystemTime::now() + Duration::from_secs(3600);
+    let later = later.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_micros();
+    redis.command(&format!("SET rate:{} \"{later} {FEW}\"", user.id));
+    let refused = edge.get(READ, &user.token).await;
+    refused.must_fail(429, "RATE001");
+    let wait: u64 = header(&refused.headers, "retry-after").parse().expect("seconds");
+    assert!((1..=5).contains(&wait), "{wait}");
+    tokio::time::sleep(Duration::from_secs(wait)).await;
+    edge.get(READ, &user.token).await.must_be(200);
 }
 
 #[tokio::test]

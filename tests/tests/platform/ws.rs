@@ -108,6 +108,32 @@ async fn what_is_no_envelope_is_answered_and_the_rest_passes_through() {
 }
 
 #[tokio::test]
+async fn a_message_that_others_could_read_as_another_never_reaches_core_manager() {
+    let sandbox = Sandbox::start().await;
+    let (user, stranger) = (sandbox.register().await, sandbox.register().await);
+    let (project, foreign) = (sandbox.project(&user).await, sandbox.project(&stranger).await);
+    let mut socket = sandbox.socket(&user).await;
+    let own = start("w", &project, json!({}));
+    let other = start("w", &foreign, json!({}));
+    let mut disguised = other.clone();
+    disguised["type"] = "hello".into();
+    disguised["Type"] = "start_workflow".into();
+    let mut two_projects = own.clone();
+    two_projects["data"]["Project_ID"] = foreign.clone().into();
+    // Go's encoding/json takes a long s for an s.
+    let mut long_s = own.clone();
+    long_s["data"]["parameterſ"] = json!({ "steps": 1000 });
+    let mut two_data = own;
+    two_data["Data"] = other["data"].clone();
+    for message in [disguised, two_projects, long_s, two_data] {
+        socket.send(message.clone()).await;
+        let refused = socket.next().await;
+        assert_eq!(refused["error"]["code"], "REQ001", "{message}: {refused}");
+    }
+    assert_eq!(sandbox.stub.open_get("/stub/frames").await.must_be(200), json!([]));
+}
+
+#[tokio::test]
 async fn a_socket_needs_a_token_and_an_allowed_origin() {
     let sandbox = Sandbox::start().await;
     let user = sandbox.register().await;

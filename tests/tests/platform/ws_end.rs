@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use e2e::{Plan, Sandbox, Socket, until};
+use e2e::{Plan, Sandbox, Socket, User, until};
 use futures_util::future::join_all;
 use serde_json::json;
 use tokio::time::timeout;
@@ -118,6 +118,88 @@ async fn a_logout_ends_a_socket_whose_client_does_not_read() {
     let started = Instant::now();
     until("the socket is gone", async || open_sockets(&sandbox).await == "0").await;
     assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn what_core_manager_may_send_arrives_and_what_it_may_not_has_a_reason_of_its_own() {
+    let settings = vec![("WS_MAX_MESSAGE_BYTES", "1024".to_owned())];
+    let sandbox = Sandbox::planned(Plan { settings, ..Plan::default() }).await;
+    let user = sandbox.register().await;
+    let mut socket = sandbox.socket(&user).await;
+    let flood = |bytes| json!({ "type": "stub.flood", "id": "1", "data": { "count": 3, "bytes": bytes } });
+    socket.send(flood(1_048_000)).await;
+    for number in 1..=3 {
+        assert_eq!(socket.next().await["data"]["number"], number);
+    }
+    socket.send(flood(1_048_576)).await;
+    assert_eq!(socket.closed().await, 1011);
+    until("it is in the log", async || {
+        sandbox.edge_processes[0].said().contains("core-manager sent what cannot be passed on")
+    })
+    .await;
+}
+
+async fn change_tier(sandbox: &Sandbox, admin: &User, user: &User, tier: &str) {
+    let path = format!("/api/v1/admin/subscriptions/{}", user.id);
+    sandbox.edge().put(&path, &admin.token, json!({ "tier": tier })).await.must_be(200);
+}
+
+/// Has the edge open a leg in the tier that the socket was just told of.
+async fn open_leg(socket: &mut Socket) {
+    assert_eq!(socket.next().await["type"], "auth.changed");
+    socket.send(json!({ "type": "hello", "id": "leg" })).await;
+    while socket.next().await["type"] != "echo" {}
+}
+
+#[tokio::test]
+async fn changes_leave_no_connection_to_core_manager_behind_on_which_nothing_runs() {
+    let settings = vec![("WS_HEARTBEAT_SECONDS", "1".to_owned())];
+    let sandbox = Sandbox::planned(Plan { settings, ..Plan::default() }).await;
+    let (user, admin) = (sandbox.register().await, sandbox.administrator().await);
+    let project = sandbox.project(&user).await;
+    let mut socket = sandbox.socket(&user).await;
+    let endless = super::ws::start("w", &project, json!({ "steps": 1, "step_ms": 600_000 }));
+    socket.send(endless).await;
+    assert_eq!(socket.next().await["type"], "workflow_status");
+    for tier in ["basic", "premium"].into_iter().cycle().take(12) {
+        change_tier(&sandbox, &admin, &user, tier).await;
+        open_leg(&mut socket).await;
+    }
+    // Pings of the server must be answered meanwhile.
+    until("only the leg of the workflow and the current one are open", async || {
+        socket.send(json!({ "type": "ping", "id": "p" })).await;
+        assert_eq!(socket.next().await["type"], "pong");
+        sandbox.stub.open_get("/stub/state").await.must_be(200)["sockets"] == 2
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_end_of_a_former_connection_ends_what_runs_there_and_not_the_socket() {
+    let sandbox = Sandbox::start().await;
+    let (user, admin) = (sandbox.register().await, sandbox.administrator().await);
+    let project = sandbox.project(&user).await;
+    let mut socket = sandbox.socket(&user).await;
+    let endless = |id| super::ws::start(id, &project, json!({ "steps": 1, "step_ms": 600_000 }));
+    socket.send(endless("former")).await;
+    assert_eq!(socket.next().await["type"], "workflow_status");
+    change_tier(&sandbox, &admin, &user, "basic").await;
+    open_leg(&mut socket).await;
+    socket.send(endless("current")).await;
+    assert_eq!(socket.next().await["type"], "workflow_status");
+    let closed = sandbox.stub.send(http::Method::DELETE, "/stub/sockets?tier=free", None, &[], None).await;
+    closed.must_be(204);
+    let lost = socket.next().await;
+    assert_eq!(
+        (&lost["correlation_id"], &lost["error"]["code"]),
+        (&json!("former"), &json!("GW001")),
+        "{lost}"
+    );
+    socket.send(json!({ "type": "hello", "id": "after" })).await;
+    assert_eq!(socket.next().await["correlation_id"], "after");
+    let closed = sandbox.stub.send(http::Method::DELETE, "/stub/sockets?tier=basic", None, &[], None).await;
+    closed.must_be(204);
+    assert_eq!(socket.closed().await, 1012);
 }
 
 #[tokio::test]

@@ -2,6 +2,8 @@
 //! answer (draft-ietf-httpapi-idempotency-key-header). What was refused has no effect and is not kept. Where nobody knows
 //! what came of a request, our own services are asked again under the same operation, and core-manager is not.
 
+mod waiting;
+
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
@@ -15,6 +17,7 @@ use contract::{ErrorCode, Failure, Outcome};
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use ring::digest::{Context, SHA256};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::answer::Refusal;
 use crate::claims::Intent;
@@ -22,6 +25,8 @@ use crate::front::RequestContext;
 use crate::gateway::{OutcomeUnknown, Who, upstream_away};
 use crate::routes::{Edge, Public};
 use crate::services::{from_subscription, present};
+
+pub use waiting::Waiting;
 
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Says that an answer is that of an earlier request.
@@ -42,7 +47,9 @@ const OUR_LEASE: Duration = Duration::from_secs(10);
 const MARGIN: Duration = Duration::from_secs(30);
 /// How long a request waits for the run with its key.
 const PATIENCE: Duration = Duration::from_secs(30);
-const LOOK_AGAIN: Duration = Duration::from_millis(40);
+/// The first pause between two questions how that stands; it doubles up to the last.
+const FIRST_PAUSE: Duration = Duration::from_millis(40);
+const LAST_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a request does, the same for every run of its key; in the extensions of the request.
 #[derive(Clone)]
@@ -117,11 +124,7 @@ async fn run_once(
     let Proceed { runner, operation_id } = match begun(edge, &context, begin).await? {
         Begun::Proceed(proceed) => proceed,
         Begun::Finished(finished) => return replay(finished),
-        Begun::Running(_) => {
-            return Err(Failure::new(ErrorCode::Overloaded)
-                .saying("The first request with this Idempotency-Key is still running")
-                .retry_after(Duration::from_secs(1)));
-        }
+        Begun::Running(_) => return Err(still_running()),
         Begun::Unknown(_) => {
             return Err(upstream_away().saying(
                 "What came of the first request with this Idempotency-Key is not known; see whether it took effect \
@@ -148,15 +151,34 @@ fn key(headers: &HeaderMap) -> Outcome<&str> {
 
 /// Where the request stands; waits while another one with the key runs.
 async fn begun(edge: &Edge, context: &RequestContext, begin: BeginRequest) -> Outcome<Begun> {
-    let started = tokio::time::Instant::now();
+    let deadline = Instant::now() + PATIENCE;
+    let first = ask(edge, context, &begin).await?;
+    if !matches!(first, Begun::Running(_)) {
+        return Ok(first);
+    }
+    let seat = edge.waiting.join(&begin.user_id, &begin.idempotency_key).ok_or_else(still_running)?;
+    let Ok(_turn) = timeout_at(deadline, seat.turn()).await else { return Ok(first) };
+    let mut pause = FIRST_PAUSE;
     loop {
-        let answer = edge.services.idempotency().begin(context.call(begin.clone())).await;
-        let begun = present(from_subscription(answer)?.answer)?;
-        if !matches!(begun, Begun::Running(_)) || started.elapsed() > PATIENCE {
+        let begun = ask(edge, context, &begin).await?;
+        // Not given up in the middle of a question: the answer may be that this request is the one that runs.
+        if !matches!(begun, Begun::Running(_)) || Instant::now() > deadline {
             return Ok(begun);
         }
-        tokio::time::sleep(LOOK_AGAIN).await;
+        sleep(pause).await;
+        pause = LAST_PAUSE.min(pause * 2);
     }
+}
+
+async fn ask(edge: &Edge, context: &RequestContext, begin: &BeginRequest) -> Outcome<Begun> {
+    let answer = edge.services.idempotency().begin(context.call(begin.clone())).await;
+    present(from_subscription(answer)?.answer)
+}
+
+fn still_running() -> Failure {
+    Failure::new(ErrorCode::Overloaded)
+        .saying("The first request with this Idempotency-Key is still running")
+        .retry_after(Duration::from_secs(1))
 }
 
 /// The one run of a key.
