@@ -6,6 +6,7 @@ mod database;
 mod demo;
 mod deny;
 mod http;
+mod instructions;
 mod packages;
 mod prepare;
 mod process;
@@ -38,6 +39,8 @@ enum Task {
     Demo(demo::Options),
     /// Measures the platform beside HAProxy and nginx, against its budgets
     Bench(bench::Options),
+    /// Counts the instructions of the edge's hot path, against what is accepted
+    Instructions(instructions::Options),
     /// Renews the committed query data in .sqlx
     Prepare(prepare::Options),
     /// Renews the table of settings in docs/settings.md
@@ -59,6 +62,7 @@ async fn main() -> ExitCode {
         Task::Test(options) => test::run(options).await,
         Task::Demo(options) => demo::run(options).await,
         Task::Bench(options) => bench::run(options).await,
+        Task::Instructions(options) => instructions::run(options).await,
         Task::Prepare(options) => prepare::run(options).await,
         Task::Settings(options) => settings::run(options).await,
         Task::Database(options) => database::run(options).await,

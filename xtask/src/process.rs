@@ -63,7 +63,6 @@ impl Process {
     }
 
     /// Its id, while it runs.
-    #[cfg(feature = "bench")]
     pub fn id(&self) -> Option<u32> {
         self.child.id()
     }

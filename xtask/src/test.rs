@@ -8,7 +8,7 @@ use crate::database::{Account, Database, ensure_schema};
 use crate::process::{Process, unless_interrupted};
 use crate::terminal::{Colour, is_watched, paint, seconds, step};
 use crate::workspace::programs;
-use crate::{Outcome, prepare, redis, settings};
+use crate::{Outcome, instructions, prepare, redis, settings};
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -46,7 +46,11 @@ async fn static_checks() -> Outcome {
 
 async fn checks_on_a_server(admin: &Account, filter: Option<&str>) -> Outcome {
     step("Query data", prepare::prepare(admin, true)).await?;
-    step("Tests", tests(admin, filter)).await
+    step("Tests", tests(admin, filter)).await?;
+    match filter {
+        None => instructions::hold(admin).await,
+        Some(_) => Ok(()),
+    }
 }
 
 /// The tests see the server in their URLs alone: settings of the services in the environment would change what they

@@ -32,6 +32,7 @@ use crate::rate::{RateLimiter, Standing};
 pub use cors::Origins;
 pub use ids::{RequestIds, TRACEPARENT};
 pub use label::{RouteLabel, label_route};
+pub use path::check as check_path;
 pub use serve::{ConnectionPlace, serve};
 
 /// The header by which a request is found in all logs.

@@ -21,13 +21,12 @@ use crate::front::RequestContext;
 use crate::services::Services;
 use crate::settings::GatewaySettings;
 
-pub use headers::identity_headers;
-pub use table::{Route, Who};
+pub use headers::{from_upstream, identity_headers, to_upstream};
+pub use table::{Match, Route, RouteTable, Who};
 pub use upstream::{CORE_MANAGER, Upstream, UpstreamUrl, away as upstream_away};
 
 use pool::Answer;
 use quota::Counted;
-use table::{Match, RouteTable};
 use upstream::SendFault;
 
 /// In the extensions of an answer: core-manager may have done what it was asked for.

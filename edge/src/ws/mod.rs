@@ -41,6 +41,8 @@ use crate::gateway::Gateway;
 use crate::services::Services;
 use crate::settings::SocketSettings;
 
+pub use envelope::Envelope;
+
 use meter::Metered;
 use side::Outlet;
 

@@ -4,11 +4,10 @@ mod greeting;
 mod plan;
 mod platform;
 
-#[cfg(feature = "bench")]
 pub use plan::{Plan, Unit, plan};
-pub use platform::{Logs, Platform};
 #[cfg(feature = "bench")]
-pub use platform::{build, equip};
+pub use platform::build;
+pub use platform::{Logs, Platform, Running, equip};
 
 use crate::Outcome;
 use crate::process::{interrupted, unless_interrupted};

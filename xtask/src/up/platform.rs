@@ -43,7 +43,8 @@ pub struct Platform {
     _lock: File,
 }
 
-struct Running {
+/// A process that was started, and its last lines for the case that it fails.
+pub struct Running {
     process: Process,
     tail: Arc<Mutex<VecDeque<String>>>,
 }
@@ -117,21 +118,12 @@ impl Platform {
 
     /// Starts a process and waits until it is ready.
     async fn bring_up(&mut self, unit: &Unit, profile: &str) -> Outcome {
-        let tail = Arc::new(Mutex::new(VecDeque::new()));
         let colour = COLOURS[self.running.len() % COLOURS.len()];
-        let prefix = paint(colour, &format!("{:<19}|", unit.name));
-        let (shown, kept) = (matches!(self.logs, Logs::Shown), Arc::clone(&tail));
-        let process = Process::start_reading(&unit.name, &mut command(unit, profile), move |line| {
-            if shown {
-                println!("{prefix} {line}");
-            }
-            let mut tail = kept.lock().unwrap_or_else(PoisonError::into_inner);
-            tail.push_back(line.to_owned());
-            if tail.len() > TAIL {
-                tail.pop_front();
-            }
-        })?;
-        self.running.push(Running { process, tail });
+        let prefix = match self.logs {
+            Logs::Shown => Some(paint(colour, &format!("{:<19}|", unit.name))),
+            Logs::Kept => None,
+        };
+        self.running.push(Running::start(&unit.name, &mut command(unit, profile), prefix)?);
         match self.running.last_mut() {
             Some(running) => running.wait_until_ready(&unit.ready).await,
             None => Ok(()),
@@ -142,7 +134,38 @@ impl Platform {
 const COLOURS: [Colour; 5] = [Colour::Cyan, Colour::Green, Colour::Yellow, Colour::Blue, Colour::Magenta];
 
 impl Running {
-    async fn wait_until_ready(&mut self, url: &str) -> Outcome {
+    /// Starts a process. Its lines are printed where there is a prefix for them.
+    pub fn start(name: &str, command: &mut Command, prefix: Option<String>) -> Outcome<Self> {
+        let tail = Arc::new(Mutex::new(VecDeque::new()));
+        let kept = Arc::clone(&tail);
+        let process = Process::start_reading(name, command, move |line| {
+            if let Some(prefix) = &prefix {
+                println!("{prefix} {line}");
+            }
+            let mut tail = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            tail.push_back(line.to_owned());
+            if tail.len() > TAIL {
+                tail.pop_front();
+            }
+        })?;
+        Ok(Running { process, tail })
+    }
+
+    /// The id of its process, while it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.process.id()
+    }
+
+    /// Asks it to end, and waits for that.
+    pub async fn stop(&mut self) -> Outcome {
+        self.process.stop().await
+    }
+
+    /// Comes back when `url` answers 200.
+    ///
+    /// # Errors
+    /// When it ends before, or takes longer than a minute; with its last lines.
+    pub async fn wait_until_ready(&mut self, url: &str) -> Outcome {
         let started = Instant::now();
         let mut next_word = Duration::from_secs(3);
         loop {

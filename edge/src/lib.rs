@@ -1,0 +1,143 @@
+//! The edge: REST, WebSocket and the gateway to core-manager. It owns no data.
+
+mod answer;
+mod claims;
+mod front;
+mod gateway;
+#[doc(hidden)]
+pub mod hot_path;
+mod idempotency;
+mod json;
+mod rate;
+mod routes;
+mod services;
+mod settings;
+mod ws;
+
+use std::error::Error;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use chassis::drain::Drain;
+use chassis::health::{Health, Need};
+use chassis::{internal, logs};
+use tokio::net::TcpListener;
+
+use claims::{Authenticator, LiveClaims, Sights, Watch};
+use front::Front;
+use gateway::{CORE_MANAGER, Gateway};
+use idempotency::Waiting;
+use json::JsonLimit;
+use rate::RateLimiter;
+use routes::{Edge, Imports, Public};
+use services::{IDENTITY, SUBSCRIPTION, Services};
+use settings::Settings;
+use ws::Sockets;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// What the program `edge` does, told by its arguments.
+pub async fn run() -> ExitCode {
+    match std::env::args().nth(1).as_deref() {
+        None => {}
+        Some("settings") => {
+            print!("{}", chassis::settings::table(Settings::read));
+            return ExitCode::SUCCESS;
+        }
+        Some(_) => {
+            eprintln!(
+                "usage: edge            serve, with settings from the environment\n       edge settings   print them"
+            );
+            return ExitCode::FAILURE;
+        }
+    }
+    let settings = match chassis::settings::load(Settings::read) {
+        Ok(settings) => settings,
+        Err(faults) => {
+            eprintln!("edge: {faults}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let logs = match logs::init(&settings.logs, "edge") {
+        Ok(logs) => logs,
+        Err(error) => {
+            eprintln!("edge: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = serve(settings).await;
+    if let Err(error) = &outcome {
+        tracing::error!(%error, "the edge cannot run");
+    }
+    logs.finish().await;
+    if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
+    let drain = Drain::on_signals(settings.drain.clone())?;
+    let health = Health::default();
+    let listener = TcpListener::bind(settings.listen).await?;
+    let private = TcpListener::bind(settings.internal_listen).await?;
+    tracing::info!(public = %listener.local_addr()?, internal = %private.local_addr()?, "the edge listens");
+
+    let services = Services::connect(&settings.identity, &settings.subscription, &settings.internal);
+    let live = Arc::new(LiveClaims::new(settings.staleness));
+    let (sights, reports) = Sights::new();
+    let rate = RateLimiter::new(settings.rate.limits.clone(), settings.rate.shared()?);
+    let authenticator = Authenticator::new(live, sights, rate.clone(), services.identity_channel());
+    let gateway = Arc::new(Gateway::new(settings.gateway, authenticator.clone(), services.clone()));
+    watch_dependencies(&health, &services, &gateway);
+    let (enforcement, reporter) = claims::enforcement(settings.name);
+    let watch = Watch {
+        channel: services.identity_channel(),
+        authenticator: authenticator.clone(),
+        keys: settings.keys,
+        enforcement,
+        health: health.clone(),
+    };
+    tokio::spawn(watch.run());
+    tokio::spawn(reporter.run(services.identity_channel()));
+    tokio::spawn(claims::housekeeping(authenticator.clone()));
+    tokio::spawn(claims::tell(reports, services.identity_channel()));
+
+    let sockets = Arc::new(Sockets::new(
+        settings.sockets,
+        settings.origins.clone(),
+        authenticator.clone(),
+        services.clone(),
+        gateway.clone(),
+        drain.clone(),
+    ));
+    let json_limit = JsonLimit(settings.front.json_limit);
+    let front = Front { origins: settings.origins, trusted_hops: settings.front.trusted_hops, rate };
+    let imports = Arc::new(Imports::new(settings.front.import_limit));
+    let waiting = Arc::new(Waiting::default());
+    let edge =
+        Edge { authenticator, services, json_limit, gateway, sockets: sockets.clone(), imports, waiting };
+    let public = Public::new(edge, front);
+
+    let internal = tokio::spawn(internal::serve(private, "edge", health, drain.clone()));
+    sockets.outlasting(front::serve(listener, public, &settings.front, drain)).await;
+    internal.await??;
+    tracing::info!("the edge has stopped");
+    Ok(())
+}
+
+/// Only identity-svc sees the database, so it is asked how that is.
+fn watch_dependencies(health: &Health, services: &Services, gateway: &Arc<Gateway>) {
+    let identity = services.identity_channel();
+    health.watch(IDENTITY, Need::Required, move || std::future::ready(identity.state()));
+    let subscription = services.subscription_channel();
+    health.watch(SUBSCRIPTION, Need::Partial, move || std::future::ready(subscription.state()));
+    let identity = services.identity_channel();
+    health.watch("mysql", Need::Required, move || {
+        let identity = identity.clone();
+        async move { identity.dependency("mysql").await }
+    });
+    let gateway = gateway.clone();
+    health.watch(CORE_MANAGER, Need::Partial, move || {
+        let gateway = gateway.clone();
+        async move { gateway.upstream().probe().await }
+    });
+}
