@@ -10,8 +10,9 @@ use crate::Outcome;
 use crate::terminal::{Colour, paint};
 use crate::workspace::root;
 
-/// By how much a count may differ from what is accepted, in percent. What the edge does by the clock makes up to one.
-const TOLERANCE: f64 = 4.0;
+/// By how much a count may differ from what is accepted, in percent. What the edge does by the clock makes up to one, and
+/// another processor's variants of `memcpy` and SHA-256 a few.
+const TOLERANCE: f64 = 8.0;
 
 /// Instructions by the names of the work.
 pub struct Accepted(Map<String, Value>);
@@ -117,16 +118,16 @@ mod tests {
     }
 
     #[test]
-    fn a_request_may_not_take_four_percent_more() {
-        assert!(accepted().compare(&vec![(Work::Get, 10_400), (Work::Post, 20_000)]).is_ok());
-        assert!(accepted().compare(&vec![(Work::Get, 10_401), (Work::Post, 20_000)]).is_err());
-        assert!(accepted().compare(&vec![(Work::Get, 10_000), (Work::Post, 20_801)]).is_err());
+    fn a_request_may_not_take_eight_percent_more() {
+        assert!(accepted().compare(&vec![(Work::Get, 10_800), (Work::Post, 20_000)]).is_ok());
+        assert!(accepted().compare(&vec![(Work::Get, 10_801), (Work::Post, 20_000)]).is_err());
+        assert!(accepted().compare(&vec![(Work::Get, 10_000), (Work::Post, 21_601)]).is_err());
     }
 
     #[test]
-    fn a_gain_is_none_until_it_is_over_four_percent() {
-        assert!(matches!(accepted().judge(Work::Get, 9_600), Verdict::Same(_)));
-        assert!(matches!(accepted().judge(Work::Get, 9_599), Verdict::Less(_)));
+    fn a_gain_is_none_until_it_is_over_eight_percent() {
+        assert!(matches!(accepted().judge(Work::Get, 9_200), Verdict::Same(_)));
+        assert!(matches!(accepted().judge(Work::Get, 9_199), Verdict::Less(_)));
         assert!(accepted().compare(&vec![(Work::Get, 1)]).is_ok());
     }
 
