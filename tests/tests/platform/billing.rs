@@ -27,6 +27,7 @@ pub async fn subscriber(sandbox: &Sandbox, stripe: &FakeStripe, tier: &str) -> (
     let page = check_out(sandbox.edge(), &user, tier, "month").await.must_be(200);
     let id = stripe.pay(page["id"].as_str().expect("an id"));
     stripe.updated(&id).deliver(sandbox.edge()).await;
+    until_tier(sandbox.edge(), &user.token, tier).await;
     (user, id)
 }
 
