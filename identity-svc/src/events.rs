@@ -7,9 +7,7 @@ use std::time::Duration;
 use chassis::mysql::failed;
 use chrono::{DateTime, Utc};
 use contract::identity::auth_event::Change as Wire;
-use contract::identity::{
-    AccountChanged, AccountDisabled, AuthEvent, Position, SessionEnded, Snapshot as Part,
-};
+use contract::identity::{AccountChanged, AccountDisabled, AuthEvent, Position, SessionEnded};
 use contract::{ErrorCode, Failure, Outcome, Role, Tier, to_timestamp};
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
@@ -26,7 +24,7 @@ const READ_LIMIT: Duration = Duration::from_secs(2);
 /// How many events a subscriber may be behind before it is cut off.
 const BEHIND: usize = 4096;
 /// How many events are read at once.
-const BATCH: i64 = 1000;
+pub const BATCH: i64 = 1000;
 /// Events that one statement writes.
 const WRITTEN_AT_ONCE: usize = 500;
 /// An event is kept a little longer than the tokens that it concerns, for clocks that differ.
@@ -113,7 +111,10 @@ async fn after(connection: &mut MySqlConnection, sequence: i64) -> Outcome<Vec<R
 }
 
 /// The epoch and the last sequence number that has committed.
-async fn end(connection: &mut MySqlConnection) -> Outcome<Position> {
+///
+/// # Errors
+/// GW001 when the database is away.
+pub async fn end(connection: &mut MySqlConnection) -> Outcome<Position> {
     let row = sqlx::query!("SELECT epoch, last_sequence FROM auth_sequence WHERE id = 1")
         .fetch_one(connection)
         .await
@@ -139,50 +140,38 @@ fn to_wire(row: Row, epoch: &str) -> AuthEvent {
     }
 }
 
-/// All events that still matter, read piece by piece: there may be a million.
-pub struct Snapshot {
-    /// What it leads up to.
-    position: Position,
-    /// Up to where it has been read.
-    read: i64,
-    begun: DateTime<Utc>,
+/// The first event that has not been swept.
+///
+/// # Errors
+/// GW001 when the database is away.
+pub async fn first(connection: &mut MySqlConnection) -> Outcome<Option<i64>> {
+    sqlx::query_scalar!("SELECT MIN(sequence) FROM auth_events").fetch_one(connection).await.map_err(failed)
 }
 
-impl Snapshot {
-    /// Begins one.
-    ///
-    /// # Errors
-    /// GW001 when the database is away.
-    pub async fn begin(pool: &MySqlPool) -> Outcome<Self> {
-        let mut connection = pool.acquire().await.map_err(failed)?;
-        // The end first: what commits from now on comes with the stream.
-        Ok(Snapshot { position: end(&mut connection).await?, read: 0, begun: now() })
-    }
-
-    /// The next part; the last one says that it is.
-    ///
-    /// # Errors
-    /// GW001 when the database is away.
-    pub async fn part(&mut self, pool: &MySqlPool) -> Outcome<Part> {
-        let mut connection = pool.acquire().await.map_err(failed)?;
-        let rows = sqlx::query_as!(
-            Row,
-            r#"SELECT sequence, user_id, payload AS "payload: Json<Change>",
-                      created_at AS "created_at: DateTime<Utc>", forget_at AS "forget_at: DateTime<Utc>"
-               FROM auth_events WHERE sequence > ? AND sequence <= ? AND forget_at > ? ORDER BY sequence LIMIT ?"#,
-            self.read,
-            self.position.sequence,
-            self.begun,
-            BATCH
-        )
-        .fetch_all(&mut *connection)
-        .await
-        .map_err(failed)?;
-        let more = rows.len() as i64 == BATCH;
-        self.read = rows.last().map_or(self.read, |row| row.sequence);
-        let events = rows.into_iter().map(|row| to_wire(row, &self.position.epoch)).collect();
-        Ok(Part { position: Some(self.position.clone()), events, more })
-    }
+/// Events of a range that still matter at `then`, in order.
+///
+/// # Errors
+/// GW001 when the database is away.
+pub async fn mattering(
+    connection: &mut MySqlConnection,
+    epoch: &str,
+    after: i64,
+    upto: i64,
+    then: DateTime<Utc>,
+) -> Outcome<Vec<AuthEvent>> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"SELECT sequence, user_id, payload AS "payload: Json<Change>", created_at AS "created_at: DateTime<Utc>",
+                  forget_at AS "forget_at: DateTime<Utc>"
+           FROM auth_events WHERE sequence > ? AND sequence <= ? AND forget_at > ? ORDER BY sequence"#,
+        after,
+        upto,
+        then
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(failed)?;
+    Ok(rows.into_iter().map(|row| to_wire(row, epoch)).collect())
 }
 
 /// The end of the event table as this replica follows it. Cheap to clone.

@@ -6,11 +6,13 @@ use sqlx::MySqlPool;
 
 use contract::{Failure, NOT_AN_ID, Outcome, is_canonical_id};
 
+use crate::enforcement::Reports;
 use crate::events::Tail;
 use crate::hasher::Hasher;
 use crate::keys::KeyRing;
 use crate::mail::Mail;
 use crate::settings::Lifetimes;
+use crate::snapshots::Snapshots;
 use crate::throttle::Limits;
 use crate::token_lives::Noted;
 
@@ -21,6 +23,8 @@ pub struct Identity {
     pub hasher: Hasher,
     pub tokens: Arc<Tokens>,
     pub tail: Tail,
+    pub snapshots: Snapshots,
+    pub reports: Reports,
     pub min_password_length: usize,
     pub limits: Limits,
     pub mail: Mail,

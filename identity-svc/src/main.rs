@@ -24,6 +24,7 @@ mod rpc;
 mod sessions;
 mod settings;
 mod sign_in;
+mod snapshots;
 #[cfg(test)]
 mod tests;
 mod throttle;
@@ -43,12 +44,14 @@ use clap::{Parser, Subcommand};
 use sqlx::MySqlPool;
 use tokio::net::TcpListener;
 
+use enforcement::Reports;
 use events::Tail;
 use hasher::Hasher;
 use identity::{Identity, Tokens};
 use keys::KeyRing;
 use mail::{Mail, Relay};
 use settings::Settings;
+use snapshots::Snapshots;
 use token_lives::Noted;
 
 #[global_allocator]
@@ -135,6 +138,8 @@ async fn state(settings: &Settings, pool: MySqlPool) -> Result<Identity, Box<dyn
             None => failure.to_string(),
         })?;
     Ok(Identity {
+        snapshots: Snapshots::new(pool.clone()),
+        reports: Reports::default(),
         pool,
         hasher: Hasher::new(settings.passwords.cost, settings.passwords.queue)?,
         tokens: Arc::new(Tokens {
@@ -171,6 +176,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     let identity = state(&settings, pool).await?;
     tokio::spawn(identity.tokens.keys.clone().follow(identity.pool.clone()));
     tokio::spawn(keys::sweep(identity.pool.clone()));
+    tokio::spawn(identity.reports.clone().keep(identity.pool.clone()));
     tokio::spawn(enforcement::sweep(identity.pool.clone()));
     tokio::spawn(identity.tail.clone().follow(identity.pool.clone()));
     tokio::spawn(events::sweep(identity.pool.clone()));

@@ -10,12 +10,14 @@ use contract::token::Algorithm;
 use contract::{ErrorCode, Tier};
 use sqlx::{AssertSqlSafe, MySqlPool};
 
-use crate::events::{self, Change, Snapshot, Tail};
+use crate::enforcement::Reports;
+use crate::events::{self, Change, Tail};
 use crate::hasher::{Cost, Hasher};
 use crate::identity::{Identity, Tokens};
 use crate::keys::{self, KeyRing};
 use crate::mail::Mail;
 use crate::settings::Lifetimes;
+use crate::snapshots::Snapshots;
 use crate::throttle::Limits;
 use crate::token_lives::Noted;
 use crate::{accounts, administrators, claims, sign_in};
@@ -35,6 +37,8 @@ pub async fn identity(pool: MySqlPool) -> Identity {
     };
     let keys = KeyRing::open(&pool, settings).await.expect("keys");
     Identity {
+        snapshots: Snapshots::new(pool.clone()),
+        reports: Reports::default(),
         pool,
         // Cheap: what a hash costs is not what these tests are about.
         hasher: Hasher::new(Cost { memory_kib: 64, iterations: 1 }, 64).expect("a hasher"),
@@ -115,7 +119,7 @@ async fn a_stream_resumes_where_it_was_and_starts_over_when_it_cannot(pool: MySq
     let identity = identity(pool.clone()).await;
     let user = register(&identity, "a@example.com").await;
     claims::set_tier(&identity, &user, Tier::Basic, 1).await.expect("set");
-    let part = Snapshot::begin(&pool).await.expect("begun").part(&pool).await.expect("a snapshot");
+    let part = identity.snapshots.begin().await.expect("begun").part().await.expect("a snapshot");
     assert_eq!((part.events.len(), part.more), (1, false));
     let position = part.position.expect("a position");
     claims::set_tier(&identity, &user, Tier::Premium, 2).await.expect("set");
@@ -150,7 +154,7 @@ async fn a_snapshot_comes_in_parts_that_together_miss_nothing(pool: MySqlPool) {
         sqlx::raw_sql(AssertSqlSafe(insert)).execute(&pool).await.expect("filled");
     }
     sqlx::query("UPDATE auth_sequence SET last_sequence = ?").bind(EVENTS).execute(&pool).await.expect("set");
-    let mut snapshot = Snapshot::begin(&pool).await.expect("begun");
+    let mut snapshot = Snapshots::new(pool.clone()).begin().await.expect("begun");
     // What commits after the beginning is not the snapshot's.
     let mut tx = pool.begin().await.expect("a transaction");
     let late = Change::SessionEnded { session_id: "late".to_owned() };
@@ -158,7 +162,7 @@ async fn a_snapshot_comes_in_parts_that_together_miss_nothing(pool: MySqlPool) {
     tx.commit().await.expect("committed");
     let (mut sequences, mut parts) = (Vec::new(), 0);
     loop {
-        let part = snapshot.part(&pool).await.expect("a part");
+        let part = snapshot.part().await.expect("a part");
         assert_eq!(part.position.as_ref().map(|position| position.sequence), Some(EVENTS));
         sequences.extend(part.events.iter().filter_map(|event| event.position.as_ref()).map(|p| p.sequence));
         parts += 1;

@@ -12,6 +12,8 @@ use tokio::sync::{mpsc, watch};
 
 /// How often the edge says that it is alive when nothing else is to be told.
 const INTERVAL: Duration = Duration::from_secs(5);
+/// The least time between two reports, so that many events share one: with a thousand edges each report counts.
+const GATHER: Duration = Duration::from_secs(1);
 const REPORT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Reports that wait while one is on its way, and the most that go together.
 const WAITING: usize = 8192;
@@ -94,6 +96,7 @@ impl Reporter {
             if let Err(status) = client.report_enforcement(request).await {
                 tracing::debug!(%status, "what is enforced could not be told");
             }
+            tokio::time::sleep(GATHER).await;
         }
     }
 }

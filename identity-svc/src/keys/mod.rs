@@ -4,6 +4,7 @@
 mod rotation;
 mod sealed;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use contract::{Failure, Outcome};
 use secrecy::SecretString;
 use serde_json::json;
 use sqlx::types::Json;
-use sqlx::{MySqlConnection, MySqlPool};
+use sqlx::{MySql, MySqlConnection, MySqlPool, QueryBuilder};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -24,6 +25,8 @@ pub use rotation::{Command, run, sweep};
 /// How often the table is read, and how often a replica says which keys it has.
 const POLL: Duration = Duration::from_secs(1);
 const READ_LIMIT: Duration = Duration::from_secs(2);
+/// Of whom one statement notes that they are alive.
+const NOTED_AT_ONCE: usize = 500;
 
 /// How tokens are signed.
 #[derive(Clone, Debug)]
@@ -106,7 +109,7 @@ impl KeyRing {
                     changed
                 });
                 let held: Vec<String> = self.keys().set.keys.iter().map(|key| key.kid.clone()).collect();
-                hold(&pool, &name, &held).await
+                hold(&pool, &BTreeMap::from([(name.clone(), held)])).await
             };
             match tokio::time::timeout(READ_LIMIT, reading).await {
                 Ok(Ok(())) => {}
@@ -118,21 +121,22 @@ impl KeyRing {
     }
 }
 
-/// Notes that somebody is alive and accepts these keys.
+/// Notes who is alive and accepts which keys. In the order of names, so that replicas which note the same ones at once
+/// wait for each other and do not deadlock.
 ///
 /// # Errors
 /// GW001 when the database is away.
-pub async fn hold(pool: &MySqlPool, name: &str, key_ids: &[String]) -> Outcome<()> {
-    sqlx::query!(
-        "INSERT INTO key_holders (name, key_ids, seen_at) VALUES (?, ?, ?)
-         ON DUPLICATE KEY UPDATE key_ids = VALUES(key_ids), seen_at = VALUES(seen_at)",
-        name,
-        Json(key_ids),
-        now()
-    )
-    .execute(pool)
-    .await
-    .map_err(failed)?;
+pub async fn hold(pool: &MySqlPool, holders: &BTreeMap<String, Vec<String>>) -> Outcome<()> {
+    let mut holders = holders.iter().peekable();
+    while holders.peek().is_some() {
+        let mut statement = QueryBuilder::<MySql>::new("INSERT INTO key_holders (name, key_ids, seen_at) ");
+        let seen_at = now();
+        statement.push_values(holders.by_ref().take(NOTED_AT_ONCE), |mut row, (name, key_ids)| {
+            row.push_bind(name).push_bind(Json(key_ids)).push_bind(seen_at);
+        });
+        statement.push(" ON DUPLICATE KEY UPDATE key_ids = VALUES(key_ids), seen_at = VALUES(seen_at)");
+        statement.build().execute(pool).await.map_err(failed)?;
+    }
     Ok(())
 }
 

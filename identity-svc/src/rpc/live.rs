@@ -10,17 +10,16 @@ use contract::identity::{
     AccountChanged, AuthEvent, CheckSessionRequest, CheckSessionResponse, Heartbeat, Position,
     ReportEnforcementRequest, ReportEnforcementResponse, WatchAuthEventsRequest, WatchAuthEventsResponse,
 };
-use sqlx::MySqlPool;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use crate::events::Snapshot;
 use crate::identity::{Identity, id};
 use crate::keys::Keys;
-use crate::{enforcement, events, sign_in};
+use crate::snapshots::Snapshot;
+use crate::{events, sign_in};
 
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Messages on their way to one subscriber.
@@ -43,10 +42,10 @@ impl LiveClaimsService for LiveClaims {
         let since = request.into_inner().since;
         // Subscribed before the table is read: what commits meanwhile may come twice, but never not at all.
         let (events, readings) = (self.0.tail.subscribe(), self.0.tail.readings());
-        let start = answer(Beginning::of(&self.0.pool, since).await)?.into_inner();
+        let start = answer(Beginning::of(&self.0, since).await)?.into_inner();
         let (sender, receiver) = mpsc::channel(BUFFER);
         let keys = self.0.tokens.keys.changes();
-        tokio::spawn(feed(Subscriber(sender), self.0.pool.clone(), start, events, readings, keys));
+        tokio::spawn(feed(Subscriber(sender), start, events, readings, keys));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
@@ -54,7 +53,7 @@ impl LiveClaimsService for LiveClaims {
         &self,
         request: Request<ReportEnforcementRequest>,
     ) -> Result<Response<ReportEnforcementResponse>, Status> {
-        let noted = enforcement::note(&self.0.pool, request.get_ref()).await;
+        let noted = self.0.reports.take(request.into_inner());
         answer(noted.map(|()| ReportEnforcementResponse {}))
     }
 
@@ -89,13 +88,13 @@ enum Beginning {
 }
 
 impl Beginning {
-    async fn of(pool: &MySqlPool, since: Option<Position>) -> Outcome<Self> {
+    async fn of(identity: &Identity, since: Option<Position>) -> Outcome<Self> {
         if let Some(since) = since
-            && let Some(missed) = events::resume(pool, &since).await?
+            && let Some(missed) = events::resume(&identity.pool, &since).await?
         {
             return Ok(Beginning::Missed(missed));
         }
-        Ok(Beginning::Snapshot(Snapshot::begin(pool).await?))
+        Ok(Beginning::Snapshot(identity.snapshots.begin().await?))
     }
 }
 
@@ -109,7 +108,7 @@ impl Subscriber {
     }
 
     /// Sends the beginning, a snapshot as it is being read. Whether the subscriber has taken all of it.
-    async fn begin(&self, pool: &MySqlPool, start: Beginning) -> bool {
+    async fn begin(&self, start: Beginning) -> bool {
         match start {
             Beginning::Missed(events) => {
                 for event in events {
@@ -120,7 +119,7 @@ impl Subscriber {
                 true
             }
             Beginning::Snapshot(mut snapshot) => loop {
-                let part = match snapshot.part(pool).await {
+                let part = match snapshot.part().await {
                     Ok(part) => part,
                     Err(failure) => {
                         tracing::warn!(cause = ?failure.cause(), "a snapshot broke off");
@@ -149,7 +148,6 @@ impl Subscriber {
 /// database that does not answer silences the stream, so that edges see how old their knowledge is.
 async fn feed(
     subscriber: Subscriber,
-    pool: MySqlPool,
     start: Beginning,
     mut events: broadcast::Receiver<Arc<AuthEvent>>,
     mut readings: watch::Receiver<Option<Position>>,
@@ -157,7 +155,7 @@ async fn feed(
 ) {
     // Keys first: who knows what has ended but not what is genuine cannot serve yet.
     let set = keys.borrow_and_update().set.clone();
-    if !subscriber.send(Message::KeySet(set)).await || !subscriber.begin(&pool, start).await {
+    if !subscriber.send(Message::KeySet(set)).await || !subscriber.begin(start).await {
         return;
     }
     let mut epoch: Option<String> = None;

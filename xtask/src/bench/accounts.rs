@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use futures_util::future::try_join_all;
+use hyper::Method;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -43,16 +44,44 @@ impl Client {
         Ok(Client { connection, user_id, email, token, refresh_token })
     }
 
-    async fn log_in(&mut self) -> Outcome {
+    /// Opens a further session and goes on with it.
+    pub async fn log_in(&mut self) -> Outcome {
         let body = json!({ "email": self.email, "password": PASSWORD });
-        self.connection.post("/api/v1/auth/login", &body).await.map(drop)
+        let tokens = self.connection.post("/api/v1/auth/login", &body).await?;
+        self.take(&tokens)
     }
 
-    async fn refresh(&mut self) -> Outcome {
+    pub async fn refresh(&mut self) -> Outcome {
         let body = json!({ "refresh_token": self.refresh_token });
         let tokens = self.connection.post("/api/v1/auth/refresh", &body).await?;
+        self.take(&tokens)
+    }
+
+    fn take(&mut self, tokens: &Value) -> Outcome {
+        self.token = text(&tokens["access_token"])?;
         self.refresh_token = text(&tokens["refresh_token"])?;
         Ok(())
+    }
+
+    pub async fn log_out(&mut self) -> Outcome {
+        self.call(Method::POST, "/api/v1/auth/logout", None).await
+    }
+
+    pub async fn profile(&mut self) -> Outcome {
+        self.call(Method::GET, "/api/v1/user/profile", None).await
+    }
+
+    pub async fn make_project(&mut self) -> Outcome {
+        self.call(Method::POST, "/api/v1/projects", Some(json!({ "name": "A project" }))).await
+    }
+
+    /// Asks for something in the user's name and expects a success.
+    async fn call(&mut self, method: Method, path: &str, body: Option<Value>) -> Outcome {
+        let (status, bytes) = self.connection.send(method, path, Some(&self.token), body.as_ref()).await?;
+        if status.is_success() {
+            return Ok(());
+        }
+        Err(format!("{path}: {status}: {}", String::from_utf8_lossy(&bytes)).into())
     }
 }
 

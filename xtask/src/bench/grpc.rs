@@ -39,7 +39,19 @@ impl Interceptor for Bearer {
 
 /// Connects to a service.
 pub async fn plane(address: SocketAddr, token: &str) -> Outcome<Plane> {
-    let channel = Endpoint::from_shared(format!("http://{address}"))?.tcp_nodelay(true).connect().await?;
+    with_token(endpoint(address)?.connect().await?, token)
+}
+
+/// Connects to a service when it is called, and again whenever the connection is lost.
+pub fn lazy_plane(address: SocketAddr, token: &str) -> Outcome<Plane> {
+    with_token(endpoint(address)?.connect_timeout(Duration::from_secs(1)).connect_lazy(), token)
+}
+
+fn endpoint(address: SocketAddr) -> Outcome<Endpoint> {
+    Ok(Endpoint::from_shared(format!("http://{address}"))?.tcp_nodelay(true))
+}
+
+fn with_token(channel: Channel, token: &str) -> Outcome<Plane> {
     Ok(InterceptedService::new(channel, Bearer(format!("Bearer {token}").parse()?)))
 }
 

@@ -38,7 +38,8 @@ impl Connection {
         Ok(Connection { authority: authority.to_owned(), sender, driver })
     }
 
-    /// Sends a request with a JSON body, or none, and reads the whole answer.
+    /// Sends a request with a JSON body, or none, and reads the whole answer. A connection that the server has closed
+    /// while nothing was to be sent is made again.
     pub async fn send(
         &mut self,
         method: Method,
@@ -54,6 +55,9 @@ impl Connection {
             request = request.header(CONTENT_TYPE, "application/json");
         }
         let body = body.map(Value::to_string).unwrap_or_default();
+        if self.sender.is_closed() {
+            *self = Connection::open(&self.authority.clone()).await?;
+        }
         self.sender.ready().await?;
         let answer = self.sender.send_request(request.body(Full::new(Bytes::from(body)))?).await?;
         let status = answer.status();

@@ -17,15 +17,7 @@ use crate::up::Unit;
 pub async fn run(stage: &mut Stage) -> Outcome {
     let cores = [stage.cores.tested];
     let wanted: u64 = stage.choose(1_000_000, 50_000);
-    let schema = make_scratch(&stage.admin, "bench_live_claims").await?;
-    let identity = on_schema(first(&stage.plan.identity)?, &schema);
-    let migrated =
-        unit_command(&identity, &[stage.cores.load]).arg("migrate").kill_on_drop(true).output().await?;
-    if !migrated.status.success() {
-        return Err(format!("the migrations failed: {}", String::from_utf8_lossy(&migrated.stdout)).into());
-    }
-    println!("  Filling a table with {wanted} auth events");
-    fill(&schema, wanted).await?;
+    let (schema, identity) = filled_schema(stage, "bench_live_claims", wanted).await?;
     let identity = start_unit("identity-svc-full", &identity, &[stage.cores.load], &[]).await?;
     let at_full = [("IDENTITY_URL", format!("http://{}", identity.address))];
 
@@ -44,6 +36,20 @@ pub async fn run(stage: &mut Stage) -> Outcome {
         server.stop().await?;
     }
     crate::database::drop_schema(&schema).await
+}
+
+/// A schema whose table of auth events has so many that matter, and an identity-svc to be started on it.
+pub async fn filled_schema(stage: &Stage, name: &str, wanted: u64) -> Outcome<(Account, Unit)> {
+    let schema = make_scratch(&stage.admin, name).await?;
+    let identity = on_schema(first(&stage.plan.identity)?, &schema);
+    let migrated =
+        unit_command(&identity, &[stage.cores.load]).arg("migrate").kill_on_drop(true).output().await?;
+    if !migrated.status.success() {
+        return Err(format!("the migrations failed: {}", String::from_utf8_lossy(&migrated.stdout)).into());
+    }
+    println!("  Filling a table with {wanted} auth events");
+    fill(&schema, wanted).await?;
+    Ok((schema, identity))
 }
 
 async fn compare(stage: &mut Stage, with: &Server, without: &Server) -> Outcome {

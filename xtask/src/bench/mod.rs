@@ -4,17 +4,27 @@
 #[cfg(feature = "bench")]
 mod accounts;
 #[cfg(feature = "bench")]
+mod changes;
+#[cfg(feature = "bench")]
 mod check;
 #[cfg(feature = "bench")]
 mod cold_build;
 #[cfg(feature = "bench")]
+mod counters;
+#[cfg(feature = "bench")]
 mod cpu;
 #[cfg(feature = "bench")]
+mod database;
+#[cfg(feature = "bench")]
 mod echo;
+#[cfg(feature = "bench")]
+mod fan_out;
 #[cfg(feature = "bench")]
 mod grpc;
 #[cfg(feature = "bench")]
 mod http_load;
+#[cfg(feature = "bench")]
+mod light;
 #[cfg(feature = "bench")]
 mod live_claims;
 #[cfg(feature = "bench")]
@@ -28,6 +38,8 @@ mod quota;
 #[cfg(feature = "bench")]
 mod report;
 #[cfg(feature = "bench")]
+mod soak;
+#[cfg(feature = "bench")]
 mod sockets;
 #[cfg(feature = "bench")]
 mod stage;
@@ -37,6 +49,8 @@ mod streams;
 mod suite;
 #[cfg(feature = "bench")]
 mod tokens;
+#[cfg(feature = "bench")]
+mod watchers;
 #[cfg(feature = "bench")]
 mod wrk;
 
@@ -53,6 +67,24 @@ pub struct Options {
     /// Measure this alone; may be given more than once
     #[arg(long, value_enum, value_name = "NAME")]
     only: Vec<Scenario>,
+    /// How long the soak is
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    minutes: u64,
+}
+
+impl Options {
+    /// What was named, or everything but what takes too long for that.
+    #[cfg(feature = "bench")]
+    fn chosen(&self) -> Vec<Scenario> {
+        use clap::ValueEnum;
+
+        let all = Scenario::value_variants().iter().copied();
+        all.filter(|scenario| match &self.only[..] {
+            [] => !matches!(scenario, Scenario::Soak | Scenario::ColdBuild),
+            only => only.contains(scenario),
+        })
+        .collect()
+    }
 }
 
 /// What can be measured, in the order in which it is.
@@ -86,6 +118,12 @@ pub enum Scenario {
     Quota,
     /// ValidateToken and GetUser over gRPC
     Grpc,
+    /// What each kind of request asks of the database
+    Database,
+    /// Changes of accounts on their way to a thousand edges
+    FanOut,
+    /// Memory, errors and p99 over many minutes of load; only when it is named
+    Soak,
     /// A build of everything from nothing; only when it is named
     ColdBuild,
 }

@@ -36,15 +36,29 @@ fn nginx_config(name: &str, http: &str) -> String {
 
 /// The neutral upstream: 1 KiB of JSON, or what it got of the six headers.
 pub async fn upstream() -> Outcome<Server> {
+    upstream_with("upstream", "").await
+}
+
+/// The same, which also passes WebSockets on to a server of ours.
+pub async fn upstream_with_sockets(sockets: SocketAddr) -> Outcome<Server> {
+    let location = format!(
+        "    location = /ws {{\n      proxy_pass http://{sockets};\n      proxy_http_version 1.1;\n\
+         \x20     proxy_set_header Upgrade $http_upgrade;\n      proxy_set_header Connection upgrade;\n\
+         \x20     proxy_read_timeout 1h;\n    }}\n"
+    );
+    upstream_with("upstream-sockets", &location).await
+}
+
+async fn upstream_with(name: &str, more: &str) -> Outcome<Server> {
     let address = free_address()?;
     let padding = "x".repeat(1024 - r#"{"id":"1","padding":""}"#.len());
     let http = format!(
         "  server {{\n    listen {address} backlog=4096;\n    default_type application/json;\n\
          \x20   location / {{ return 200 '{{\"id\":\"1\",\"padding\":\"{padding}\"}}'; }}\n\
          \x20   location {ECHO_PATH} {{ return 200 '$http_x_user_id|$http_x_client_id|$http_x_user_role|\
-         $http_x_user_tier|$http_x_user_email|$http_x_user_permissions|$http_x_user_forged'; }}\n  }}\n"
+         $http_x_user_tier|$http_x_user_email|$http_x_user_permissions|$http_x_user_forged'; }}\n{more}  }}\n"
     );
-    nginx("upstream", None, address, &http).await
+    nginx(name, None, address, &http).await
 }
 
 /// nginx that does nothing but proxy.

@@ -4,16 +4,17 @@ use std::time::{Duration, Instant};
 
 use contract::subscription::usage_service_client::UsageServiceClient;
 use contract::subscription::{CommitRequest, ReserveRequest};
-use sqlx::{AssertSqlSafe, MySqlConnection, Row};
 use uuid::Uuid;
 
 use super::accounts::register;
+use super::counters::Meter;
 use super::cpu::move_to;
 use super::grpc::{Plane, plane};
 use super::http_load::repeat;
 use super::report::{COMMIT_STATEMENTS, HOT_QUOTA, QUOTA_COMMITS, RESERVE_STATEMENTS, WIDE_QUOTA};
 use super::stage::Stage;
 use crate::Outcome;
+use crate::database::Account;
 
 /// Places that are reserved and committed at once.
 const AT_ONCE: usize = 32;
@@ -21,13 +22,19 @@ const AT_ONCE: usize = 32;
 const MANY: usize = 256;
 
 /// Somebody who takes places in the name of some users, in turn.
-struct Taker {
+pub struct Taker {
     client: UsageServiceClient<Plane>,
     users: Vec<String>,
     taken: usize,
 }
 
 impl Taker {
+    /// One for these users, with a connection of its own.
+    pub async fn connect(stage: &Stage, users: impl Iterator<Item = String>) -> Outcome<Self> {
+        let plane = plane(stage.subscription.address, &stage.plan.internal_token).await?;
+        Ok(Taker { client: UsageServiceClient::new(plane), users: users.collect(), taken: 0 })
+    }
+
     fn next(&mut self) -> (String, String) {
         self.taken += 1;
         (self.users[self.taken % self.users.len()].clone(), Uuid::now_v7().to_string())
@@ -48,7 +55,8 @@ impl Taker {
         Ok(self.client.commit(request).await.map(drop)?)
     }
 
-    async fn both(&mut self) -> Outcome {
+    /// Takes the next user's place.
+    pub async fn both(&mut self) -> Outcome {
         let (user_id, key) = self.next();
         self.reserve(&user_id, &key).await?;
         self.commit(&user_id, &key).await
@@ -93,8 +101,15 @@ async fn subscribers(stage: &Stage) -> Outcome<Vec<String>> {
     let edge = stage.edge("edge-quota", &[stage.cores.load], &[]).await?;
     let users = register(&edge.authority(), MANY).await?;
     edge.stop().await?;
+    must_have_subscriptions(&stage.admin).await?;
     let mut connection = stage.admin.connect().await?;
-    // Registering has their subscriptions made, but does not wait for it.
+    sqlx::query("UPDATE subscriptions SET tier = 'enterprise'").execute(&mut connection).await?;
+    Ok(users.into_iter().map(|user| user.user_id).collect())
+}
+
+/// Waits until every user has a subscription: registering has it made, but does not wait for it.
+pub async fn must_have_subscriptions(admin: &Account) -> Outcome {
+    let mut connection = admin.connect().await?;
     let started = Instant::now();
     loop {
         let missing: i64 = sqlx::query_scalar(
@@ -104,85 +119,40 @@ async fn subscribers(stage: &Stage) -> Outcome<Vec<String>> {
         .fetch_one(&mut connection)
         .await?;
         if missing == 0 {
-            break;
+            return Ok(());
         }
         if started.elapsed() > Duration::from_secs(10) {
             return Err(format!("{missing} subscriptions were not made").into());
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    sqlx::query("UPDATE subscriptions SET tier = 'enterprise'").execute(&mut connection).await?;
-    Ok(users.into_iter().map(|user| user.user_id).collect())
 }
 
-/// Statements and transactions of one call, from the counters of the server, without what runs in the background.
+/// Statements and transactions of one call.
 async fn count_statements(stage: &mut Stage, taker: &mut Taker) -> Outcome {
     const CALLS: usize = 500;
-    let mut connection = stage.admin.connect().await?;
-    let (started, before) = (Instant::now(), Counters::read(&mut connection).await?);
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let idle = Counters::read(&mut connection).await?.since(&before).per(started.elapsed().as_secs_f64());
-
+    let mut meter = Meter::open(&stage.admin).await?;
     let places: Vec<_> = (0..CALLS).map(|_| taker.next()).collect();
-    let (started, before) = (Instant::now(), Counters::read(&mut connection).await?);
-    for (user_id, key) in &places {
-        taker.reserve(user_id, key).await?;
-    }
-    let (between, reserved) = (started.elapsed().as_secs_f64(), Counters::read(&mut connection).await?);
-    for (user_id, key) in &places {
-        taker.commit(user_id, key).await?;
-    }
-    let (end, committed) = (started.elapsed().as_secs_f64(), Counters::read(&mut connection).await?);
-    let each = |count: Counters, seconds: f64| Counters {
-        statements: tenths((count.statements - idle.statements * seconds) / CALLS as f64),
-        transactions: tenths((count.transactions - idle.transactions * seconds) / CALLS as f64),
+    let reserving = async || {
+        for (user_id, key) in &places {
+            taker.reserve(user_id, key).await?;
+        }
+        Ok(())
     };
-    let (reserve, commit) =
-        (each(reserved.since(&before), between), each(committed.since(&reserved), end - between));
-    stage.report.add(RESERVE_STATEMENTS, reserve.statements);
-    stage.report.add(COMMIT_STATEMENTS, commit.statements);
-    stage.report.add(QUOTA_COMMITS, reserve.transactions.max(commit.transactions));
+    let reserve = meter.each(CALLS, reserving).await?;
+    let committing = async || {
+        for (user_id, key) in &places {
+            taker.commit(user_id, key).await?;
+        }
+        Ok(())
+    };
+    let commit = meter.each(CALLS, committing).await?;
+    stage.report.add(RESERVE_STATEMENTS, tenths(reserve.statements()));
+    stage.report.add(COMMIT_STATEMENTS, tenths(commit.statements()));
+    stage.report.add(QUOTA_COMMITS, tenths(reserve.transactions().max(commit.transactions())));
     Ok(())
 }
 
 fn tenths(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
-}
-
-/// What the server has counted.
-#[derive(Clone, Copy, Default)]
-struct Counters {
-    statements: f64,
-    transactions: f64,
-}
-
-impl Counters {
-    async fn read(connection: &mut MySqlConnection) -> Outcome<Self> {
-        let names =
-            "'Com_select', 'Com_insert', 'Com_insert_select', 'Com_update', 'Com_update_multi', 'Com_delete',
-            'Com_delete_multi', 'Com_commit'";
-        let query = format!("SHOW GLOBAL STATUS WHERE Variable_name IN ({names})");
-        let mut counters = Counters::default();
-        for row in sqlx::raw_sql(AssertSqlSafe(query)).fetch_all(connection).await? {
-            let (name, value): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-            let value: f64 = value.parse()?;
-            if name.eq_ignore_ascii_case("Com_commit") {
-                counters.transactions += value;
-            } else {
-                counters.statements += value;
-            }
-        }
-        Ok(counters)
-    }
-
-    fn since(&self, before: &Counters) -> Counters {
-        Counters {
-            statements: self.statements - before.statements,
-            transactions: self.transactions - before.transactions,
-        }
-    }
-
-    fn per(self, seconds: f64) -> Counters {
-        Counters { statements: self.statements / seconds, transactions: self.transactions / seconds }
-    }
 }

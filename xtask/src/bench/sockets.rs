@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const REST: Duration = Duration::from_secs(2);
 
 /// A client of one socket.
-struct Socket(WebSocketStream<TcpStream>);
+pub struct Socket(WebSocketStream<TcpStream>);
 
 impl Socket {
     async fn open(authority: &str, token: &str) -> Outcome<Self> {
@@ -44,7 +44,7 @@ impl Socket {
     }
 
     /// Sends a text and waits for it to come back. What else comes, such as the greeting, is passed over.
-    async fn there_and_back(&mut self, text: &str) -> Outcome {
+    pub async fn there_and_back(&mut self, text: &str) -> Outcome {
         self.0.send(Message::text(text)).await?;
         let answer = async {
             while let Some(message) = self.0.next().await {
@@ -59,13 +59,13 @@ impl Socket {
 }
 
 /// A message of 200 bytes.
-fn text() -> String {
+pub fn text() -> String {
     let (head, tail) = (r#"{"type":"bench","id":"1","data":{"text":""#, r#""}}"#);
     format!("{head}{}{tail}", "x".repeat(200 - head.len() - tail.len()))
 }
 
 /// So many sockets of as many users, each of which has already passed a text there and back.
-async fn open(stage: &Stage, server: &Server, count: usize) -> Outcome<Vec<Socket>> {
+pub async fn open(stage: &Stage, server: &Server, count: usize) -> Outcome<Vec<Socket>> {
     let (authority, text) = (server.authority(), text());
     let mut sockets = Vec::with_capacity(count);
     while sockets.len() < count {

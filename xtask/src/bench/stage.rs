@@ -177,7 +177,17 @@ pub fn first(units: &[Unit]) -> Outcome<&Unit> {
 
 /// Starts a process of the platform on these cores, at free addresses, and waits until it is ready.
 pub async fn start_unit(name: &str, unit: &Unit, cores: &[usize], more: More<'_>) -> Outcome<Server> {
-    let (public, internal) = (free_address()?, free_address()?);
+    start_unit_at((free_address()?, free_address()?), name, unit, cores, more).await
+}
+
+/// The same at these addresses, public and internal: what comes back where it was is found there.
+pub async fn start_unit_at(
+    (public, internal): (SocketAddr, SocketAddr),
+    name: &str,
+    unit: &Unit,
+    cores: &[usize],
+    more: More<'_>,
+) -> Outcome<Server> {
     let listeners = match unit.program {
         "edge" => ["EDGE_LISTEN", "EDGE_INTERNAL_LISTEN"],
         "identity-svc" => ["IDENTITY_LISTEN", "IDENTITY_INTERNAL_LISTEN"],

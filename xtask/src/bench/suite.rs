@@ -4,7 +4,6 @@
 use std::io::Write;
 use std::os::fd::OwnedFd;
 
-use clap::ValueEnum;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
@@ -12,7 +11,10 @@ use super::cpu::Cores;
 use super::report::{Report, word};
 use super::stage::{Stage, folder};
 use super::{Options, Scenario};
-use super::{accounts, cold_build, grpc, live_claims, peers, processes, proxied, quota, sockets, streams};
+use super::{
+    accounts, cold_build, database, fan_out, grpc, live_claims, peers, processes, proxied, quota, soak,
+    sockets, streams,
+};
 use crate::Outcome;
 use crate::database::{Account, Database};
 use crate::packages::{Wanted, install, which};
@@ -38,14 +40,7 @@ const PEERS: Wanted = Wanted {
 /// `cargo xtask bench`, in the build that measures.
 pub async fn run(options: Options) -> Outcome {
     let output = if options.json { Some(divert_output()?) } else { None };
-    let chosen: Vec<_> = Scenario::value_variants()
-        .iter()
-        .copied()
-        .filter(|scenario| match &options.only[..] {
-            [] => *scenario != Scenario::ColdBuild,
-            only => only.contains(scenario),
-        })
-        .collect();
+    let chosen = options.chosen();
     unless_interrupted(prepare()).await?;
     let mut report = Report::default();
     if chosen.contains(&Scenario::ColdBuild) {
@@ -55,7 +50,7 @@ pub async fn run(options: Options) -> Outcome {
     cores.take_load()?;
     let mut database =
         unless_interrupted(step("Start a throw-away database", Database::open_throw_away())).await?;
-    let measured = unless_interrupted(measure(&database.admin, cores, options.quick, &chosen, report)).await;
+    let measured = unless_interrupted(measure(&database.admin, cores, &options, &chosen, report)).await;
     database.stop().await?;
     let (report, doubtful) = measured?;
     report.print_budgets();
@@ -101,14 +96,14 @@ async fn prepare() -> Outcome {
 async fn measure(
     admin: &Account,
     cores: Cores,
-    quick: bool,
+    options: &Options,
     chosen: &[Scenario],
     report: Report,
 ) -> Outcome<(Report, u32)> {
-    let mut stage = step("Set the stage", Stage::set_up(cores, quick, admin)).await?;
+    let mut stage = step("Set the stage", Stage::set_up(cores, options.quick, admin)).await?;
     stage.report = report;
     for scenario in chosen.iter().copied().filter(|scenario| *scenario != Scenario::ColdBuild) {
-        if let Err(fault) = step(&word(scenario), play(&mut stage, scenario)).await {
+        if let Err(fault) = step(&word(scenario), play(&mut stage, scenario, options)).await {
             eprintln!("{}: {fault}", word(scenario));
             stage.report.failed.push((scenario, fault.to_string()));
         }
@@ -121,7 +116,7 @@ async fn measure(
     Ok((report, doubtful))
 }
 
-async fn play(stage: &mut Stage, scenario: Scenario) -> Outcome {
+async fn play(stage: &mut Stage, scenario: Scenario, options: &Options) -> Outcome {
     match scenario {
         Scenario::Processes => processes::run(stage).await,
         Scenario::Get => proxied::get(stage).await,
@@ -137,6 +132,9 @@ async fn play(stage: &mut Stage, scenario: Scenario) -> Outcome {
         Scenario::Refresh => accounts::refresh(stage).await,
         Scenario::Quota => quota::run(stage).await,
         Scenario::Grpc => grpc::run(stage).await,
+        Scenario::Database => database::run(stage).await,
+        Scenario::FanOut => fan_out::run(stage).await,
+        Scenario::Soak => soak::run(stage, options.minutes).await,
         // Before the stage is set.
         Scenario::ColdBuild => Ok(()),
     }
