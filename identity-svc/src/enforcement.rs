@@ -12,7 +12,7 @@ use contract::identity::ReportEnforcementRequest;
 use contract::{Failure, Outcome, from_timestamp};
 use sqlx::{MySql, MySqlConnection, MySqlPool, QueryBuilder};
 
-use crate::keys;
+use crate::{keys, sweep};
 
 /// How long the times are kept.
 const KEPT: Duration = Duration::from_secs(90 * 24 * 3600);
@@ -123,24 +123,11 @@ async fn note(tx: &mut MySqlConnection, begun: &BTreeMap<(i64, i64), Begun>) -> 
     Ok(())
 }
 
-/// Removes what is too old, in small steps, for as long as the process lives.
+/// Removes what is too old, for as long as the process lives.
 pub async fn sweep(pool: MySqlPool) {
-    loop {
-        tokio::time::sleep(Duration::from_secs(60)).await;
-        loop {
-            let swept = sqlx::query!("DELETE FROM enforcements WHERE at < ? LIMIT 1000", now() - KEPT)
-                .execute(&pool)
-                .await;
-            match swept {
-                Ok(done) if done.rows_affected() == 1000 => {}
-                Ok(_) => break,
-                Err(error) => {
-                    tracing::warn!(%error, "old times of enforcement were not removed");
-                    break;
-                }
-            }
-        }
-    }
+    let step =
+        || sqlx::query!("DELETE FROM enforcements WHERE at < ? LIMIT 1000", now() - KEPT).execute(&pool);
+    sweep::sweep("old times of enforcement", step).await;
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use sqlx::types::Json;
 use sqlx::{MySql, MySqlConnection, MySqlPool, QueryBuilder};
 use tokio::sync::{Notify, broadcast, watch};
 
-use crate::token_lives;
+use crate::{sweep, token_lives};
 use chassis::clock::now;
 
 /// How often the table is read when nothing calls for it earlier.
@@ -255,28 +255,13 @@ impl Tail {
     }
 }
 
-/// Removes events that no token can need any more, in small steps, for as long as the process lives. Any number of
-/// replicas may do so at once.
+/// Removes events that no token can need any more, for as long as the process lives.
 pub async fn sweep(pool: MySqlPool) {
-    loop {
-        tokio::time::sleep(Duration::from_secs(60)).await;
-        loop {
-            let swept = sqlx::query!(
-                "DELETE FROM auth_events WHERE forget_at < ? ORDER BY sequence LIMIT 1000",
-                now()
-            )
+    let step = || {
+        sqlx::query!("DELETE FROM auth_events WHERE forget_at < ? ORDER BY sequence LIMIT 1000", now())
             .execute(&pool)
-            .await;
-            match swept {
-                Ok(done) if done.rows_affected() == 1000 => {}
-                Ok(_) => break,
-                Err(error) => {
-                    tracing::warn!(%error, "old auth events were not removed");
-                    break;
-                }
-            }
-        }
-    }
+    };
+    sweep::sweep("old auth events", step).await;
 }
 
 /// Whether a subscriber at `since` has missed nothing but what can still be read.

@@ -25,6 +25,7 @@ mod sessions;
 mod settings;
 mod sign_in;
 mod snapshots;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod throttle;

@@ -8,8 +8,8 @@ use chassis::mysql::failed;
 use contract::{ErrorCode, Failure, Outcome};
 use sqlx::{MySqlConnection, MySqlPool};
 
-use crate::accounts;
 use crate::opaque::{OpaqueToken, hash};
+use crate::{accounts, sweep};
 
 /// What a token is good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,22 +140,9 @@ pub async fn forget(tx: &mut MySqlConnection, user_id: &str, purpose: Purpose) -
     Ok(())
 }
 
-/// Removes expired tokens, in small steps, for as long as the process lives.
+/// Removes expired tokens, for as long as the process lives.
 pub async fn sweep(pool: MySqlPool) {
-    loop {
-        tokio::time::sleep(Duration::from_secs(60)).await;
-        loop {
-            let swept = sqlx::query!("DELETE FROM email_tokens WHERE expires_at < ? LIMIT 1000", now())
-                .execute(&pool)
-                .await;
-            match swept {
-                Ok(done) if done.rows_affected() == 1000 => {}
-                Ok(_) => break,
-                Err(error) => {
-                    tracing::warn!(%error, "expired tokens of mails were not removed");
-                    break;
-                }
-            }
-        }
-    }
+    let step =
+        || sqlx::query!("DELETE FROM email_tokens WHERE expires_at < ? LIMIT 1000", now()).execute(&pool);
+    sweep::sweep("expired tokens of mails", step).await;
 }

@@ -17,6 +17,8 @@ use prometheus::IntCounterVec;
 use sqlx::{MySqlConnection, MySqlPool};
 use std::sync::LazyLock;
 
+use crate::sweep;
+
 pub use rules::{Limits, Rule};
 
 /// Whose attempts a rule counts.
@@ -241,24 +243,10 @@ pub async fn is_vouched(pool: &MySqlPool, subject: &Subject) -> Outcome<bool> {
     Ok(known > 0)
 }
 
-/// Removes what is forgotten, in small steps, for as long as the process lives.
+/// Removes what is forgotten, for as long as the process lives.
 pub async fn sweep(pool: MySqlPool) {
-    loop {
-        tokio::time::sleep(Duration::from_secs(60)).await;
-        loop {
-            let swept = sqlx::query!("DELETE FROM throttles WHERE forget_at < ? LIMIT 1000", now())
-                .execute(&pool)
-                .await;
-            match swept {
-                Ok(done) if done.rows_affected() == 1000 => {}
-                Ok(_) => break,
-                Err(error) => {
-                    tracing::warn!(%error, "old throttles were not removed");
-                    break;
-                }
-            }
-        }
-    }
+    let step = || sqlx::query!("DELETE FROM throttles WHERE forget_at < ? LIMIT 1000", now()).execute(&pool);
+    sweep::sweep("old throttles", step).await;
 }
 
 static REFUSED: LazyLock<IntCounterVec> = LazyLock::new(|| {
