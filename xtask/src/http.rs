@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use hyper::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
 use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 
 use crate::Outcome;
 
@@ -31,6 +34,18 @@ pub async fn send(method: Method, url: &str, token: Option<&str>, body: Option<&
     let exchange = tokio::time::timeout(TIMEOUT, exchange(&method, url, token, body)).await;
     let outcome = exchange.unwrap_or_else(|_| Err(format!("no answer within {TIMEOUT:?}").into()));
     outcome.map_err(|e| format!("{method} {url}: {e}").into())
+}
+
+/// What opens a socket of the edge (RFC 6455 section 4.1).
+pub fn socket_request(authority: &str, token: &str) -> Outcome<Request<()>> {
+    let request = Request::get(format!("ws://{authority}/ws"))
+        .header(HOST, authority)
+        .header(CONNECTION, "Upgrade")
+        .header(UPGRADE, "websocket")
+        .header(SEC_WEBSOCKET_VERSION, "13")
+        .header(SEC_WEBSOCKET_KEY, generate_key())
+        .header(AUTHORIZATION, format!("Bearer {token}"));
+    Ok(request.body(())?)
 }
 
 async fn exchange(method: &Method, url: &str, token: Option<&str>, body: Option<&Value>) -> Outcome<Answer> {

@@ -4,12 +4,9 @@ use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use futures_util::{SinkExt, StreamExt};
-use hyper::Request;
-use hyper::header::{AUTHORIZATION, CONNECTION, HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 
 use super::echo::{Inside, small_buffers};
 use super::http_load::repeat;
@@ -17,6 +14,7 @@ use super::peers;
 use super::report::{FRAME, SOCKET, median};
 use super::stage::{Server, Stage};
 use crate::Outcome;
+use crate::http::socket_request;
 
 /// How long one answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -28,14 +26,7 @@ pub struct Socket(WebSocketStream<TcpStream>);
 
 impl Socket {
     async fn open(authority: &str, token: &str) -> Outcome<Self> {
-        let request = Request::get(format!("ws://{authority}/ws"))
-            .header(HOST, authority)
-            .header(CONNECTION, "Upgrade")
-            .header(UPGRADE, "websocket")
-            .header(SEC_WEBSOCKET_VERSION, "13")
-            .header(SEC_WEBSOCKET_KEY, generate_key())
-            .header(AUTHORIZATION, format!("Bearer {token}"))
-            .body(())?;
+        let request = socket_request(authority, token)?;
         let stream = TcpStream::connect(authority).await?;
         stream.set_nodelay(true)?;
         let (socket, _) =

@@ -5,16 +5,15 @@ use futures_util::{SinkExt, StreamExt};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::SendRequest;
-use hyper::header::{ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, UPGRADE, USER_AGENT};
-use hyper::header::{SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION};
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 
 use crate::Outcome;
+use crate::http::socket_request;
 
 const GET_PATH: &str = "/api/v1/personas/instances/0199c0de-0000-7000-8000-000000000001";
 /// A path that every user may POST to, without a quota.
@@ -101,15 +100,7 @@ fn forged(token: &str) -> Outcome<String> {
 }
 
 async fn open_socket(edge: &str, stream: TcpStream, token: &str) -> Outcome<WebSocketStream<TcpStream>> {
-    let request = Request::get(format!("ws://{edge}/ws"))
-        .header(HOST, edge)
-        .header(CONNECTION, "Upgrade")
-        .header(UPGRADE, "websocket")
-        .header(SEC_WEBSOCKET_VERSION, "13")
-        .header(SEC_WEBSOCKET_KEY, generate_key())
-        .header(AUTHORIZATION, format!("Bearer {token}"))
-        .body(())?;
-    Ok(tokio_tungstenite::client_async(request, stream).await?.0)
+    Ok(tokio_tungstenite::client_async(socket_request(edge, token)?, stream).await?.0)
 }
 
 /// A message of 200 bytes.
