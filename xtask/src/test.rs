@@ -65,6 +65,8 @@ async fn tests(admin: &Account, filter: Option<&str>) -> Outcome {
     }
     command.env("SQLX_OFFLINE", "true").env("DATABASE_URL", base.url()).env("TEST_DATABASE_URL", base.url());
     command.env("PERSONA_BIN_DIR", programs("debug"));
+    // What failed is in the message; fifty frames of the runtime after it hide it in the log of CI.
+    command.env("RUST_BACKTRACE", "0");
     if is_watched() {
         command.env("CARGO_TERM_COLOR", "always");
     }
