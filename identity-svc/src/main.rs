@@ -194,7 +194,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     let noted = identity.tokens.noted.clone();
     tokio::spawn(noted.keep(identity.pool.clone(), settings.lifetimes.access_token));
     health.now_ready();
-    let services = rpc::services(&identity);
+    let services = rpc::services(&identity, drain.clone());
     let descriptors = settings.reflection.then_some(contract::identity::FILE_DESCRIPTOR_SET);
     grpc::serve(public, services, descriptors, &settings.internal, health, drain)
         .await
