@@ -2,6 +2,7 @@
 
 pub mod days;
 mod reservations;
+mod settlement;
 
 use chassis::mysql::{failed, misses_parent, transaction, violated_key};
 use chrono::{DateTime, Datelike, Months, Utc};
@@ -11,16 +12,21 @@ use contract::subscription::{CheckQuotaResponse, GetUsageResponse, RecordUsageRe
 use contract::{ErrorCode, Failure, Outcome, Resource, to_timestamp};
 use prometheus::IntCounterVec;
 use sqlx::MySqlConnection;
+use std::ops::Range;
 use std::sync::LazyLock;
 
-pub use reservations::{commit, release, renew, reserve, sweep};
+pub use reservations::{renew, reserve};
+pub use settlement::{commit, release, sweep};
 
 use crate::service::{IDENTITY, Service};
+use crate::subscriptions::Subscription;
 use crate::{subscriptions, tiers};
 use chassis::clock::now;
 
 /// The longest idempotency key, in bytes, as the column holds it.
 const MAX_KEY: usize = 64;
+/// When the month of what counts for life begins and ends.
+const LONG_AGO: DateTime<Utc> = DateTime::UNIX_EPOCH;
 
 async fn count_projects(service: &Service, user_id: &str) -> Outcome<i64> {
     let request = CountProjectsRequest { user_id: user_id.to_owned() };
@@ -33,8 +39,8 @@ pub struct Allowance {
     pub resource: Resource,
     /// Below nought: any number.
     pub limit: i64,
-    /// When the period began that counts; long ago for what is not counted anew.
-    pub period_start: DateTime<Utc>,
+    /// The month that counts; none for what counts for life.
+    pub month: Option<Range<DateTime<Utc>>>,
 }
 
 impl Allowance {
@@ -45,23 +51,47 @@ impl Allowance {
     pub async fn of(service: &Service, user_id: &str, resource: Resource) -> Outcome<Self> {
         let subscription = subscriptions::find(&service.pool, user_id).await?;
         let mut connection = service.pool.acquire().await.map_err(failed)?;
+        Self::by(&mut connection, &subscription, resource).await
+    }
+
+    /// As [`Allowance::of`], on the connection of a transaction.
+    ///
+    /// # Errors
+    /// USER001.
+    pub async fn within(tx: &mut MySqlConnection, user_id: &str, resource: Resource) -> Outcome<Self> {
+        let subscription = subscriptions::find_within(tx, user_id).await?;
+        Self::by(tx, &subscription, resource).await
+    }
+
+    async fn by(
+        connection: &mut MySqlConnection,
+        subscription: &Subscription,
+        resource: Resource,
+    ) -> Outcome<Self> {
         let now = now();
-        let tier = subscription.effective_tier(now);
-        let limit = tiers::limit(&mut connection, tier, resource).await?;
+        let limit = tiers::limit(connection, subscription.effective_tier(now), resource).await?;
         let monthly = resource == Resource::Content && limit.content_is_monthly;
-        let period_start =
-            if monthly { month_of(subscription.start_date, now) } else { DateTime::UNIX_EPOCH };
-        Ok(Allowance { resource, limit: limit.most, period_start })
+        let month = monthly.then(|| month_of(subscription.start_date, now));
+        Ok(Allowance { resource, limit: limit.most, month })
+    }
+
+    fn is_monthly(&self) -> bool {
+        self.month.is_some()
+    }
+
+    /// The month as columns have it: long ago for what counts for life.
+    fn period(&self) -> Range<DateTime<Utc>> {
+        self.month.clone().unwrap_or(LONG_AGO..LONG_AGO)
     }
 }
 
-/// The start of the calendar month, counted from `start`, that `now` lies in. A month that lacks the day begins on its
-/// last.
-fn month_of(start: DateTime<Utc>, now: DateTime<Utc>) -> DateTime<Utc> {
+/// The calendar month, counted from `start`, that `now` lies in. A month that lacks the day begins on its last.
+fn month_of(start: DateTime<Utc>, now: DateTime<Utc>) -> Range<DateTime<Utc>> {
     let passed = (now.year() - start.year()) * 12 + now.month() as i32 - start.month() as i32;
     let passed = u32::try_from(passed).unwrap_or(0);
     let begins = |months| start.checked_add_months(Months::new(months)).unwrap_or(start);
-    if begins(passed) <= now { begins(passed) } else { begins(passed.saturating_sub(1)) }
+    let passed = if begins(passed) <= now { passed } else { passed.saturating_sub(1) };
+    begins(passed)..begins(passed + 1)
 }
 
 /// A counter, which is nought until something was counted.
@@ -74,7 +104,7 @@ struct Counter {
 
 async fn counter(connection: &mut MySqlConnection, user_id: &str, allowance: &Allowance) -> Outcome<Counter> {
     let row = sqlx::query!(
-        r#"SELECT used, reserved, updated_at AS "updated_at: DateTime<Utc>",
+        r#"SELECT used, month_used, reserved, updated_at AS "updated_at: DateTime<Utc>",
                   period_start AS "period_start: DateTime<Utc>"
            FROM usage_counters WHERE user_id = ? AND resource = ?"#,
         user_id,
@@ -84,7 +114,11 @@ async fn counter(connection: &mut MySqlConnection, user_id: &str, allowance: &Al
     .await
     .map_err(failed)?;
     Ok(row.map_or_else(Counter::default, |row| Counter {
-        used: if row.period_start < allowance.period_start { 0 } else { row.used },
+        used: match &allowance.month {
+            None => row.used,
+            Some(month) if row.period_start < month.start => 0,
+            Some(_) => row.month_used,
+        },
         reserved: row.reserved,
         updated_at: Some(row.updated_at),
     }))
@@ -158,16 +192,28 @@ pub async fn report(service: &Service, request: &ReportUsageRequest) -> Outcome<
     .await
 }
 
+/// Sets the count of the tier. A tier that counts by the month says what its count was short of or too much, which is
+/// as true of the count for life.
 async fn set(tx: &mut MySqlConnection, request: &ReportUsageRequest, allowance: &Allowance) -> Outcome<()> {
+    let month = allowance.period();
+    // The assignments are made in this order.
     sqlx::query!(
-        "INSERT INTO usage_counters (user_id, resource, used, reserved, period_start, updated_at)
-         VALUES (?, ?, ?, 0, ?, ?)
-         ON DUPLICATE KEY UPDATE used = VALUES(used), period_start = VALUES(period_start),
-                                 updated_at = VALUES(updated_at)",
+        "INSERT INTO usage_counters (user_id, resource, used, month_used, by_month, period_start, period_end, updated_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+         ON DUPLICATE KEY UPDATE
+             used = IF(VALUES(by_month),
+                       GREATEST(used + VALUES(month_used) - IF(period_start < VALUES(period_start), 0, month_used), 0),
+                       VALUES(used)),
+             month_used = IF(VALUES(by_month), VALUES(month_used), month_used),
+             by_month = VALUES(by_month), period_start = GREATEST(period_start, VALUES(period_start)),
+             period_end = GREATEST(period_end, VALUES(period_end)), updated_at = VALUES(updated_at)",
         request.user_id,
         allowance.resource.name(),
         request.used,
-        allowance.period_start,
+        if allowance.is_monthly() { request.used } else { 0 },
+        allowance.is_monthly(),
+        month.start,
+        month.end,
         now()
     )
     .execute(tx)
@@ -233,21 +279,29 @@ async fn is_first(tx: &mut MySqlConnection, user_id: &str, key: &str) -> Outcome
     }
 }
 
-/// Counts in the period of the allowance, which may be the first in it.
+/// Counts for life and, where the tier does, in the month of the allowance, in which it may be the first.
 async fn count(tx: &mut MySqlConnection, user_id: &str, allowance: &Allowance, delta: i64) -> Outcome<()> {
+    let month = allowance.period();
+    let delta_of_month = if allowance.is_monthly() { delta } else { 0 };
     // The assignments are made in this order.
     sqlx::query!(
-        "INSERT INTO usage_counters (user_id, resource, used, period_start, updated_at)
-         VALUES (?, ?, GREATEST(?, 0), ?, ?)
-         ON DUPLICATE KEY UPDATE used = GREATEST(IF(period_start < VALUES(period_start), 0, used) + ?, 0),
-                                 period_start = GREATEST(period_start, VALUES(period_start)),
-                                 updated_at = VALUES(updated_at)",
+        "INSERT INTO usage_counters (user_id, resource, used, month_used, by_month, period_start, period_end, updated_at)
+         VALUES (?, ?, GREATEST(?, 0), GREATEST(?, 0), ?, ?, ?, ?)
+         ON DUPLICATE KEY UPDATE
+             used = GREATEST(used + ?, 0),
+             month_used = GREATEST(IF(period_start < VALUES(period_start), 0, month_used) + ?, 0),
+             by_month = VALUES(by_month), period_start = GREATEST(period_start, VALUES(period_start)),
+             period_end = GREATEST(period_end, VALUES(period_end)), updated_at = VALUES(updated_at)",
         user_id,
         allowance.resource.name(),
         delta,
-        allowance.period_start,
+        delta_of_month,
+        allowance.is_monthly(),
+        month.start,
+        month.end,
         now(),
-        delta
+        delta,
+        delta_of_month
     )
     .execute(tx)
     .await
@@ -283,7 +337,7 @@ mod tests {
             ("2027-01-01T00:00:00Z", "2026-12-31T12:00:00Z"),
             ("2026-01-01T00:00:00Z", "2026-01-31T12:00:00Z"),
         ] {
-            assert_eq!(month_of(start, at(now)), at(begins), "{now}");
+            assert_eq!(month_of(start, at(now)).start, at(begins), "{now}");
         }
     }
 }
