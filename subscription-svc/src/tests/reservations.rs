@@ -2,8 +2,8 @@ use chrono::TimeDelta;
 use contract::Outcome;
 use contract::subscription::usage_service_server::UsageService;
 use contract::subscription::{
-    CheckQuotaRequest, CommitRequest, CreateSubscriptionRequest, ReleaseRequest, ReserveRequest,
-    UpdateSubscriptionRequest,
+    CheckQuotaRequest, CommitRequest, CreateSubscriptionRequest, ListUsageDaysRequest, ReleaseRequest,
+    ReserveRequest, UpdateSubscriptionRequest,
 };
 use futures_util::future::join_all;
 use sqlx::AssertSqlSafe;
@@ -46,10 +46,18 @@ async fn make(service: &Service, user: &str, resource: &str, keys: impl Iterator
     }
 }
 
-/// Limit and used.
+/// Limit and used. The history says the same of today, once there is one.
 async fn quota(service: &Service, user: &str, resource: &str) -> (i64, i64) {
     let request = CheckQuotaRequest { user_id: user.to_owned(), resource: resource.to_owned() };
     let quota = outcome(Usage(service.clone()).check_quota(Request::new(request)).await).expect("a check");
+    let request = ListUsageDaysRequest {
+        actor: administrator(),
+        user_id: user.to_owned(),
+        ..ListUsageDaysRequest::default()
+    };
+    let days = outcome(Usage(service.clone()).list_usage_days(Request::new(request)).await).expect("days");
+    let today = days.days.last().expect("today");
+    assert_eq!(if resource == "content" { today.content } else { today.personas }, quota.used, "{resource}");
     (quota.limit, quota.used)
 }
 

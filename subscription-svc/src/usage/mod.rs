@@ -222,6 +222,34 @@ async fn set(tx: &mut MySqlConnection, request: &ReportUsageRequest, allowance: 
     Ok(())
 }
 
+/// Has the count of content be that of a tier that has changed, and the day with it. Called under the lock of the
+/// subscription.
+///
+/// # Errors
+/// GW001 when the database is away.
+pub async fn follow(tx: &mut MySqlConnection, subscription: &Subscription) -> Outcome<()> {
+    let (user_id, content) = (&subscription.user_id, Resource::Content);
+    let allowance = Allowance::by(tx, subscription, content).await?;
+    let month = allowance.period();
+    // The assignments are made in this order.
+    let done = sqlx::query!(
+        "UPDATE usage_counters
+         SET month_used = IF(period_start < ?, 0, month_used), by_month = ?,
+             period_start = GREATEST(period_start, ?), period_end = GREATEST(period_end, ?)
+         WHERE user_id = ? AND resource = ?",
+        month.start,
+        allowance.is_monthly(),
+        month.start,
+        month.end,
+        user_id,
+        content.name()
+    )
+    .execute(&mut *tx)
+    .await
+    .map_err(failed)?;
+    if done.rows_affected() == 1 { days::keep(tx, user_id, content.name()).await } else { Ok(()) }
+}
+
 /// Counts one more or one less, once for each key, never below nought.
 ///
 /// # Errors
