@@ -86,7 +86,7 @@ impl Lane {
 
     /// A connection on which a transaction has begun.
     async fn begin(&self) -> Result<(SemaphorePermit<'_>, MySqlConnection), sqlx::Error> {
-        let begun = async {
+        in_time(async {
             let place = self.place().await?;
             while let Some(mut connection) = self.kept() {
                 if connection.execute("BEGIN").await.is_ok() {
@@ -96,8 +96,8 @@ impl Lane {
             let mut connection = self.connect().await?;
             connection.execute("BEGIN").await?;
             Ok((place, connection))
-        };
-        tokio::time::timeout(ACQUIRE_LIMIT, begun).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+        })
+        .await
     }
 
     async fn alone<C, T>(
@@ -105,26 +105,19 @@ impl Lane {
         given: &C,
         work: &impl for<'c> Fn(&'c mut MySqlConnection, &'c C) -> Work<'c, T>,
     ) -> Outcome<T> {
-        let place = tokio::time::timeout(ACQUIRE_LIMIT, self.place()).await;
-        let _place = place.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(failed)?;
+        let _place = in_time(self.place()).await.map_err(failed)?;
         loop {
-            let kept = self.kept();
-            let was_kept = kept.is_some();
-            let mut connection = match kept {
-                Some(connection) => connection,
-                None => tokio::time::timeout(ACQUIRE_LIMIT, self.connect())
-                    .await
-                    .unwrap_or(Err(sqlx::Error::PoolTimedOut))
-                    .map_err(failed)?,
+            let (mut connection, is_new) = match self.kept() {
+                Some(connection) => (connection, false),
+                None => (in_time(self.connect()).await.map_err(failed)?, true),
             };
-            match work(&mut connection, given).await {
-                Err(failure) if !is_in_step(&failure) && was_kept => {}
-                outcome => {
-                    if outcome.as_ref().err().is_none_or(is_in_step) {
-                        self.keep(connection);
-                    }
-                    return outcome;
-                }
+            let outcome = work(&mut connection, given).await;
+            let is_in_step = outcome.as_ref().err().is_none_or(is_in_step);
+            if is_in_step {
+                self.keep(connection);
+            }
+            if is_in_step || is_new {
+                return outcome;
             }
         }
     }
@@ -169,6 +162,10 @@ impl Lane {
             let _ = tokio::time::timeout(Duration::from_secs(1), connection.close()).await;
         }
     }
+}
+
+async fn in_time<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    tokio::time::timeout(ACQUIRE_LIMIT, work).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
 
 /// Whether the connection can be used after a failure: the failure is our own, or was the server's whole answer.

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use chrono::TimeDelta;
 use contract::Outcome;
 use contract::subscription::usage_service_server::UsageService;
@@ -12,10 +14,10 @@ use tonic::Request;
 
 use super::usage::record;
 use super::{administrator, new_user, outcome, refusal, service};
-use crate::administration;
 use crate::rpc::Usage;
 use crate::service::Service;
 use crate::usage::sweep;
+use crate::{administration, subscriptions};
 use chassis::clock::now;
 use chassis::mysql::{Lane, failed};
 
@@ -176,6 +178,27 @@ async fn the_turn_of_a_month_frees_what_counts_by_the_month_alone(
     commit(&service, &user, "more").await.expect("committed");
     assert_eq!(quota(&service, &user, "content").await, (100, 1));
     assert_eq!(refusal(reserve(&service, &user, "personas", "more personas").await).0, "SUB002");
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_change_of_the_subscription_holds_up_no_reservation_and_a_full_counter_no_refusal(
+    options: MySqlPoolOptions,
+    database: MySqlConnectOptions,
+) {
+    let (service, _) = service(options, database).await;
+    let user = new_user(&service).await;
+    buy(&service, &user, "basic").await;
+    make(&service, &user, "personas", (0..4).map(|n| n.to_string())).await;
+    let mut changing = service.pool.begin().await.expect("a transaction");
+    subscriptions::lock(&mut changing, &user).await.expect("locked");
+    let last = reserve(&service, &user, "personas", "last");
+    tokio::time::timeout(Duration::from_secs(4), last).await.expect("no wait").expect("reserved");
+    drop(changing);
+    let mut counting = service.pool.begin().await.expect("a transaction");
+    sqlx::query("SELECT used FROM usage_counters FOR UPDATE").execute(&mut *counting).await.expect("locked");
+    let refused = reserve(&service, &user, "personas", "more");
+    let refused = tokio::time::timeout(Duration::from_secs(4), refused).await.expect("no wait");
+    assert_eq!(refusal(refused).0, "SUB002");
 }
 
 /// What counters, reservations and the history say of a user's content.

@@ -12,7 +12,7 @@ use contract::subscription::{ListUsageDaysRequest, ListUsageDaysResponse, UsageD
 use contract::{Failure, Outcome, Resource};
 use sqlx::{MySqlConnection, MySqlPool};
 
-use super::{LONG_AGO, month_of};
+use super::allowance::{LONG_AGO, month_of};
 use crate::administration::must_administer;
 use crate::service::{IDENTITY, Service};
 use crate::subscriptions;

@@ -1,97 +1,35 @@
 //! What users have used: projects as identity-svc counts them, personas and content as they went through the gateway.
 
+mod allowance;
 pub mod days;
 mod reservations;
 mod settlement;
 
 use chassis::mysql::{failed, misses_parent, transaction, violated_key};
-use chrono::{DateTime, Datelike, Months, Utc};
+use chrono::{DateTime, Utc};
 use contract::identity::CountProjectsRequest;
 use contract::identity::project_service_client::ProjectServiceClient;
 use contract::subscription::{CheckQuotaResponse, GetUsageResponse, RecordUsageRequest, ReportUsageRequest};
 use contract::{ErrorCode, Failure, Outcome, Resource, to_timestamp};
 use prometheus::IntCounterVec;
 use sqlx::MySqlConnection;
-use std::ops::Range;
 use std::sync::LazyLock;
 
+use allowance::Allowance;
 pub use reservations::{renew, reserve};
 pub use settlement::{commit, release, sweep};
 
 use crate::service::{IDENTITY, Service};
-use crate::subscriptions::Subscription;
-use crate::{subscriptions, tiers};
+use crate::subscriptions::{self, Subscription};
 use chassis::clock::now;
 
 /// The longest idempotency key, in bytes, as the column holds it.
 const MAX_KEY: usize = 64;
-/// When the month of what counts for life begins and ends.
-const LONG_AGO: DateTime<Utc> = DateTime::UNIX_EPOCH;
 
 async fn count_projects(service: &Service, user_id: &str) -> Outcome<i64> {
     let request = CountProjectsRequest { user_id: user_id.to_owned() };
     let answer = ProjectServiceClient::new(service.identity.clone()).count_projects(request).await;
     answer.map(|answer| answer.into_inner().count).map_err(|status| Failure::from_status(status, IDENTITY))
-}
-
-/// How much of a resource a user may have at this moment.
-pub struct Allowance {
-    pub resource: Resource,
-    /// Below nought: any number.
-    pub limit: i64,
-    /// The month that counts; none for what counts for life.
-    pub month: Option<Range<DateTime<Utc>>>,
-}
-
-impl Allowance {
-    /// What the tier admits.
-    ///
-    /// # Errors
-    /// USER001.
-    pub async fn of(service: &Service, user_id: &str, resource: Resource) -> Outcome<Self> {
-        let subscription = subscriptions::find(&service.pool, user_id).await?;
-        let mut connection = service.pool.acquire().await.map_err(failed)?;
-        Self::by(&mut connection, &subscription, resource).await
-    }
-
-    /// As [`Allowance::of`], on the connection of a transaction.
-    ///
-    /// # Errors
-    /// USER001.
-    pub async fn within(tx: &mut MySqlConnection, user_id: &str, resource: Resource) -> Outcome<Self> {
-        let subscription = subscriptions::find_within(tx, user_id).await?;
-        Self::by(tx, &subscription, resource).await
-    }
-
-    async fn by(
-        connection: &mut MySqlConnection,
-        subscription: &Subscription,
-        resource: Resource,
-    ) -> Outcome<Self> {
-        let now = now();
-        let limit = tiers::limit(connection, subscription.effective_tier(now), resource).await?;
-        let monthly = resource == Resource::Content && limit.content_is_monthly;
-        let month = monthly.then(|| month_of(subscription.start_date, now));
-        Ok(Allowance { resource, limit: limit.most, month })
-    }
-
-    fn is_monthly(&self) -> bool {
-        self.month.is_some()
-    }
-
-    /// The month as columns have it: long ago for what counts for life.
-    fn period(&self) -> Range<DateTime<Utc>> {
-        self.month.clone().unwrap_or(LONG_AGO..LONG_AGO)
-    }
-}
-
-/// The calendar month, counted from `start`, that `now` lies in. A month that lacks the day begins on its last.
-fn month_of(start: DateTime<Utc>, now: DateTime<Utc>) -> Range<DateTime<Utc>> {
-    let passed = (now.year() - start.year()) * 12 + now.month() as i32 - start.month() as i32;
-    let passed = u32::try_from(passed).unwrap_or(0);
-    let begins = |months| start.checked_add_months(Months::new(months)).unwrap_or(start);
-    let passed = if begins(passed) <= now { passed } else { passed.saturating_sub(1) };
-    begins(passed)..begins(passed + 1)
 }
 
 /// A counter, which is nought until something was counted.
@@ -345,27 +283,3 @@ static CHECKS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     )
     .unwrap_or_else(|e| unreachable!("registered once: {e}"))
 });
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(text: &str) -> DateTime<Utc> {
-        text.parse().expect("a time")
-    }
-
-    #[test]
-    fn a_month_begins_on_the_day_of_the_subscription_or_the_months_last() {
-        let start = at("2026-01-31T12:00:00Z");
-        for (now, begins) in [
-            ("2026-02-10T00:00:00Z", "2026-01-31T12:00:00Z"),
-            ("2026-02-28T11:59:59Z", "2026-01-31T12:00:00Z"),
-            ("2026-02-28T12:00:00Z", "2026-02-28T12:00:00Z"),
-            ("2026-03-31T12:00:00Z", "2026-03-31T12:00:00Z"),
-            ("2027-01-01T00:00:00Z", "2026-12-31T12:00:00Z"),
-            ("2026-01-01T00:00:00Z", "2026-01-31T12:00:00Z"),
-        ] {
-            assert_eq!(month_of(start, at(now)).start, at(begins), "{now}");
-        }
-    }
-}

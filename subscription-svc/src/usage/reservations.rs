@@ -12,7 +12,7 @@ use prometheus::IntCounterVec;
 use sqlx::{MySqlConnection, MySqlPool};
 use std::sync::LazyLock;
 
-use super::Allowance;
+use super::allowance::Allowance;
 use crate::service::Service;
 
 /// The longest key, in bytes, as the column holds it.

@@ -8,7 +8,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use contract::{Failure, Outcome};
 use sqlx::{MySqlConnection, MySqlPool};
 
-use super::{LONG_AGO, days};
+use super::allowance::LONG_AGO;
+use super::days;
 
 /// How many expired reservations are released in one step.
 const BATCH: i64 = 200;
