@@ -165,18 +165,20 @@ async fn the_turn_of_a_month_frees_what_counts_by_the_month_alone(
         .await
         .expect("used up");
     assert_eq!(refusal(reserve(&service, &user, "content", "more").await).0, "SUB002");
-    // Two months later.
-    sqlx::query(
-        "UPDATE subscriptions JOIN usage_counters USING (user_id)
-         SET start_date = start_date - INTERVAL 2 MONTH, period_start = period_start - INTERVAL 2 MONTH,
-             period_end = period_end - INTERVAL 2 MONTH",
-    )
-    .execute(&service.pool)
-    .await
-    .expect("two months later");
-    reserve(&service, &user, "content", "more").await.expect("a new month");
-    commit(&service, &user, "more").await.expect("committed");
-    assert_eq!(quota(&service, &user, "content").await, (100, 1));
+    for (turn, key) in [("with nothing left", "more"), ("with much left", "even more")] {
+        // Two months later.
+        sqlx::query(
+            "UPDATE subscriptions JOIN usage_counters USING (user_id)
+             SET start_date = start_date - INTERVAL 2 MONTH, period_start = period_start - INTERVAL 2 MONTH,
+                 period_end = period_end - INTERVAL 2 MONTH",
+        )
+        .execute(&service.pool)
+        .await
+        .expect("two months later");
+        reserve(&service, &user, "content", key).await.expect(turn);
+        commit(&service, &user, key).await.expect("committed");
+        assert_eq!(quota(&service, &user, "content").await, (100, 1), "{turn}");
+    }
     assert_eq!(refusal(reserve(&service, &user, "personas", "more personas").await).0, "SUB002");
 }
 
