@@ -104,7 +104,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     tracing::info!(grpc = %public.local_addr()?, internal = %private.local_addr()?, "subscription-svc listens");
     let internal = tokio::spawn(internal::serve(private, "subscription-svc", health.clone(), drain.clone()));
 
-    let pool = mysql::pool(&settings.database);
+    let (pool, lane) = mysql::pool_and_lane(&settings.database);
     let identity = grpc::channel(&settings.identity, &settings.internal);
     watch_dependencies(&health, &pool, &identity);
     tokio::select! {
@@ -113,7 +113,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     }
     let relay = Relay::new(pool.clone(), identity.clone());
     let billing = settings.billing.map(|settings| Arc::new(Billing::new(settings)));
-    let service = Service { pool, identity, relay, billing, grace: settings.grace };
+    let service = Service { pool, lane, identity, relay, billing, grace: settings.grace };
     let background = tokio::spawn(in_the_background(service.clone()));
     health.now_ready();
     let services = rpc::services(&service);
@@ -124,6 +124,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     background.abort();
     // What was committed last; after this another replica sends it, or the next start does.
     let _ = tokio::time::timeout(LAST_SEND, service.relay.send_all()).await;
+    service.lane.close().await;
     service.pool.close().await;
     internal.await??;
     tracing::info!("subscription-svc has stopped");
