@@ -24,7 +24,7 @@ use std::time::Duration;
 use chassis::drain::Drain;
 use chassis::health::{Health, Need};
 use chassis::mysql::SetupError;
-use chassis::{grpc, internal, logs, mysql};
+use chassis::{grpc, internal, logs, memory, mysql};
 use clap::{Parser, Subcommand};
 use sqlx::MySqlPool;
 use tokio::net::TcpListener;
@@ -59,6 +59,7 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    memory::use_small_pages();
     let command = Arguments::parse().command;
     if matches!(command, Some(Command::Settings)) {
         print!("{}", chassis::settings::table(Settings::read));

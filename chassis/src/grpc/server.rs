@@ -7,9 +7,9 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use contract::Outcome;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::service::Routes;
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Status};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
@@ -63,7 +63,8 @@ pub async fn serve(
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
         .max_concurrent_streams(Some(1024))
         .add_routes(Routes::from(admitted))
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
+        // Small answers must not wait for an acknowledgement.
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async move {
             until.stop_accepting().await;
         });
     tokio::select! {
