@@ -9,7 +9,7 @@ use sqlx::mysql::MySqlConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection};
 use uuid::Uuid;
 
-use crate::authority::Authority;
+use crate::authority::{Authority, Certificates};
 use crate::client::Client;
 use crate::gate::Gate;
 use crate::mail::Mail;
@@ -54,6 +54,8 @@ pub struct Sandbox {
     pub stub: Client,
     /// The door to the database.
     pub database: Gate,
+    /// The certificates of all processes, where an authority is planned.
+    pub certificates: Certificates,
     mail: Option<Mail>,
     common: Vec<(&'static str, String)>,
     stub_address: String,
@@ -154,10 +156,10 @@ impl Sandbox {
         let mail = plan.mail.then(Mail::start);
         common.extend(mail.iter().flat_map(Mail::settings));
         common.extend(plan.settings);
+        let certificates = Certificates::default();
         if let Some(authority) = &plan.authority {
-            let (certificate, key) = authority.issue("127.0.0.1");
-            common.extend([("GRPC_TLS_CA", authority.certificate()), ("GRPC_TLS_CERT", certificate)]);
-            common.push(("GRPC_TLS_KEY", key));
+            certificates.renew(authority, &[authority]);
+            common.extend(certificates.settings());
         }
         let mut sandbox = Sandbox {
             edges: Vec::new(),
@@ -170,6 +172,7 @@ impl Sandbox {
             stub_process: start_stub(&stub_address),
             stub: Client::new(format!("http://{stub_address}")),
             database,
+            certificates,
             mail,
             common,
             stub_address,

@@ -1,4 +1,5 @@
 use std::error::Error;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -6,8 +7,9 @@ use axum::extract::Request;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use contract::Outcome;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_stream::wrappers::TcpListenerStream;
+use tokio_stream::{Stream, StreamExt};
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::{Code, Status};
@@ -17,14 +19,13 @@ use tracing::Instrument;
 use tracing::field::Empty;
 
 use super::call::Call;
-use super::{REQUEST_ID, Settings};
+use super::{REQUEST_ID, Settings, handshakes};
 use crate::drain::Drain;
 use crate::health::{Health, State};
 use crate::traces;
 
 /// How long a call may take when the caller sets no shorter deadline.
 const CALL_LIMIT: Duration = Duration::from_secs(30);
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
 const REPORT_INTERVAL: Duration = Duration::from_millis(250);
 const HEALTH_PREFIX: &str = "/grpc.health.v1.Health/";
 
@@ -53,19 +54,22 @@ pub async fn serve(
         .into_axum_router()
         .layer(middleware::from_fn_with_state(expected, admit));
     let until = drain.clone();
-    let mut server = Server::builder();
-    if let Some(tls) = settings.tls.of_server() {
-        server = server.tls_config(tls.timeout(HANDSHAKE_LIMIT))?;
-    }
-    let serving = server
+    let until = async move { until.stop_accepting().await };
+    let server = Server::builder()
         .timeout(CALL_LIMIT)
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
         .max_concurrent_streams(Some(1024))
-        .add_routes(Routes::from(admitted))
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
-            until.stop_accepting().await;
-        });
+        .add_routes(Routes::from(admitted));
+    let serving = async {
+        if settings.tls.server().is_some() {
+            settings.tls.keep_current();
+            let incoming = handshakes::incoming(listener, settings.tls.clone());
+            server.serve_with_incoming_shutdown(incoming, until).await
+        } else {
+            server.serve_with_incoming_shutdown(plain(listener), until).await
+        }
+    };
     tokio::select! {
         outcome = serving => Ok(outcome?),
         // Streams that never end by themselves must not hold the process back.
@@ -89,6 +93,15 @@ async fn report(reporter: HealthReporter, health: Health, drain: Drain) {
             () = drain.ending(), if !drain.is_ending() => {}
         }
     }
+}
+
+fn plain(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> {
+    TcpListenerStream::new(listener).map(|accepted| {
+        let stream = accepted?;
+        // Small answers must not wait for an acknowledgement.
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    })
 }
 
 async fn overdue(drain: &Drain) {

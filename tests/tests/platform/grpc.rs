@@ -2,10 +2,12 @@ use std::sync::Arc;
 
 use contract::identity::auth_service_client::AuthServiceClient;
 use contract::identity::{LoginRequest, ValidateTokenRequest};
-use e2e::{Authority, INTERNAL_TOKEN, Plan, Sandbox};
+use e2e::{Authority, INTERNAL_TOKEN, Plan, Sandbox, until};
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Request};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
@@ -81,6 +83,15 @@ async fn reflection_lists_what_is_served_and_nothing_else() {
     }
 }
 
+fn trust(authority: &Authority) -> ClientTlsConfig {
+    ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority.certificate()))
+}
+
+fn issued(authority: &Authority) -> Identity {
+    let (certificate, key) = authority.issue("127.0.0.1");
+    Identity::from_pem(certificate, key)
+}
+
 #[tokio::test]
 async fn with_mutual_tls_a_caller_needs_a_certificate_of_the_authority() {
     let authority = Arc::new(Authority::default());
@@ -90,13 +101,6 @@ async fn with_mutual_tls_a_caller_needs_a_certificate_of_the_authority() {
     let user = sandbox.register().await;
     sandbox.edge().get("/api/v1/subscription", &user.token).await.must_be(200);
 
-    let trust = |authority: &Authority| {
-        ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority.certificate()))
-    };
-    let issued = |authority: &Authority| {
-        let (certificate, key) = authority.issue("127.0.0.1");
-        Identity::from_pem(certificate, key)
-    };
     let stranger = Authority::default();
     let look_up = async |scheme: &str, tls: ClientTlsConfig| {
         let endpoint = Endpoint::from_shared(format!("{scheme}://{}", sandbox.identity[0])).expect("a URL");
@@ -110,4 +114,61 @@ async fn with_mutual_tls_a_caller_needs_a_certificate_of_the_authority() {
     assert!(!look_up("https", trust(&authority).identity(issued(&stranger))).await, "a stranger's");
     assert!(!look_up("https", trust(&stranger).identity(issued(&authority))).await, "to a stranger");
     assert!(!look_up("http", ClientTlsConfig::new()).await, "in plain text");
+}
+
+#[tokio::test]
+async fn new_certificates_are_taken_over_while_all_run_and_broken_ones_are_not() {
+    let (old, new) = (Arc::new(Authority::default()), Authority::default());
+    let sandbox = Sandbox::planned(Plan { authority: Some(old.clone()), ..Plan::default() }).await;
+    let user = sandbox.register().await;
+    let both = [&sandbox.identity[0], &sandbox.subscription[0]];
+    // Whether a new connection to each service succeeds.
+    let admits = async |tls: ClientTlsConfig| {
+        let mut admitted = Vec::new();
+        for place in both {
+            let endpoint = Endpoint::from_shared(format!("https://{place}")).expect("a URL");
+            let channel = endpoint.tls_config(tls.clone()).expect("usable").connect_lazy();
+            let check = HealthClient::new(channel).check(HealthCheckRequest::default()).await;
+            admitted.push(check.is_ok());
+        }
+        (admitted[0] == admitted[1]).then_some(admitted[0])
+    };
+    let metric = async |name: &str| {
+        let metrics = sandbox.internals[0].open_get("/internal/metrics").await.text();
+        metrics.lines().any(|line| line == name)
+    };
+    let refused = "grpc_tls_reloads_total{outcome=\"refused\"} 1";
+
+    // What cannot be used changes nothing, and is told.
+    sandbox.certificates.write("cert.pem", "-----BEGIN CERTIFICATE-----\nno\n-----END CERTIFICATE-----\n");
+    until("the edge complains", async || metric(refused).await && metric("grpc_tls_is_current 0").await)
+        .await;
+    until("so do the services", async || {
+        let all = sandbox.identity_processes.iter().chain(&sandbox.subscription_processes);
+        all.into_iter().all(|process| process.said().contains("the former ones stay in use"))
+    })
+    .await;
+    assert_eq!(admits(trust(&old).identity(issued(&old))).await, Some(true));
+    sandbox.edge().get("/api/v1/subscription", &user.token).await.must_be(200);
+
+    // A certificate of another authority, while both authorities are believed.
+    sandbox.certificates.renew(&new, &[&*old, &new]);
+    until("the services show it", async || admits(trust(&new).identity(issued(&old))).await == Some(true))
+        .await;
+    until("the edge has it", async || metric("grpc_tls_is_current 1").await).await;
+    sandbox.edge().get("/api/v1/subscription", &user.token).await.must_be(200);
+
+    // From now on the former authority counts for nothing.
+    sandbox.certificates.renew(&new, &[&new]);
+    until("the old one is refused", async || admits(trust(&new).identity(issued(&old))).await == Some(false))
+        .await;
+    assert_eq!(admits(trust(&new).identity(issued(&new))).await, Some(true));
+    sandbox.edge().get("/api/v1/subscription", &user.token).await.must_be(200);
+    // New connections of the edge are made with the new certificate.
+    let mut sandbox = sandbox;
+    sandbox.restart_identity(0).await;
+    until("the edge has connected again", async || {
+        sandbox.edge().get("/api/v1/user/profile", &user.token).await.status == 200
+    })
+    .await;
 }
