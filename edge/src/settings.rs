@@ -53,10 +53,24 @@ pub struct GatewaySettings {
 #[derive(Clone)]
 pub struct FrontSettings {
     pub connections: usize,
+    /// What one address may hold at once; nought is any number.
+    pub per_address: usize,
     pub patience: Patience,
+    /// Largest header list, in bytes.
+    pub header_limit: usize,
+    pub http2: Http2,
     pub json_limit: usize,
     pub import_limit: usize,
     pub trusted_hops: usize,
+}
+
+/// What a client of HTTP/2 may do on one connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Http2 {
+    /// Requests at once.
+    pub streams: u32,
+    /// Requests that it gives up, beyond those that it lets us answer.
+    pub resets: u32,
 }
 
 /// How long a connection may be of no use.
@@ -231,6 +245,34 @@ impl FrontSettings {
                 1..=1_000_000,
                 "Most connections to the public listener at once",
             ) as usize,
+            per_address: env.number(
+                "EDGE_PER_ADDRESS",
+                "1000",
+                0..=1_000_000,
+                "Most connections of one address at once (of IPv6: of one /64); behind `TRUSTED_PROXY_HOPS` proxies, most \
+                 requests and sockets of an address that they name; 0: any number",
+            ) as usize,
+            header_limit: env.number(
+                "EDGE_HEADER_LIMIT_BYTES",
+                "32768",
+                8192..=262_144,
+                "Largest request line and headers together, in bytes",
+            ) as usize,
+            http2: Http2 {
+                streams: env.number(
+                    "EDGE_HTTP2_STREAMS",
+                    "100",
+                    1..=1000,
+                    "Most requests at once on one connection of HTTP/2",
+                ) as u32,
+                resets: env.number(
+                    "EDGE_HTTP2_RESETS",
+                    "100",
+                    1..=100_000,
+                    "Requests of HTTP/2 that a client may give up on a connection, beyond those that it lets be answered, \
+                     before the connection is closed",
+                ) as u32,
+            },
             patience: Patience {
                 headers: Duration::from_secs(env.number(
                     "EDGE_HEADER_TIMEOUT_SECONDS",

@@ -78,6 +78,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for ShapedErrors<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.activity.is_overdone() {
+            return Poll::Ready(Err(io::Error::other("the client gives up too many requests")));
+        }
         Pin::new(&mut self.inner).poll_read(cx, buf)
     }
 }

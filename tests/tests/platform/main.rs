@@ -11,6 +11,7 @@ mod credentials;
 mod customers;
 mod email;
 mod errors;
+mod floods;
 mod gateway;
 mod grpc;
 mod idempotency;
