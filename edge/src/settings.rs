@@ -9,7 +9,7 @@ use http::Uri;
 
 use crate::claims::{KeySettings, Staleness};
 use crate::front::Origins;
-use crate::gateway::{Route, UpstreamUrl};
+use crate::gateway::{Route, Signer, UpstreamUrl};
 use crate::rate::{Limits, Shared, SharedUrl};
 
 pub struct Settings {
@@ -45,6 +45,7 @@ pub struct GatewaySettings {
     pub concurrency: usize,
     /// After how long a reserved place that nobody renews is free again.
     pub reservation_life: Duration,
+    pub signer: Option<Signer>,
     pub pass_authorization: bool,
     pub extra_routes: Vec<Route>,
 }
@@ -222,6 +223,7 @@ impl GatewaySettings {
                 "Seconds after which a reserved place is free again when its outcome is not known, or its edge is \
                  gone; longer than the gateway's timeout",
             )),
+            signer: signer(env),
             pass_authorization: env.value(
                 "GATEWAY_PASS_AUTHORIZATION",
                 "false",
@@ -234,6 +236,16 @@ impl GatewaySettings {
             ),
         }
     }
+}
+
+fn signer(env: &mut Env) -> Option<Signer> {
+    let secret = env.optional_secret(
+        "GATEWAY_SIGNING_KEY",
+        "The secret that requests to core-manager are signed with, for core-manager to know that they are ours; without \
+         it they are not signed",
+    );
+    let id = env.value("GATEWAY_SIGNING_KEY_ID", "1", "What core-manager knows that secret by (`keyid`)");
+    secret.map(|secret| Signer::new(id, &secret))
 }
 
 impl FrontSettings {

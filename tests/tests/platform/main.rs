@@ -25,6 +25,7 @@ mod rate;
 mod recovery;
 mod replicas;
 mod sessions;
+mod signature;
 mod subscription;
 mod traces;
 mod user;
