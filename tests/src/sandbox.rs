@@ -33,6 +33,8 @@ pub struct Plan {
     pub settings: Vec<(&'static str, String)>,
     /// Mutual TLS on the internal plane with certificates of this authority.
     pub authority: Option<Arc<Authority>>,
+    /// The settings name certificates of their own.
+    pub has_certificates: bool,
     /// Whether mails are sent; without, none is.
     pub mail: bool,
 }
@@ -43,6 +45,8 @@ pub struct Sandbox {
     pub edges: Vec<Client>,
     /// The internal listener of each edge.
     pub internals: Vec<Client>,
+    /// The internal listener of each identity-svc, as it was first started.
+    pub identity_internals: Vec<Client>,
     /// `host:port` of each identity-svc and subscription-svc.
     pub identity: Vec<String>,
     pub subscription: Vec<String>,
@@ -132,7 +136,7 @@ impl Sandbox {
         let count = plan.replicas.max(1);
         let identity: Vec<String> = (0..count).map(|_| local()).collect();
         let subscription: Vec<String> = (0..count).map(|_| local()).collect();
-        let scheme = if plan.authority.is_some() { "https" } else { "http" };
+        let scheme = if plan.authority.is_some() || plan.has_certificates { "https" } else { "http" };
         let urls = |all: &[String]| {
             all.iter().map(|place| format!("{scheme}://{place}")).collect::<Vec<_>>().join(",")
         };
@@ -164,6 +168,7 @@ impl Sandbox {
         let mut sandbox = Sandbox {
             edges: Vec::new(),
             internals: Vec::new(),
+            identity_internals: Vec::new(),
             identity,
             subscription,
             edge_processes: Vec::new(),
@@ -186,8 +191,10 @@ impl Sandbox {
 
     fn start_processes(&mut self, count: usize) {
         for place in 0..count {
+            let internal = local();
+            self.identity_internals.push(Client::new(format!("http://{internal}")));
             let identity =
-                [("IDENTITY_LISTEN", self.identity[place].clone()), ("IDENTITY_INTERNAL_LISTEN", local())];
+                [("IDENTITY_LISTEN", self.identity[place].clone()), ("IDENTITY_INTERNAL_LISTEN", internal)];
             self.identity_processes.push(self.process("identity-svc", &identity));
             let subscription = [
                 ("SUBSCRIPTION_LISTEN", self.subscription[place].clone()),

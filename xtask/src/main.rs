@@ -2,6 +2,7 @@
 
 mod bench;
 mod cargo;
+mod certs;
 mod database;
 mod demo;
 mod deny;
@@ -10,6 +11,7 @@ mod instructions;
 mod packages;
 mod prepare;
 mod process;
+mod promises;
 mod redis;
 mod settings;
 mod terminal;
@@ -45,6 +47,8 @@ enum Task {
     Prepare(prepare::Options),
     /// Renews the table of settings in docs/settings.md
     Settings(settings::Options),
+    /// Makes certificates for the internal plane, for development
+    Certs(certs::Options),
     /// Runs the private database alone and prints how to sign in
     Database(database::Options),
     /// Checks licences, banned crates and sources
@@ -65,6 +69,7 @@ async fn main() -> ExitCode {
         Task::Instructions(options) => instructions::run(options).await,
         Task::Prepare(options) => prepare::run(options).await,
         Task::Settings(options) => settings::run(options).await,
+        Task::Certs(options) => certs::run(&options),
         Task::Database(options) => database::run(options).await,
         Task::Deny => deny::run().await,
     };

@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
-use crate::Outcome;
 use crate::database::{Account, Services};
 use crate::workspace::{kept_secret, setting};
+use crate::{Outcome, certs};
 
 /// A process to start.
 #[derive(Clone)]
@@ -35,6 +35,23 @@ pub struct Plan {
     pub jwt_secret: String,
     pub internal_token: String,
 }
+
+impl Plan {
+    /// Gives each process a certificate, and has it call the others with TLS.
+    pub fn secure(&mut self) -> Outcome {
+        let folder = certs::folder();
+        certs::issue(&folder, &[])?;
+        for unit in self.identity.iter_mut().chain(&mut self.subscription).chain(&mut self.edge) {
+            let urls = unit.settings.iter_mut().filter(|(name, _)| PLANES.contains(name));
+            urls.for_each(|(_, urls)| *urls = urls.replace("http://", "https://"));
+            unit.settings.extend(certs::settings(&folder, unit.program));
+        }
+        Ok(())
+    }
+}
+
+/// The settings that say where the services are.
+const PLANES: [&str; 2] = ["IDENTITY_URL", "SUBSCRIPTION_URL"];
 
 /// Chooses addresses and settings.
 pub fn plan(replicas: u16, services: &Services) -> Outcome<Plan> {
