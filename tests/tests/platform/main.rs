@@ -27,6 +27,7 @@ mod replicas;
 mod sessions;
 mod signature;
 mod subscription;
+mod tables;
 mod traces;
 mod user;
 mod webhooks;
