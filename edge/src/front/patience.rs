@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http::Version;
 use http_body::{Body, Frame, SizeHint};
 
 use super::crowd::Seat;
@@ -17,6 +18,10 @@ use super::crowd::Seat;
 pub struct Activity {
     begun: AtomicU64,
     running: AtomicUsize,
+    /// Bytes have come that are no request yet.
+    half_heard: AtomicBool,
+    /// HTTP/2 also says things that are no request.
+    is_http2: AtomicBool,
     /// Requests that were given up before they were answered, beyond those that were answered.
     given_up: AtomicU32,
     /// Most of them.
@@ -28,8 +33,8 @@ pub struct Activity {
 /// Why a connection ceases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ceased {
-    /// No request ever came.
-    Unused,
+    /// The first request did not come, or the headers of a later one not whole.
+    Unheard,
     Idle,
 }
 
@@ -40,10 +45,26 @@ impl Activity {
     }
 
     /// A request that runs until the guard is dropped.
-    pub fn begin(self: &Arc<Self>) -> Running {
+    pub fn begin(self: &Arc<Self>, version: Version) -> Running {
         self.begun.fetch_add(1, Ordering::Relaxed);
+        self.half_heard.store(false, Ordering::Relaxed);
+        if version >= Version::HTTP_2 {
+            self.is_http2.store(true, Ordering::Relaxed);
+        }
         self.running.fetch_add(1, Ordering::Relaxed);
         Running { activity: self.clone(), is_answered: false }
+    }
+
+    /// Bytes have come. Those of a body come while its request runs.
+    pub fn heard(&self) {
+        if self.running.load(Ordering::Relaxed) == 0 {
+            self.half_heard.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the headers of a request have begun to come and are not there yet.
+    fn is_half_heard(&self) -> bool {
+        self.half_heard.load(Ordering::Relaxed) && !self.is_http2.load(Ordering::Relaxed)
     }
 
     /// Whether the client has given up more requests than it may.
@@ -75,17 +96,29 @@ impl Activity {
         }
     }
 
-    /// Returns once no request came in the first `first`, or, later, none ran and none came for `idle`, or up to
-    /// twice as long: looking now and then costs requests nothing.
-    pub async fn ceases(&self, first: Duration, idle: Duration) -> Ceased {
-        let (mut seen, mut patience) = (0, first);
+    /// Returns once no request came in the first `headers`; or, later, the headers of one took longer, or none ran and
+    /// none came for `idle`: either up to `headers` more, as looking now and then costs requests nothing. hyper's own
+    /// timer of headers would run between requests, too.
+    pub async fn ceases(&self, headers: Duration, idle: Duration) -> Ceased {
+        let (mut seen, mut rested, mut was_half_heard) = (0, Duration::ZERO, true);
+        let mut pause = headers;
         loop {
-            tokio::time::sleep(patience).await;
+            tokio::time::sleep(pause).await;
             let begun = self.begun.load(Ordering::Relaxed);
-            if begun == seen && self.running.load(Ordering::Relaxed) == 0 {
-                return if begun == 0 { Ceased::Unused } else { Ceased::Idle };
+            if begun == 0 {
+                return Ceased::Unheard;
             }
-            (seen, patience) = (begun, idle);
+            let is_at_rest = begun == seen && self.running.load(Ordering::Relaxed) == 0;
+            let is_half_heard = self.is_half_heard();
+            if is_at_rest && is_half_heard && was_half_heard {
+                return Ceased::Unheard;
+            }
+            rested = if is_at_rest { rested + pause } else { Duration::ZERO };
+            if rested >= idle {
+                return Ceased::Idle;
+            }
+            (seen, was_half_heard) = (begun, is_half_heard);
+            pause = headers.min(idle);
         }
     }
 }
@@ -148,28 +181,44 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_ceases_when_no_request_comes_and_none_runs() {
         let started = tokio::time::Instant::now();
-        assert_eq!(Arc::new(Activity::default()).ceases(FIRST, IDLE).await, Ceased::Unused);
+        assert_eq!(Arc::new(Activity::default()).ceases(FIRST, IDLE).await, Ceased::Unheard);
         assert_eq!(started.elapsed(), FIRST);
 
         let activity = Arc::new(Activity::default());
-        let long = activity.begin();
+        let long = activity.begin(Version::HTTP_11);
         let ceases = activity.ceases(FIRST, IDLE);
         tokio::pin!(ceases);
         assert!(tokio::time::timeout(10 * IDLE, &mut ceases).await.is_err(), "while one runs it stays");
         drop(long);
-        assert_eq!(tokio::time::timeout(2 * IDLE, &mut ceases).await, Ok(Ceased::Idle));
+        assert!(tokio::time::timeout(IDLE - FIRST, &mut ceases).await.is_err(), "it may rest");
+        assert_eq!(tokio::time::timeout(4 * FIRST, &mut ceases).await, Ok(Ceased::Idle));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_later_request_must_be_heard_whole_as_soon_as_the_first() {
+        for (version, expected) in [(Version::HTTP_11, Ceased::Unheard), (Version::HTTP_2, Ceased::Idle)] {
+            let activity = Arc::new(Activity::default());
+            let running = activity.begin(version);
+            activity.heard();
+            drop(running);
+            let ceases = activity.ceases(FIRST, IDLE);
+            tokio::pin!(ceases);
+            assert!(tokio::time::timeout(3 * FIRST, &mut ceases).await.is_err(), "a body is no half request");
+            activity.heard();
+            assert_eq!(ceases.await, expected, "{version:?}");
+        }
     }
 
     #[test]
     fn what_is_given_up_counts_until_as_much_was_answered() {
         let activity = Arc::new(Activity::new(2));
-        let answer = || drop(Answering::new((), activity.begin(), None));
+        let answer = || drop(Answering::new((), activity.begin(Version::HTTP_2), None));
         for _ in 0..100 {
-            drop(activity.begin());
+            drop(activity.begin(Version::HTTP_2));
             answer();
         }
         assert!(!activity.is_overdone());
-        (0..3).for_each(|_| drop(activity.begin()));
+        (0..3).for_each(|_| drop(activity.begin(Version::HTTP_2)));
         assert!(activity.is_overdone());
     }
 }

@@ -99,8 +99,8 @@ fn builder(settings: &FrontSettings) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(settings.patience.headers)
+        // It would close connections between requests, too: see `Activity::ceases`.
+        .header_read_timeout(None)
         .max_buf_size(settings.header_limit);
     builder
         .http2()
@@ -202,7 +202,7 @@ impl Connection {
         let io = TokioIo::new(ShapedErrors::new(Box::pin(stream), self.activity.clone()));
         let requests = self.clone();
         let service = service_fn(move |request: Request<Incoming>| {
-            let running = requests.activity.begin();
+            let running = requests.activity.begin(request.version());
             let connection = requests.clone();
             async move {
                 let (response, seat) = connection.answer(request).await;
@@ -222,7 +222,7 @@ impl Connection {
             ceased = self.activity.ceases(patience.headers, patience.idle) => {
                 tracing::debug!(%peer, ?ceased, "a connection of no use was closed");
                 match ceased {
-                    Ceased::Unused => Limit::HeaderTime.bites(),
+                    Ceased::Unheard => Limit::HeaderTime.bites(),
                     Ceased::Idle => Limit::Idle.bites(),
                 }
             }
@@ -254,12 +254,8 @@ fn limit_met(error: &(dyn Error + 'static), activity: &Activity) -> Option<Limit
     }
     let mut source = Some(error);
     while let Some(error) = source {
-        if let Some(error) = error.downcast_ref::<hyper::Error>() {
-            match error {
-                _ if error.is_timeout() => return Some(Limit::HeaderTime),
-                _ if error.is_parse_too_large() => return Some(Limit::HeaderSize),
-                _ => {}
-            }
+        if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse_too_large) {
+            return Some(Limit::HeaderSize);
         }
         if let Some(error) = error.downcast_ref::<h2::Error>()
             && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM)

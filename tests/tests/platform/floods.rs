@@ -28,7 +28,7 @@ async fn connect(sandbox: &Sandbox) -> TcpStream {
 }
 
 /// How often clients ran into a limit.
-async fn bites(sandbox: &Sandbox, limit: &str) -> u64 {
+pub async fn bites(sandbox: &Sandbox, limit: &str) -> u64 {
     let metrics = sandbox.internals[0].open_get("/internal/metrics").await.text();
     let begin = format!("edge_limits_total{{limit=\"{limit}\"}} ");
     let count = metrics.lines().find_map(|line| line.strip_prefix(&begin));
