@@ -7,6 +7,7 @@ pub mod grpc;
 pub mod health;
 pub mod internal;
 pub mod logs;
+pub mod memory;
 pub mod mysql;
 pub mod settings;
 pub mod traces;

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use chassis::drain::Drain;
 use chassis::health::{Health, Need};
-use chassis::{internal, logs};
+use chassis::{internal, logs, memory};
 use tokio::net::TcpListener;
 
 use claims::{Authenticator, LiveClaims, Sights, Watch};
@@ -39,6 +39,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// What the program `edge` does, told by its arguments.
 pub async fn run() -> ExitCode {
+    memory::use_small_pages();
     match std::env::args().nth(1).as_deref() {
         None => {}
         Some("settings") => {

@@ -2,7 +2,7 @@
 //! order of commits, and followed by every replica.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chassis::mysql::failed;
 use chrono::{DateTime, Utc};
@@ -14,6 +14,7 @@ use sqlx::types::Json;
 use sqlx::{MySql, MySqlConnection, MySqlPool, QueryBuilder};
 use tokio::sync::{Notify, broadcast, watch};
 
+use crate::holders::Holders;
 use crate::{sweep, token_lives};
 use chassis::clock::now;
 
@@ -180,12 +181,14 @@ pub struct Tail {
     events: broadcast::Sender<Arc<AuthEvent>>,
     position: watch::Sender<Option<Position>>,
     hurry: Arc<Notify>,
+    holders: Holders,
 }
 
 impl Tail {
-    pub fn new() -> Self {
+    /// `holders` forgets whom an event concerns.
+    pub fn new(holders: Holders) -> Self {
         let (events, _) = broadcast::channel(BEHIND);
-        Tail { events, position: watch::Sender::new(None), hurry: Arc::new(Notify::new()) }
+        Tail { events, position: watch::Sender::new(None), hurry: Arc::new(Notify::new()), holders }
     }
 
     /// Events from now on.
@@ -230,6 +233,7 @@ impl Tail {
 
     /// Reads what is new. Gives whether there may be more.
     async fn read(&self, pool: &MySqlPool, known: Option<Position>) -> Outcome<bool> {
+        let began = Instant::now();
         let mut connection = pool.acquire().await.map_err(failed)?;
         let end = end(&mut connection).await?;
         let Some(mut position) =
@@ -237,20 +241,27 @@ impl Tail {
         else {
             // The first reading, or another table than before: subscribers start over with a snapshot.
             self.position.send_replace(Some(end));
+            self.holders.forget_all();
+            self.holders.read_at(began);
             return Ok(false);
         };
         if position.sequence == end.sequence {
             self.position.send_replace(Some(end));
+            self.holders.read_at(began);
             return Ok(false);
         }
         let rows = after(&mut connection, position.sequence).await?;
         let more = rows.len() as i64 == BATCH;
         for row in rows {
             position.sequence = row.sequence;
+            self.holders.forget(&row.user_id);
             // Without subscribers there is nobody to miss it.
             let _ = self.events.send(Arc::new(to_wire(row, &position.epoch)));
         }
         self.position.send_replace(Some(position));
+        if !more {
+            self.holders.read_at(began);
+        }
         Ok(more)
     }
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use argon2::{Algorithm, Argon2, Params, Version};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use contract::{ErrorCode, Failure, Outcome};
 use prometheus::{Histogram, IntGauge};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -56,13 +58,12 @@ impl Hasher {
             Params::new(cost.memory_kib, cost.iterations, 1, None).map_err(|e| BadCost(e.to_string()))?;
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let nobody = hash_now(&argon2, b"nobody has this password").map_err(|e| BadCost(e.to_string()))?;
         Ok(Hasher {
             argon2,
             cost,
             cores: Arc::new(Semaphore::new(cores)),
             places: Arc::new(Semaphore::new(queue + cores)),
-            nobody: nobody.into(),
+            nobody: nobody(cost).map_err(|e| BadCost(e.to_string()))?.into(),
             unusable: Arc::default(),
         })
     }
@@ -139,6 +140,17 @@ fn hash_now(argon2: &Argon2<'_>, password: &[u8]) -> Outcome<String> {
     Ok(hash.to_string())
 }
 
+/// What a hash of this cost looks like. To verify it takes as long as for any other, and comes to nothing; a true one
+/// would cost each start its time, and the process its memory from then on.
+fn nobody(cost: Cost) -> Outcome<String> {
+    let (mut salt, mut output) = ([0; 16], [0; 32]);
+    let random = SystemRandom::new();
+    random.fill(&mut salt).and(random.fill(&mut output)).map_err(|_| Failure::internal("no randomness"))?;
+    let Cost { memory_kib, iterations } = cost;
+    let (salt, output) = (STANDARD_NO_PAD.encode(salt), STANDARD_NO_PAD.encode(output));
+    Ok(format!("$argon2id$v=19$m={memory_kib},t={iterations},p=1${salt}${output}"))
+}
+
 fn is_weaker(hash: &PasswordHash, cost: Cost) -> bool {
     let parameter = |name| hash.params.get_decimal(name).unwrap_or(0);
     hash.algorithm.as_str() != "argon2id"
@@ -182,10 +194,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobodys_password_is_never_right() {
+    async fn nobodys_password_is_never_right_and_costs_what_others_do() {
         let hasher = Hasher::new(CHEAP, 4).expect("a hasher");
         let verdict = hasher.verify("nobody has this password".into(), None).await.expect("ran");
         assert_eq!(verdict, Verdict::Wrong);
+        let somebodys = hasher.hash("a password".into()).await.expect("a hash");
+        let shape = |text: &str| {
+            let hash = PasswordHash::new(text).expect("a hash");
+            let length = |part: Option<usize>| part.expect("a part");
+            let (salt, output) = (hash.salt.map(|salt| salt.len()), hash.hash.map(|output| output.len()));
+            (hash.algorithm.to_string(), hash.version, hash.params.to_string(), length(salt), length(output))
+        };
+        assert_eq!(shape(&hasher.nobody), shape(&somebodys));
     }
 
     #[tokio::test]

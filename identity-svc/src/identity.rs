@@ -9,6 +9,7 @@ use contract::{Failure, NOT_AN_ID, Outcome, is_canonical_id};
 use crate::enforcement::Reports;
 use crate::events::Tail;
 use crate::hasher::Hasher;
+use crate::holders::Holders;
 use crate::keys::KeyRing;
 use crate::mail::Mail;
 use crate::settings::Lifetimes;
@@ -23,6 +24,7 @@ pub struct Identity {
     pub hasher: Hasher,
     pub tokens: Arc<Tokens>,
     pub tail: Tail,
+    pub holders: Holders,
     pub snapshots: Snapshots,
     pub reports: Reports,
     pub min_password_length: usize,

@@ -10,6 +10,7 @@ mod email;
 mod enforcement;
 mod events;
 mod hasher;
+mod holders;
 mod identity;
 mod keys;
 mod mail;
@@ -40,7 +41,7 @@ use std::time::Duration;
 use chassis::drain::Drain;
 use chassis::health::{Health, Need};
 use chassis::mysql::SetupError;
-use chassis::{grpc, internal, logs, mysql};
+use chassis::{grpc, internal, logs, memory, mysql};
 use clap::{Parser, Subcommand};
 use sqlx::MySqlPool;
 use tokio::net::TcpListener;
@@ -48,6 +49,7 @@ use tokio::net::TcpListener;
 use enforcement::Reports;
 use events::Tail;
 use hasher::Hasher;
+use holders::Holders;
 use identity::{Identity, Tokens};
 use keys::KeyRing;
 use mail::{Mail, Relay};
@@ -86,6 +88,7 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    memory::use_small_pages();
     let command = Arguments::parse().command;
     if matches!(command, Some(Command::Settings)) {
         print!("{}", chassis::settings::table(Settings::read));
@@ -138,6 +141,7 @@ async fn state(settings: &Settings, pool: MySqlPool) -> Result<Identity, Box<dyn
             Some(cause) => format!("{failure}: {cause}"),
             None => failure.to_string(),
         })?;
+    let holders = Holders::new();
     Ok(Identity {
         snapshots: Snapshots::new(pool.clone()),
         reports: Reports::default(),
@@ -149,7 +153,8 @@ async fn state(settings: &Settings, pool: MySqlPool) -> Result<Identity, Box<dyn
             max_sessions: settings.max_sessions,
             noted: Noted::default(),
         }),
-        tail: Tail::new(),
+        tail: Tail::new(holders.clone()),
+        holders,
         min_password_length: settings.passwords.min_length,
         limits: settings.limits,
         mail: Mail::new(settings.mail.clone()),
@@ -194,7 +199,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     let noted = identity.tokens.noted.clone();
     tokio::spawn(noted.keep(identity.pool.clone(), settings.lifetimes.access_token));
     health.now_ready();
-    let services = rpc::services(&identity);
+    let services = rpc::services(&identity, drain.clone());
     let descriptors = settings.reflection.then_some(contract::identity::FILE_DESCRIPTOR_SET);
     grpc::serve(public, services, descriptors, &settings.internal, health, drain)
         .await

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use chassis::mysql::{failed, transaction};
 use chrono::DateTime;
 use contract::identity::{
-    ChangePasswordRequest, Device, LoginRequest, RegisterRequest, TokenPair, UserInfo, ValidateTokenResponse,
+    ChangePasswordRequest, Device, LoginRequest, RegisterRequest, TokenPair, ValidateTokenResponse,
 };
 use contract::token::TokenFault;
 use contract::{ErrorCode, Failure, Outcome, Role};
@@ -16,6 +16,7 @@ use crate::accounts::{self, Account, NewAccount};
 use crate::audit::{self, Action, By};
 use crate::email::Email;
 use crate::hasher::Verdict;
+use crate::holders::Sought;
 use crate::identity::Identity;
 use crate::mail::Kind;
 use crate::mail::tokens::Purpose;
@@ -332,37 +333,43 @@ pub async fn change_password(identity: &Identity, request: ChangePasswordRequest
     Err(Failure::new(ErrorCode::InvalidCredentials).saying("The current password is wrong"))
 }
 
-/// What an access token is worth at this moment: the account as it is now.
+/// What an access token is worth: the account as it was when the events were last read, which is less than a second ago.
 ///
 /// # Errors
 /// AUTH002, AUTH003.
 pub async fn validate(identity: &Identity, token: &str) -> Outcome<ValidateTokenResponse> {
+    let now = now();
     let claims =
-        identity.tokens.keys.keys().verifier.verify(token, now().timestamp()).map_err(
-            |fault| match fault {
-                TokenFault::Expired => Failure::new(ErrorCode::TokenExpired),
-                TokenFault::Invalid => Failure::new(ErrorCode::TokenInvalid),
-            },
-        )?;
-    let user: UserInfo = holder(identity, &claims.user_id, &claims.sid).await?.info();
+        identity.tokens.keys.keys().verifier.verify(token, now.timestamp()).map_err(|fault| match fault {
+            TokenFault::Expired => Failure::new(ErrorCode::TokenExpired),
+            TokenFault::Invalid => Failure::new(ErrorCode::TokenInvalid),
+        })?;
+    let sought = Sought { user_id: &claims.user_id, session_id: &claims.sid, version: claims.ver };
+    let user = match identity.holders.find(&sought, now) {
+        Some(user) => user,
+        None => holder(identity, &claims.user_id, &claims.sid).await?.info(),
+    };
     let expires_at = DateTime::from_timestamp(claims.exp, 0).map(contract::to_timestamp);
     Ok(ValidateTokenResponse { user: Some(user), session_id: claims.sid, expires_at })
 }
 
-/// The account that holds an open session.
+/// The account that holds an open session, as it is at this moment.
 ///
 /// # Errors
 /// AUTH003 when the session is over, or the account disabled or gone.
 pub async fn holder(identity: &Identity, user_id: &str, session_id: &str) -> Outcome<Account> {
+    let mark = identity.holders.mark();
     let mut connection = identity.pool.acquire().await.map_err(failed)?;
-    if !sessions::is_open(&mut connection, session_id, user_id).await? {
+    let Some(until) = sessions::open_until(&mut connection, session_id, user_id).await? else {
         return Err(Failure::new(ErrorCode::TokenInvalid).saying("The session has ended"));
-    }
-    accounts::find(&mut connection, user_id).await.map_err(|failure| match failure.code() {
+    };
+    let account = accounts::find(&mut connection, user_id).await.map_err(|failure| match failure.code() {
         // Deleted since the look above: to the caller that is a token that is no longer good.
         ErrorCode::UserNotFound => Failure::new(ErrorCode::TokenInvalid),
         _ => failure,
-    })
+    })?;
+    identity.holders.keep(mark, &account, session_id, until);
+    Ok(account)
 }
 
 static SIGN_INS: LazyLock<IntCounterVec> = LazyLock::new(|| {

@@ -1,7 +1,7 @@
 //! Rules that only a real database can show.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chassis::mysql::{failed, transaction};
 use contract::identity::auth_event::Change as Wire;
@@ -13,14 +13,16 @@ use sqlx::{AssertSqlSafe, MySqlPool};
 use crate::enforcement::Reports;
 use crate::events::{self, Change, Tail};
 use crate::hasher::{Cost, Hasher};
+use crate::holders::Holders;
 use crate::identity::{Identity, Tokens};
 use crate::keys::{self, KeyRing};
 use crate::mail::Mail;
+use crate::sessions::{self, Because};
 use crate::settings::Lifetimes;
 use crate::snapshots::Snapshots;
 use crate::throttle::Limits;
 use crate::token_lives::Noted;
-use crate::{accounts, administrators, claims, sign_in};
+use crate::{accounts, administrators, audit, claims, sign_in};
 
 /// A service on a database of the test's own.
 pub async fn identity(pool: MySqlPool) -> Identity {
@@ -36,6 +38,7 @@ pub async fn identity(pool: MySqlPool) -> Identity {
         audience: "test".to_owned(),
     };
     let keys = KeyRing::open(&pool, settings).await.expect("keys");
+    let holders = Holders::new();
     Identity {
         snapshots: Snapshots::new(pool.clone()),
         reports: Reports::default(),
@@ -43,7 +46,8 @@ pub async fn identity(pool: MySqlPool) -> Identity {
         // Cheap: what a hash costs is not what these tests are about.
         hasher: Hasher::new(Cost { memory_kib: 64, iterations: 1 }, 64).expect("a hasher"),
         tokens: Arc::new(Tokens { keys, lifetimes, max_sessions: 100, noted: Noted::default() }),
-        tail: Tail::new(),
+        tail: Tail::new(holders.clone()),
+        holders,
         min_password_length: 8,
         limits: Limits {
             account: 5,
@@ -240,4 +244,40 @@ async fn no_session_opened_with_the_old_password_survives_its_change(pool: MySql
                 .expect("counted");
         assert_eq!(open, 1, "round {round}");
     }
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn a_token_that_was_looked_at_needs_no_database_until_something_changes(pool: MySqlPool) {
+    let identity = identity(pool.clone()).await;
+    let request = RegisterRequest {
+        email: "a@example.com".to_owned(),
+        password: "correct horse battery".to_owned(),
+        client_id: "web".to_owned(),
+        ..RegisterRequest::default()
+    };
+    let pair = sign_in::register(&identity, request).await.expect("registered");
+    let user_id = pair.user.expect("a user").id;
+    let look = async || sign_in::validate(&identity, &pair.access_token).await;
+    // As if the events had been read just now for as long as this takes.
+    identity.holders.read_at(Instant::now() + Duration::from_secs(3600));
+    let session_id = look().await.expect("good").session_id;
+    let behind_our_back = async |statement| {
+        sqlx::query(AssertSqlSafe(statement)).execute(&pool).await.expect("changed");
+    };
+    behind_our_back("UPDATE sessions SET ended_at = created_at").await;
+    look().await.expect("remembered");
+    behind_our_back("UPDATE sessions SET ended_at = NULL").await;
+
+    let (mut events, mut readings) = (identity.tail.subscribe(), identity.tail.readings());
+    tokio::spawn(identity.tail.clone().follow(pool.clone()));
+    readings.wait_for(Option::is_some).await.expect("the tail runs");
+    look().await.expect("good");
+    claims::set_tier(&identity, &user_id, Tier::Basic, 1).await.expect("set");
+    events.recv().await.expect("an event");
+    assert_eq!(look().await.expect("good").user.expect("a user").tier, "basic");
+    let by = audit::By::user(&user_id, None);
+    let ended = sessions::end_one(&identity, &user_id, &session_id, Because::Logout, by).await;
+    ended.expect("ended");
+    events.recv().await.expect("an event");
+    assert_eq!(look().await.expect_err("refused").code(), ErrorCode::TokenInvalid);
 }

@@ -6,13 +6,13 @@ use contract::Outcome;
 use contract::identity::Device;
 use serde_json::json;
 
-use crate::accounts;
 use crate::audit::{self, Action, By};
 use crate::identity::Identity;
 use crate::mail::tokens::{self, Purpose};
 use crate::mail::{self, Kind};
 use crate::sign_in::known_device;
 use crate::throttle::{self, Limits, Subject, network};
+use crate::{accounts, claims};
 
 /// What having a mail sent is counted against: whoever gets it, and the address that asks.
 pub fn asking(limits: Limits, to: Subject, device: &Device) -> Vec<Subject> {
@@ -62,7 +62,7 @@ pub async fn resend(identity: &Identity, user_id: &str, device: Option<Device>) 
     Ok(true)
 }
 
-/// Takes the token of such a link. Tokens already issued say nothing of it, so that none has to learn of it.
+/// Takes the token of such a link. Access tokens say nothing of it; it is announced for what replicas remember.
 ///
 /// # Errors
 /// AUTH003.
@@ -77,10 +77,13 @@ pub async fn verify(identity: &Identity, token: &str, device: Option<Device>) ->
             tokens::spend(tx, Purpose::VerifyEmail, token, holder).await?;
             set_verified(tx, &holder.user_id, &holder.email).await?;
             let by = By::user(&holder.user_id, Some(device));
-            audit::record(tx, by, Action::EmailVerified, Some(&holder.user_id), None, json!({})).await
+            let sequence = Some(claims::announce(tx, &holder.user_id).await?);
+            audit::record(tx, by, Action::EmailVerified, Some(&holder.user_id), sequence, json!({})).await
         })
     })
-    .await
+    .await?;
+    identity.tail.hurry();
+    Ok(())
 }
 
 /// Has the address of an account that the caller has locked verified.

@@ -60,7 +60,7 @@ impl Census {
         let rows = sqlx::query!(
             r#"SELECT s.tier, s.status, COUNT(*) AS subscriptions, MAX(s.user_id) AS "last!",
                       CAST(COALESCE(SUM(p.used), 0) AS SIGNED) AS "personas!",
-                      CAST(COALESCE(SUM(c.used), 0) AS SIGNED) AS "content!"
+                      CAST(COALESCE(SUM(IF(c.by_month, c.month_used, c.used)), 0) AS SIGNED) AS "content!"
                FROM (SELECT user_id, tier, status FROM subscriptions WHERE user_id > ? ORDER BY user_id LIMIT ?) s
                LEFT JOIN usage_counters p ON p.user_id = s.user_id AND p.resource = 'personas'
                LEFT JOIN usage_counters c ON c.user_id = s.user_id AND c.resource = 'content'

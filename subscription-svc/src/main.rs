@@ -24,7 +24,7 @@ use std::time::Duration;
 use chassis::drain::Drain;
 use chassis::health::{Health, Need};
 use chassis::mysql::SetupError;
-use chassis::{grpc, internal, logs, mysql};
+use chassis::{grpc, internal, logs, memory, mysql};
 use clap::{Parser, Subcommand};
 use sqlx::MySqlPool;
 use tokio::net::TcpListener;
@@ -59,6 +59,7 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    memory::use_small_pages();
     let command = Arguments::parse().command;
     if matches!(command, Some(Command::Settings)) {
         print!("{}", chassis::settings::table(Settings::read));
@@ -104,7 +105,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     tracing::info!(grpc = %public.local_addr()?, internal = %private.local_addr()?, "subscription-svc listens");
     let internal = tokio::spawn(internal::serve(private, "subscription-svc", health.clone(), drain.clone()));
 
-    let pool = mysql::pool(&settings.database);
+    let (pool, lane) = mysql::pool_and_lane(&settings.database);
     let identity = grpc::channel(&settings.identity, &settings.internal);
     watch_dependencies(&health, &pool, &identity);
     tokio::select! {
@@ -113,7 +114,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     }
     let relay = Relay::new(pool.clone(), identity.clone());
     let billing = settings.billing.map(|settings| Arc::new(Billing::new(settings)));
-    let service = Service { pool, identity, relay, billing, grace: settings.grace };
+    let service = Service { pool, lane, identity, relay, billing, grace: settings.grace };
     let background = tokio::spawn(in_the_background(service.clone()));
     health.now_ready();
     let services = rpc::services(&service);
@@ -124,6 +125,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     background.abort();
     // What was committed last; after this another replica sends it, or the next start does.
     let _ = tokio::time::timeout(LAST_SEND, service.relay.send_all()).await;
+    service.lane.close().await;
     service.pool.close().await;
     internal.await??;
     tracing::info!("subscription-svc has stopped");

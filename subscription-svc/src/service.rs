@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use chassis::grpc::InternalChannel;
+use chassis::mysql::Lane;
 use chrono::TimeDelta;
 use contract::{ErrorCode, Failure, NOT_AN_ID, Outcome, is_canonical_id};
 use sqlx::MySqlPool;
@@ -17,6 +18,8 @@ pub const IDENTITY: &str = "identity-svc";
 #[derive(Clone)]
 pub struct Service {
     pub pool: MySqlPool,
+    /// For reservations, which are many.
+    pub lane: Lane,
     pub identity: InternalChannel,
     pub relay: Relay,
     /// None without the keys of Stripe.

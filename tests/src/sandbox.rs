@@ -37,6 +37,8 @@ pub struct Plan {
     pub has_certificates: bool,
     /// Whether mails are sent; without, none is.
     pub mail: bool,
+    /// The URL of another database server than that of the environment.
+    pub database: Option<String>,
 }
 
 /// A running platform.
@@ -120,8 +122,10 @@ impl Sandbox {
 
     /// The platform as planned, ready.
     pub async fn planned(plan: Plan) -> Sandbox {
-        let url = std::env::var("TEST_DATABASE_URL")
-            .expect("TEST_DATABASE_URL is not set: run `cargo xtask test`, which starts a database");
+        let url = plan.database.clone().unwrap_or_else(|| {
+            std::env::var("TEST_DATABASE_URL")
+                .expect("TEST_DATABASE_URL is not set: run `cargo xtask test`, which starts a database")
+        });
         let admin: MySqlConnectOptions = url.parse().expect("TEST_DATABASE_URL is a MySQL URL");
         let schema = format!("e2e_{}", Uuid::now_v7().simple());
         let mut connection = MySqlConnection::connect_with(&admin).await.expect("the test database");
@@ -227,7 +231,7 @@ impl Sandbox {
     }
 
     /// Waits until every edge is ready and sees all that it depends on.
-    async fn ready(&mut self) {
+    pub async fn ready(&mut self) {
         for place in 0..self.internals.len() {
             let internal = self.internals[place].clone();
             until("an edge is ready", async || {
@@ -256,6 +260,16 @@ impl Sandbox {
         self.identity_processes[place].kill();
         let own = [("IDENTITY_LISTEN", self.identity[place].clone()), ("IDENTITY_INTERNAL_LISTEN", local())];
         self.identity_processes[place] = self.process("identity-svc", &own);
+        self.ready().await;
+    }
+
+    /// Starts an edge again, at its old place, and waits until it is ready.
+    pub async fn restart_edge(&mut self, place: usize) {
+        self.edge_processes[place].kill();
+        let [public, internal] =
+            [&self.edges[place], &self.internals[place]].map(|client| client.authority().to_owned());
+        let own = [("EDGE_LISTEN", public), ("EDGE_INTERNAL_LISTEN", internal)];
+        self.edge_processes[place] = self.process("edge", &own);
         self.ready().await;
     }
 

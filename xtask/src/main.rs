@@ -6,6 +6,7 @@ mod certs;
 mod database;
 mod demo;
 mod deny;
+mod faults;
 mod http;
 mod instructions;
 mod packages;
@@ -43,6 +44,8 @@ enum Task {
     Bench(bench::Options),
     /// Counts the instructions of the edge's hot path, against what is accepted
     Instructions(instructions::Options),
+    /// Runs the platform under a steady load through one fault after the other
+    Faults(faults::Options),
     /// Renews the committed query data in .sqlx
     Prepare(prepare::Options),
     /// Renews the table of settings in docs/settings.md
@@ -67,6 +70,7 @@ async fn main() -> ExitCode {
         Task::Demo(options) => demo::run(options).await,
         Task::Bench(options) => bench::run(options).await,
         Task::Instructions(options) => instructions::run(options).await,
+        Task::Faults(options) => faults::run(options).await,
         Task::Prepare(options) => prepare::run(options).await,
         Task::Settings(options) => settings::run(options).await,
         Task::Certs(options) => certs::run(&options),

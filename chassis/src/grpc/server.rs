@@ -1,5 +1,4 @@
 use std::error::Error;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,11 +6,10 @@ use axum::extract::Request;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use contract::Outcome;
-use tokio::net::{TcpListener, TcpStream};
-use tokio_stream::wrappers::TcpListenerStream;
-use tokio_stream::{Stream, StreamExt};
+use tokio::net::TcpListener;
 use tonic::service::Routes;
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Status};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
@@ -67,7 +65,9 @@ pub async fn serve(
             let incoming = handshakes::incoming(listener, settings.tls.clone());
             server.serve_with_incoming_shutdown(incoming, until).await
         } else {
-            server.serve_with_incoming_shutdown(plain(listener), until).await
+            // Small answers must not wait for an acknowledgement.
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            server.serve_with_incoming_shutdown(incoming, until).await
         }
     };
     tokio::select! {
@@ -93,15 +93,6 @@ async fn report(reporter: HealthReporter, health: Health, drain: Drain) {
             () = drain.ending(), if !drain.is_ending() => {}
         }
     }
-}
-
-fn plain(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> {
-    TcpListenerStream::new(listener).map(|accepted| {
-        let stream = accepted?;
-        // Small answers must not wait for an acknowledgement.
-        stream.set_nodelay(true)?;
-        Ok(stream)
-    })
 }
 
 async fn overdue(drain: &Drain) {

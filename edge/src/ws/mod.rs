@@ -51,7 +51,7 @@ const PROTOCOL: &str = "persona.v1";
 /// Browsers cannot set `Authorization`, so the token comes as one more subprotocol.
 const TOKEN_PROTOCOL_PREFIX: &str = "bearer.";
 /// Read and write buffers of a socket, in bytes: ten thousand idle ones must be cheap.
-const BUFFER_BYTES: usize = 2048;
+const BUFFER_BYTES: usize = 1024;
 
 /// The client's end of a socket.
 type ClientStream = WebSocketStream<Outlet<Metered<TokioIo<Upgraded>>>>;
@@ -158,21 +158,24 @@ pub async fn upgrade(State(sockets): State<Arc<Sockets>>, mut request: Request) 
     if offered(request.headers()).any(|protocol| protocol == PROTOCOL) {
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOCOL));
     }
-    let serving = open(sockets.clone(), caller, context, connection);
-    sockets.tasks.spawn(async move {
-        serving.await;
-        drop(held);
-    });
+    sockets.tasks.spawn(open(sockets.clone(), caller, context, connection, held));
     Ok(response)
 }
 
-async fn open(sockets: Arc<Sockets>, caller: Caller, context: RequestContext, connection: OnUpgrade) {
+/// `_held`: the place of the connection, until the socket has ended.
+async fn open(
+    sockets: Arc<Sockets>,
+    caller: Caller,
+    context: RequestContext,
+    connection: OnUpgrade,
+    _held: ConnectionPlace,
+) {
     // The client may have gone before it got the answer.
     let Ok(connection) = connection.await else { return };
     let stream = sockets.stream(connection).await;
     match sockets.place(caller.user_id()) {
         Some(place) => socket::run(sockets.clone(), place, caller, context, stream).await,
-        None => socket::refuse(stream).await,
+        None => Box::pin(socket::refuse(stream)).await,
     }
 }
 

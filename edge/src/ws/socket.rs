@@ -53,16 +53,16 @@ pub async fn refuse(stream: ClientStream) {
     finish(Side::new(stream, SEND_TIMEOUT), End::Close(close::TOO_MANY, "too many connections")).await;
 }
 
-/// Serves a socket until it closes.
-pub async fn run(
+/// Serves a socket until it closes. What the future holds while nothing happens is most of what an idle socket costs.
+pub fn run(
     sockets: Arc<Sockets>,
     place: Place,
     caller: Caller,
     context: RequestContext,
     stream: ClientStream,
-) {
+) -> impl Future<Output = ()> {
     let session = Session::new(sockets.authenticator.clone(), caller);
-    let mut connection = Connection {
+    let connection = Connection {
         deadline: Instant::now() + session.expires_in() + sockets.settings.expiry_grace,
         sockets,
         context,
@@ -73,20 +73,29 @@ pub async fn run(
         starts: Starts::default(),
         pinged: None,
     };
-    let Err(end) = connection.serve().await;
-    // A socket that is only waiting for the client's close takes nobody's place.
-    drop(place);
-    let Connection { context, client, legs, passage, starts, .. } = connection;
-    let given_up = async {
-        if let Some(passage) = passage {
-            passage.give_up().await;
-        }
-    };
-    join3(finish(client, end), last_answers(legs, starts), given_up).await;
-    tracing::debug!(request_id = context.id(), "a socket closed");
+    connection.live(place)
 }
 
 impl Connection {
+    async fn live(mut self, place: Place) {
+        let Err(end) = self.serve().await;
+        // A socket that is only waiting for the client's close takes nobody's place.
+        drop(place);
+        // Boxed, so that open sockets have no room for it.
+        Box::pin(self.end(end)).await;
+    }
+
+    async fn end(self, end: End) {
+        let Connection { context, client, legs, passage, starts, .. } = self;
+        let given_up = async {
+            if let Some(passage) = passage {
+                passage.give_up().await;
+            }
+        };
+        join3(finish(client, end), last_answers(legs, starts), given_up).await;
+        tracing::debug!(request_id = context.id(), "a socket closed");
+    }
+
     async fn serve(&mut self) -> Result<Infallible, End> {
         let sockets = self.sockets.clone();
         self.greet()?;

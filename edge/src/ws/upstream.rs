@@ -1,16 +1,28 @@
 //! The leg of a socket to core-manager, opened with the first message that has to get there.
 
+use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use bytes::Bytes;
 use contract::{Failure, Outcome};
-use http::Request;
+use futures_util::future::{Either, select};
+use http::header::{
+    CONNECTION, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use http::{HeaderValue, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, Parts};
+use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::BUFFER_BYTES;
@@ -66,15 +78,12 @@ impl Leg {
         let connect = async {
             let stream = TcpStream::connect(authority).await?;
             stream.set_nodelay(true)?;
-            let stream = Outlet::new(stream);
-            match tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await {
-                Ok((stream, _)) => Ok(Ok(stream)),
-                // An answer, though not the one that was wanted: core-manager is there.
-                Err(error @ Error::Http(_)) => Ok(Err(upstream_away().because(error))),
-                Err(error) => Err(error),
-            }
+            let answered = shake_hands(stream, request).await?;
+            Ok::<_, Unanswered>(answered.map_err(|refused| upstream_away().because(refused)))
         };
-        let stream = upstream.attempt(CONNECT_TIMEOUT, connect).await??;
+        let Parts { io, read_buf, .. } = upstream.attempt(CONNECT_TIMEOUT, connect).await??;
+        let (stream, begun) = (Outlet::new(io.into_inner()), read_buf.to_vec());
+        let stream = WebSocketStream::from_partially_read(stream, begun, Role::Client, Some(config)).await;
         Ok(Box::new(Leg {
             side: Side::new(stream, SEND_TIMEOUT),
             pinged: None,
@@ -133,17 +142,60 @@ impl Leg {
     }
 }
 
-fn handshake(url: &UpstreamUrl, caller: &Caller, context: &RequestContext) -> Outcome<Request<()>> {
-    let mut request = Request::get(format!("ws://{}/ws", url.authority()))
-        .header("host", url.authority())
-        .header("connection", "Upgrade")
-        .header("upgrade", "websocket")
-        .header("sec-websocket-version", "13")
-        .header("sec-websocket-key", generate_key())
+/// core-manager is not there.
+#[derive(Debug, thiserror::Error)]
+enum Unanswered {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Http(#[from] hyper::Error),
+}
+
+/// core-manager is there, and answered otherwise than by opening a WebSocket.
+#[derive(Debug, thiserror::Error)]
+#[error("core-manager answered {0} instead of opening a WebSocket (RFC 6455)")]
+struct Refused(StatusCode);
+
+/// Opens a WebSocket. By hyper, because the handshake of the WebSocket library leaves its buffer with the stream,
+/// 4 KiB for each socket.
+async fn shake_hands(
+    stream: TcpStream,
+    request: Request<Body>,
+) -> Result<Result<Parts<TokioIo<TcpStream>>, Refused>, Unanswered> {
+    let accepted = request.headers().get(SEC_WEBSOCKET_KEY).map(|key| derive_accept_key(key.as_bytes()));
+    let agrees = |response: Response<Incoming>| {
+        let accept = response.headers().get(SEC_WEBSOCKET_ACCEPT).map(HeaderValue::as_bytes);
+        let is_open = response.status() == StatusCode::SWITCHING_PROTOCOLS
+            && accept == accepted.as_ref().map(String::as_bytes);
+        if is_open { Ok(()) } else { Err(Refused(response.status())) }
+    };
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let connection = pin!(connection.without_shutdown());
+    let answer = pin!(sender.send_request(request));
+    // The connection ends with the answer when that is the one that was asked for.
+    match select(answer, connection).await {
+        Either::Left((answer, connection)) => match agrees(answer?) {
+            Ok(()) => Ok(Ok(connection.await?)),
+            Err(refused) => Ok(Err(refused)),
+        },
+        Either::Right((connection, answer)) => match agrees(answer.await?) {
+            Ok(()) => Ok(Ok(connection?)),
+            Err(refused) => Ok(Err(refused)),
+        },
+    }
+}
+
+fn handshake(url: &UpstreamUrl, caller: &Caller, context: &RequestContext) -> Outcome<Request<Body>> {
+    let mut request = Request::get("/ws")
+        .header(HOST, url.authority())
+        .header(CONNECTION, "Upgrade")
+        .header(UPGRADE, "websocket")
+        .header(SEC_WEBSOCKET_VERSION, "13")
+        .header(SEC_WEBSOCKET_KEY, generate_key())
         .header(REQUEST_ID, context.id_header())
         .header(TRACEPARENT, context.traceparent())
         .header("x-forwarded-for", context.client().header())
-        .body(())
+        .body(Body::empty())
         .map_err(Failure::internal)?;
     request.headers_mut().extend(identity_headers(caller)?.iter().cloned());
     Ok(request)

@@ -2,6 +2,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chassis::drain::Drain;
 use chassis::grpc::answer;
 use contract::Outcome;
 use contract::identity::live_claims_service_server::LiveClaimsService;
@@ -10,6 +11,7 @@ use contract::identity::{
     AccountChanged, AuthEvent, CheckSessionRequest, CheckSessionResponse, Heartbeat, Position,
     ReportEnforcementRequest, ReportEnforcementResponse, WatchAuthEventsRequest, WatchAuthEventsResponse,
 };
+use futures_util::StreamExt;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_stream::Stream;
@@ -27,7 +29,10 @@ const BUFFER: usize = 256;
 /// A subscriber that takes no message for this long is cut off; it resumes where it was.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-pub struct LiveClaims(pub Identity);
+pub struct LiveClaims {
+    pub identity: Identity,
+    pub drain: Drain,
+}
 
 type Messages = Pin<Box<dyn Stream<Item = Result<WatchAuthEventsResponse, Status>> + Send>>;
 
@@ -41,19 +46,22 @@ impl LiveClaimsService for LiveClaims {
     ) -> Result<Response<Self::WatchAuthEventsStream>, Status> {
         let since = request.into_inner().since;
         // Subscribed before the table is read: what commits meanwhile may come twice, but never not at all.
-        let (events, readings) = (self.0.tail.subscribe(), self.0.tail.readings());
-        let start = answer(Beginning::of(&self.0, since).await)?.into_inner();
+        let (events, readings) = (self.identity.tail.subscribe(), self.identity.tail.readings());
+        let start = answer(Beginning::of(&self.identity, since).await)?.into_inner();
         let (sender, receiver) = mpsc::channel(BUFFER);
-        let keys = self.0.tokens.keys.changes();
+        let keys = self.identity.tokens.keys.changes();
         tokio::spawn(feed(Subscriber(sender), start, events, readings, keys));
-        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+        let drain = self.drain.clone();
+        // The stream does not end by itself: the edge goes on at another replica, and the process can end.
+        let messages = ReceiverStream::new(receiver).take_until(async move { drain.stop_accepting().await });
+        Ok(Response::new(Box::pin(messages)))
     }
 
     async fn report_enforcement(
         &self,
         request: Request<ReportEnforcementRequest>,
     ) -> Result<Response<ReportEnforcementResponse>, Status> {
-        let noted = self.0.reports.take(request.into_inner());
+        let noted = self.identity.reports.take(request.into_inner());
         answer(noted.map(|()| ReportEnforcementResponse {}))
     }
 
@@ -65,7 +73,7 @@ impl LiveClaimsService for LiveClaims {
         let account = async {
             id("user_id", &user_id)?;
             id("session_id", &session_id)?;
-            sign_in::holder(&self.0, &user_id, &session_id).await
+            sign_in::holder(&self.identity, &user_id, &session_id).await
         };
         answer(account.await.map(|account| CheckSessionResponse {
             account: Some(AccountChanged {

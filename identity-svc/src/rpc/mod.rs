@@ -6,6 +6,7 @@ mod live;
 mod projects;
 mod users;
 
+use chassis::drain::Drain;
 use contract::identity::admin_service_server::AdminServiceServer;
 use contract::identity::auth_service_server::AuthServiceServer;
 use contract::identity::live_claims_service_server::LiveClaimsServiceServer;
@@ -16,10 +17,10 @@ use tonic::service::Routes;
 use crate::identity::Identity;
 
 /// All services of the process.
-pub fn services(identity: &Identity) -> Routes {
+pub fn services(identity: &Identity, drain: Drain) -> Routes {
     Routes::new(AuthServiceServer::new(auth::Auth(identity.clone())))
         .add_service(UserServiceServer::new(users::Users(identity.clone())))
         .add_service(ProjectServiceServer::new(projects::Projects(identity.clone())))
         .add_service(AdminServiceServer::new(admin::Administration(identity.clone())))
-        .add_service(LiveClaimsServiceServer::new(live::LiveClaims(identity.clone())))
+        .add_service(LiveClaimsServiceServer::new(live::LiveClaims { identity: identity.clone(), drain }))
 }

@@ -128,23 +128,27 @@ pub async fn list(connection: &mut MySqlConnection, user_id: &str) -> Outcome<Ve
     Ok(sessions.collect())
 }
 
-/// Whether a session is open, and its account active.
+/// Until when a session is open, if it is and its account active.
 ///
 /// # Errors
 /// GW001 when the database is away.
-pub async fn is_open(connection: &mut MySqlConnection, session_id: &str, user_id: &str) -> Outcome<bool> {
-    let open = sqlx::query_scalar!(
-        "SELECT COUNT(*) FROM sessions JOIN users ON users.id = sessions.user_id
-         WHERE sessions.id = ? AND users.id = ? AND sessions.ended_at IS NULL AND sessions.expires_at > ?
-           AND users.is_active = TRUE",
+pub async fn open_until(
+    connection: &mut MySqlConnection,
+    session_id: &str,
+    user_id: &str,
+) -> Outcome<Option<DateTime<Utc>>> {
+    sqlx::query_scalar!(
+        r#"SELECT sessions.expires_at AS "expires_at: DateTime<Utc>"
+           FROM sessions JOIN users ON users.id = sessions.user_id
+           WHERE sessions.id = ? AND users.id = ? AND sessions.ended_at IS NULL AND sessions.expires_at > ?
+             AND users.is_active = TRUE"#,
         session_id,
         user_id,
         now()
     )
-    .fetch_one(connection)
+    .fetch_optional(connection)
     .await
-    .map_err(failed)?;
-    Ok(open == 1)
+    .map_err(failed)
 }
 
 /// Whether sessions of an account were opened or refreshed from an address.

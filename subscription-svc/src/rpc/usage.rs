@@ -65,12 +65,12 @@ impl UsageService for Usage {
 
     async fn commit(&self, request: Request<CommitRequest>) -> Result<Response<CommitResponse>, Status> {
         let CommitRequest { user_id, idempotency_key } = request.into_inner();
-        answer(usage::commit(&self.0.pool, &user_id, &idempotency_key).await.map(|()| CommitResponse {}))
+        answer(usage::commit(&self.0.lane, &user_id, &idempotency_key).await.map(|()| CommitResponse {}))
     }
 
     async fn release(&self, request: Request<ReleaseRequest>) -> Result<Response<ReleaseResponse>, Status> {
         let ReleaseRequest { user_id, idempotency_key } = request.into_inner();
-        answer(usage::release(&self.0.pool, &user_id, &idempotency_key).await.map(|()| ReleaseResponse {}))
+        answer(usage::release(&self.0.lane, &user_id, &idempotency_key).await.map(|()| ReleaseResponse {}))
     }
 
     async fn report_usage(

@@ -6,8 +6,8 @@ use contract::{ErrorCode, Outcome};
 use sqlx::MySqlConnection;
 
 use super::{Subscription, lock, write};
-use crate::outbox;
 use crate::service::Service;
+use crate::{outbox, usage};
 
 /// Changes a subscription under its lock; a change of the tier that counts goes into the outbox in the same
 /// transaction.
@@ -49,6 +49,7 @@ pub async fn change_locked(
     let now = now();
     subscription.updated_at = now;
     write(tx, &subscription).await?;
+    usage::follow(tx, &subscription).await?;
     // When the time of a subscription has run out, identity-svc may have been told of that or not: both the tier
     // that counted and the one that was bought may be what it knows. Telling it twice does no harm.
     let after = subscription.effective_tier(now);

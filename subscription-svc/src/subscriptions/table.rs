@@ -73,13 +73,19 @@ pub async fn find(pool: &MySqlPool, user_id: &str) -> Outcome<Subscription> {
         return Ok(found);
     }
     drop(connection);
-    transaction(pool, "first_subscription", user_id, |tx, user_id| {
-        Box::pin(async move {
-            make_free(tx, user_id).await?;
-            read(tx, user_id).await?.ok_or_else(deleted_meanwhile)
-        })
-    })
-    .await
+    transaction(pool, "first_subscription", user_id, |tx, user_id| Box::pin(find_within(tx, user_id))).await
+}
+
+/// As [`find`], in a transaction.
+///
+/// # Errors
+/// As [`find`].
+pub async fn find_within(tx: &mut MySqlConnection, user_id: &str) -> Outcome<Subscription> {
+    if let Some(found) = read(tx, user_id).await? {
+        return Ok(found);
+    }
+    make_free(tx, user_id).await?;
+    read(tx, user_id).await?.ok_or_else(deleted_meanwhile)
 }
 
 /// The user's subscription, made now if there is none and locked until the transaction ends, so that changes to one

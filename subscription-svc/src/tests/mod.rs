@@ -4,12 +4,14 @@ mod days;
 mod identity;
 mod newcomers;
 mod outbox;
+mod reservations;
 mod subscriptions;
 mod usage;
 
 use std::sync::Arc;
 
 use chassis::grpc;
+use chassis::mysql::Lane;
 use chrono::TimeDelta;
 use contract::identity::User;
 use contract::subscription::Actor;
@@ -25,6 +27,7 @@ use identity::FakeIdentity;
 
 /// The service on an empty database, in the isolation level of the real pool, with nothing running in the background.
 async fn service(options: MySqlPoolOptions, database: MySqlConnectOptions) -> (Service, Arc<FakeIdentity>) {
+    let lane = Lane::of(database.clone(), 6);
     let pool = options
         .max_connections(12)
         .after_connect(|connection, _| {
@@ -40,7 +43,7 @@ async fn service(options: MySqlPoolOptions, database: MySqlConnectOptions) -> (S
     let internal = grpc::Settings::plain("0123456789abcdef0123456789abcdef".to_owned().into());
     let identity = grpc::channel(&[uri], &internal);
     let relay = Relay::new(pool.clone(), identity.clone());
-    let service = Service { pool, identity, relay, billing: None, grace: TimeDelta::days(7) };
+    let service = Service { pool, lane, identity, relay, billing: None, grace: TimeDelta::days(7) };
     (service, fake)
 }
 

@@ -12,7 +12,7 @@ use contract::subscription::{ListUsageDaysRequest, ListUsageDaysResponse, UsageD
 use contract::{Failure, Outcome, Resource};
 use sqlx::{MySqlConnection, MySqlPool};
 
-use super::month_of;
+use super::allowance::{LONG_AGO, month_of};
 use crate::administration::must_administer;
 use crate::service::{IDENTITY, Service};
 use crate::subscriptions;
@@ -22,16 +22,19 @@ const MOST_DAYS: i64 = 400;
 /// How many days are given when it is not said.
 const USUAL_DAYS: u64 = 30;
 
-/// Keeps what a counter says now. Called after it was changed, under its lock.
+/// Keeps what a counter says now, for life or of the month as its tier counts. Called after it was changed, under its
+/// lock.
 ///
 /// # Errors
 /// GW001 when the database is away.
 pub async fn keep(tx: &mut MySqlConnection, user_id: &str, resource: &str) -> Outcome<()> {
     sqlx::query!(
         "INSERT INTO usage_days (user_id, resource, day, used, period_start)
-         SELECT user_id, resource, ?, used, period_start FROM usage_counters WHERE user_id = ? AND resource = ?
+         SELECT user_id, resource, ?, IF(by_month, month_used, used), IF(by_month, period_start, ?)
+         FROM usage_counters WHERE user_id = ? AND resource = ?
          ON DUPLICATE KEY UPDATE used = VALUES(used), period_start = VALUES(period_start)",
         now().date_naive(),
+        LONG_AGO,
         user_id,
         resource
     )
@@ -158,7 +161,11 @@ impl Course {
         let Some((_, change)) = self.changes.range(..=day).next_back() else { return 0 };
         let end = day.checked_add_days(Days::new(1)).unwrap_or(day).and_time(NaiveTime::MIN).and_utc();
         let is_monthly = change.period_start >= self.start;
-        if is_monthly && month_of(self.start, end.min(now())) > change.period_start { 0 } else { change.used }
+        if is_monthly && month_of(self.start, end.min(now())).start > change.period_start {
+            0
+        } else {
+            change.used
+        }
     }
 }
 

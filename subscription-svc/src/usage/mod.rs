@@ -1,10 +1,12 @@
 //! What users have used: projects as identity-svc counts them, personas and content as they went through the gateway.
 
+mod allowance;
 pub mod days;
 mod reservations;
+mod settlement;
 
 use chassis::mysql::{failed, misses_parent, transaction, violated_key};
-use chrono::{DateTime, Datelike, Months, Utc};
+use chrono::{DateTime, Utc};
 use contract::identity::CountProjectsRequest;
 use contract::identity::project_service_client::ProjectServiceClient;
 use contract::subscription::{CheckQuotaResponse, GetUsageResponse, RecordUsageRequest, ReportUsageRequest};
@@ -13,10 +15,12 @@ use prometheus::IntCounterVec;
 use sqlx::MySqlConnection;
 use std::sync::LazyLock;
 
-pub use reservations::{commit, release, renew, reserve, sweep};
+use allowance::Allowance;
+pub use reservations::{renew, reserve};
+pub use settlement::{commit, release, sweep};
 
 use crate::service::{IDENTITY, Service};
-use crate::{subscriptions, tiers};
+use crate::subscriptions::{self, Subscription};
 use chassis::clock::now;
 
 /// The longest idempotency key, in bytes, as the column holds it.
@@ -26,42 +30,6 @@ async fn count_projects(service: &Service, user_id: &str) -> Outcome<i64> {
     let request = CountProjectsRequest { user_id: user_id.to_owned() };
     let answer = ProjectServiceClient::new(service.identity.clone()).count_projects(request).await;
     answer.map(|answer| answer.into_inner().count).map_err(|status| Failure::from_status(status, IDENTITY))
-}
-
-/// How much of a resource a user may have at this moment.
-pub struct Allowance {
-    pub resource: Resource,
-    /// Below nought: any number.
-    pub limit: i64,
-    /// When the period began that counts; long ago for what is not counted anew.
-    pub period_start: DateTime<Utc>,
-}
-
-impl Allowance {
-    /// What the tier admits.
-    ///
-    /// # Errors
-    /// USER001.
-    pub async fn of(service: &Service, user_id: &str, resource: Resource) -> Outcome<Self> {
-        let subscription = subscriptions::find(&service.pool, user_id).await?;
-        let mut connection = service.pool.acquire().await.map_err(failed)?;
-        let now = now();
-        let tier = subscription.effective_tier(now);
-        let limit = tiers::limit(&mut connection, tier, resource).await?;
-        let monthly = resource == Resource::Content && limit.content_is_monthly;
-        let period_start =
-            if monthly { month_of(subscription.start_date, now) } else { DateTime::UNIX_EPOCH };
-        Ok(Allowance { resource, limit: limit.most, period_start })
-    }
-}
-
-/// The start of the calendar month, counted from `start`, that `now` lies in. A month that lacks the day begins on its
-/// last.
-fn month_of(start: DateTime<Utc>, now: DateTime<Utc>) -> DateTime<Utc> {
-    let passed = (now.year() - start.year()) * 12 + now.month() as i32 - start.month() as i32;
-    let passed = u32::try_from(passed).unwrap_or(0);
-    let begins = |months| start.checked_add_months(Months::new(months)).unwrap_or(start);
-    if begins(passed) <= now { begins(passed) } else { begins(passed.saturating_sub(1)) }
 }
 
 /// A counter, which is nought until something was counted.
@@ -74,7 +42,7 @@ struct Counter {
 
 async fn counter(connection: &mut MySqlConnection, user_id: &str, allowance: &Allowance) -> Outcome<Counter> {
     let row = sqlx::query!(
-        r#"SELECT used, reserved, updated_at AS "updated_at: DateTime<Utc>",
+        r#"SELECT used, month_used, reserved, updated_at AS "updated_at: DateTime<Utc>",
                   period_start AS "period_start: DateTime<Utc>"
            FROM usage_counters WHERE user_id = ? AND resource = ?"#,
         user_id,
@@ -84,7 +52,11 @@ async fn counter(connection: &mut MySqlConnection, user_id: &str, allowance: &Al
     .await
     .map_err(failed)?;
     Ok(row.map_or_else(Counter::default, |row| Counter {
-        used: if row.period_start < allowance.period_start { 0 } else { row.used },
+        used: match &allowance.month {
+            None => row.used,
+            Some(month) if row.period_start < month.start => 0,
+            Some(_) => row.month_used,
+        },
         reserved: row.reserved,
         updated_at: Some(row.updated_at),
     }))
@@ -158,22 +130,62 @@ pub async fn report(service: &Service, request: &ReportUsageRequest) -> Outcome<
     .await
 }
 
+/// Sets the count of the tier. A tier that counts by the month says what its count was short of or too much, which is
+/// as true of the count for life.
 async fn set(tx: &mut MySqlConnection, request: &ReportUsageRequest, allowance: &Allowance) -> Outcome<()> {
+    let month = allowance.period();
+    // The assignments are made in this order.
     sqlx::query!(
-        "INSERT INTO usage_counters (user_id, resource, used, reserved, period_start, updated_at)
-         VALUES (?, ?, ?, 0, ?, ?)
-         ON DUPLICATE KEY UPDATE used = VALUES(used), period_start = VALUES(period_start),
-                                 updated_at = VALUES(updated_at)",
+        "INSERT INTO usage_counters (user_id, resource, used, month_used, by_month, period_start, period_end, updated_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+         ON DUPLICATE KEY UPDATE
+             used = IF(VALUES(by_month),
+                       GREATEST(used + VALUES(month_used) - IF(period_start < VALUES(period_start), 0, month_used), 0),
+                       VALUES(used)),
+             month_used = IF(VALUES(by_month), VALUES(month_used), month_used),
+             by_month = VALUES(by_month), period_start = GREATEST(period_start, VALUES(period_start)),
+             period_end = GREATEST(period_end, VALUES(period_end)), updated_at = VALUES(updated_at)",
         request.user_id,
         allowance.resource.name(),
         request.used,
-        allowance.period_start,
+        if allowance.is_monthly() { request.used } else { 0 },
+        allowance.is_monthly(),
+        month.start,
+        month.end,
         now()
     )
     .execute(tx)
     .await
     .map_err(failed)?;
     Ok(())
+}
+
+/// Has the count of content be that of a tier that has changed, and the day with it. Called under the lock of the
+/// subscription.
+///
+/// # Errors
+/// GW001 when the database is away.
+pub async fn follow(tx: &mut MySqlConnection, subscription: &Subscription) -> Outcome<()> {
+    let (user_id, content) = (&subscription.user_id, Resource::Content);
+    let allowance = Allowance::by(tx, subscription, content).await?;
+    let month = allowance.period();
+    // The assignments are made in this order.
+    let done = sqlx::query!(
+        "UPDATE usage_counters
+         SET month_used = IF(period_start < ?, 0, month_used), by_month = ?,
+             period_start = GREATEST(period_start, ?), period_end = GREATEST(period_end, ?)
+         WHERE user_id = ? AND resource = ?",
+        month.start,
+        allowance.is_monthly(),
+        month.start,
+        month.end,
+        user_id,
+        content.name()
+    )
+    .execute(&mut *tx)
+    .await
+    .map_err(failed)?;
+    if done.rows_affected() == 1 { days::keep(tx, user_id, content.name()).await } else { Ok(()) }
 }
 
 /// Counts one more or one less, once for each key, never below nought.
@@ -233,21 +245,29 @@ async fn is_first(tx: &mut MySqlConnection, user_id: &str, key: &str) -> Outcome
     }
 }
 
-/// Counts in the period of the allowance, which may be the first in it.
+/// Counts for life and, where the tier does, in the month of the allowance, in which it may be the first.
 async fn count(tx: &mut MySqlConnection, user_id: &str, allowance: &Allowance, delta: i64) -> Outcome<()> {
+    let month = allowance.period();
+    let delta_of_month = if allowance.is_monthly() { delta } else { 0 };
     // The assignments are made in this order.
     sqlx::query!(
-        "INSERT INTO usage_counters (user_id, resource, used, period_start, updated_at)
-         VALUES (?, ?, GREATEST(?, 0), ?, ?)
-         ON DUPLICATE KEY UPDATE used = GREATEST(IF(period_start < VALUES(period_start), 0, used) + ?, 0),
-                                 period_start = GREATEST(period_start, VALUES(period_start)),
-                                 updated_at = VALUES(updated_at)",
+        "INSERT INTO usage_counters (user_id, resource, used, month_used, by_month, period_start, period_end, updated_at)
+         VALUES (?, ?, GREATEST(?, 0), GREATEST(?, 0), ?, ?, ?, ?)
+         ON DUPLICATE KEY UPDATE
+             used = GREATEST(used + ?, 0),
+             month_used = GREATEST(IF(period_start < VALUES(period_start), 0, month_used) + ?, 0),
+             by_month = VALUES(by_month), period_start = GREATEST(period_start, VALUES(period_start)),
+             period_end = GREATEST(period_end, VALUES(period_end)), updated_at = VALUES(updated_at)",
         user_id,
         allowance.resource.name(),
         delta,
-        allowance.period_start,
+        delta_of_month,
+        allowance.is_monthly(),
+        month.start,
+        month.end,
         now(),
-        delta
+        delta,
+        delta_of_month
     )
     .execute(tx)
     .await
@@ -263,27 +283,3 @@ static CHECKS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     )
     .unwrap_or_else(|e| unreachable!("registered once: {e}"))
 });
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(text: &str) -> DateTime<Utc> {
-        text.parse().expect("a time")
-    }
-
-    #[test]
-    fn a_month_begins_on_the_day_of_the_subscription_or_the_months_last() {
-        let start = at("2026-01-31T12:00:00Z");
-        for (now, begins) in [
-            ("2026-02-10T00:00:00Z", "2026-01-31T12:00:00Z"),
-            ("2026-02-28T11:59:59Z", "2026-01-31T12:00:00Z"),
-            ("2026-02-28T12:00:00Z", "2026-02-28T12:00:00Z"),
-            ("2026-03-31T12:00:00Z", "2026-03-31T12:00:00Z"),
-            ("2027-01-01T00:00:00Z", "2026-12-31T12:00:00Z"),
-            ("2026-01-01T00:00:00Z", "2026-01-31T12:00:00Z"),
-        ] {
-            assert_eq!(month_of(start, at(now)), at(begins), "{now}");
-        }
-    }
-}

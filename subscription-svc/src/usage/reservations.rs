@@ -1,8 +1,10 @@
-//! Reserve → do → commit or release. Reserving is one conditional UPDATE, so that of any number of concurrent calls
-//! exactly as many are admitted as the limit leaves room for. What nobody commits or releases expires.
+//! Reserve → do → commit or release. What decides is one conditional UPDATE, so that of any number of concurrent calls
+//! exactly as many are admitted as the limit leaves room for. Usually it is one INSERT and that UPDATE; whatever is
+//! rare is left to a second look in the same transaction: the first of a resource, the turn of a month, another tier, a
+//! key that was used before, a refusal.
 
 use chassis::clock::now;
-use chassis::mysql::{failed, transaction, violated_key};
+use chassis::mysql::{failed, violated_key};
 use chrono::{DateTime, TimeDelta, Utc};
 use contract::subscription::{RenewRequest, ReserveRequest, ReserveResponse};
 use contract::{ErrorCode, Failure, Outcome, Resource};
@@ -10,18 +12,13 @@ use prometheus::IntCounterVec;
 use sqlx::{MySqlConnection, MySqlPool};
 use std::sync::LazyLock;
 
-use super::{Allowance, days};
+use super::allowance::Allowance;
 use crate::service::Service;
 
 /// The longest key, in bytes, as the column holds it.
 const MAX_KEY: usize = 160;
 /// The longest life of a reservation, in seconds.
 const MAX_LIFE: i32 = 3600;
-/// How many expired reservations are released in one step.
-const BATCH: i64 = 200;
-/// How long a key is recognised after its reservation is over.
-const KEYS_KEPT: TimeDelta = TimeDelta::days(7);
-
 /// What came of reserving, inside the transaction.
 enum Reserved {
     New,
@@ -37,8 +34,20 @@ pub async fn reserve(service: &Service, request: &ReserveRequest) -> Outcome<Res
     let resource = counted(&request.resource)?;
     check_key(&request.idempotency_key)?;
     check_life(request.ttl_seconds)?;
-    let allowance = Allowance::of(service, &request.user_id, resource).await?;
-    let reserved = admit(&service.pool, request, &allowance).await;
+    let expires_at = now() + TimeDelta::seconds(request.ttl_seconds.into());
+    let place =
+        Place { user_id: &request.user_id, resource, key: request.idempotency_key.as_bytes(), expires_at };
+    let reserved = service
+        .lane
+        .transaction("reserve", place, |tx, place| {
+            Box::pin(async move {
+                match take_at_once(tx, place).await? {
+                    Step::Taken => Ok(Reserved::New),
+                    step => take_with_care(tx, place, step == Step::Kept).await,
+                }
+            })
+        })
+        .await;
     let outcome = match &reserved {
         Ok(Reserved::New) => "admitted",
         Ok(Reserved::Known(_)) => "repeated",
@@ -53,40 +62,108 @@ pub async fn reserve(service: &Service, request: &ReserveRequest) -> Outcome<Res
     Ok(ReserveResponse { repeated })
 }
 
-/// A user who has nothing left is told so by a look alone: those who wait for the counter's lock hold connections that
-/// others need.
-async fn admit(pool: &MySqlPool, request: &ReserveRequest, allowance: &Allowance) -> Outcome<Reserved> {
-    let mut connection = pool.acquire().await.map_err(failed)?;
-    if !is_known(&mut connection, request).await?
-        && let Some(failure) = refusal(&mut connection, &request.user_id, allowance).await?
-    {
-        return Err(failure);
-    }
-    drop(connection);
-    transaction(pool, "reserve", (request, allowance), |tx, (request, allowance)| {
-        Box::pin(async move {
-            if let Some(state) = insert(tx, request, allowance.resource).await? {
-                return Ok(Reserved::Known(state));
-            }
-            if take(tx, &request.user_id, allowance).await? {
-                return Ok(Reserved::New);
-            }
-            // Rolls the insert back.
-            Err(refusal(tx, &request.user_id, allowance)
-                .await?
-                .unwrap_or_else(|| exceeded(allowance, allowance.limit)))
-        })
-    })
-    .await
+/// What is asked for.
+struct Place<'a> {
+    user_id: &'a str,
+    resource: Resource,
+    key: &'a [u8],
+    expires_at: DateTime<Utc>,
 }
 
-async fn is_known(connection: &mut MySqlConnection, request: &ReserveRequest) -> Outcome<bool> {
+/// How far it went without a second look.
+#[derive(PartialEq)]
+enum Step {
+    /// Nothing was done.
+    Stuck,
+    /// The key is kept, and no place is taken.
+    Kept,
+    /// The place is taken.
+    Taken,
+}
+
+/// A statement on a counter `c`, where the tier of a subscription that is running leaves room in the count that stands
+/// there. It looks at no clock but the month's: what may be over, such as a trial, is for the second look.
+macro_rules! where_there_is_room {
+    ($statement:literal, $($value:expr),*) => {
+        sqlx::query!(
+            $statement
+                + " WHERE c.user_id = ? AND c.resource = ? AND (
+                        SELECT c.by_month = (t.content_is_monthly AND c.resource = 'content')
+                               AND (NOT c.by_month OR (c.period_start >= s.start_date AND c.period_end > ?))
+                               AND (IF(c.resource = 'content', t.max_content_items, t.max_personas) < 0
+                                    OR IF(c.by_month, c.month_used, c.used) + c.reserved
+                                       < IF(c.resource = 'content', t.max_content_items, t.max_personas))
+                        FROM subscriptions s JOIN tiers t ON t.id = s.tier
+                        WHERE s.user_id = c.user_id AND s.status = 'active' AND s.cancelled_at IS NULL)",
+            $($value),*
+        )
+    };
+}
+
+/// Keeps the key and takes a place, in this order: the counter's lock is the one that others wait for. The INSERT only
+/// looks at the counter, so that nobody waits who has nothing left.
+async fn take_at_once(tx: &mut MySqlConnection, place: &Place<'_>) -> Outcome<Step> {
+    let now = now();
+    let inserted = where_there_is_room!(
+        "INSERT INTO reservations (user_id, idempotency_key, resource, state, created_at, expires_at)
+         SELECT c.user_id, ?, c.resource, 'reserved', ?, ? FROM usage_counters c",
+        place.key,
+        now,
+        place.expires_at,
+        place.user_id,
+        place.resource.name(),
+        now
+    )
+    .execute(&mut *tx)
+    .await;
+    match inserted {
+        Ok(done) if done.rows_affected() == 1 => {}
+        Ok(_) => return Ok(Step::Stuck),
+        Err(error) if violated_key(&error).is_some() => return Ok(Step::Stuck),
+        Err(error) => return Err(failed(error)),
+    }
+    let taken = where_there_is_room!(
+        "UPDATE usage_counters c SET c.reserved = c.reserved + 1",
+        place.user_id,
+        place.resource.name(),
+        now
+    )
+    .execute(tx)
+    .await
+    .map_err(failed)?;
+    Ok(if taken.rows_affected() == 1 { Step::Taken } else { Step::Kept })
+}
+
+/// As [`take_at_once`], whatever there is. A user who has nothing left is told so by a look, without the counter's
+/// lock.
+async fn take_with_care(tx: &mut MySqlConnection, place: &Place<'_>, is_kept: bool) -> Outcome<Reserved> {
+    let allowance = Allowance::within(tx, place.user_id, place.resource).await?;
+    if !is_kept {
+        if !is_known(tx, place).await?
+            && let Some(failure) = refusal(tx, place.user_id, &allowance).await?
+        {
+            return Err(failure);
+        }
+        if let Some(state) = insert(tx, place).await? {
+            return Ok(Reserved::Known(state));
+        }
+    }
+    if take(tx, place.user_id, &allowance).await? {
+        return Ok(Reserved::New);
+    }
+    // Rolls the insert back.
+    Err(refusal(tx, place.user_id, &allowance)
+        .await?
+        .unwrap_or_else(|| exceeded(&allowance, allowance.limit)))
+}
+
+async fn is_known(tx: &mut MySqlConnection, place: &Place<'_>) -> Outcome<bool> {
     let known = sqlx::query_scalar!(
         "SELECT COUNT(*) FROM reservations WHERE user_id = ? AND idempotency_key = ?",
-        request.user_id,
-        request.idempotency_key.as_bytes()
+        place.user_id,
+        place.key
     )
-    .fetch_one(connection)
+    .fetch_one(tx)
     .await
     .map_err(failed)?;
     Ok(known > 0)
@@ -136,20 +213,15 @@ pub async fn renew(pool: &MySqlPool, request: &RenewRequest) -> Outcome<()> {
 }
 
 /// Keeps the key; gives the state of the reservation that has it already, unless that was released.
-async fn insert(
-    tx: &mut MySqlConnection,
-    request: &ReserveRequest,
-    resource: Resource,
-) -> Outcome<Option<String>> {
-    let (now, key) = (now(), request.idempotency_key.as_bytes());
-    let expires_at = now + TimeDelta::seconds(request.ttl_seconds.into());
+async fn insert(tx: &mut MySqlConnection, place: &Place<'_>) -> Outcome<Option<String>> {
+    let &Place { user_id, resource, key, expires_at } = place;
     let inserted = sqlx::query!(
         "INSERT INTO reservations (user_id, idempotency_key, resource, state, created_at, expires_at)
          VALUES (?, ?, ?, 'reserved', ?, ?)",
-        request.user_id,
+        user_id,
         key,
         resource.name(),
-        now,
+        now(),
         expires_at
     )
     .execute(&mut *tx)
@@ -164,7 +236,7 @@ async fn insert(
         "UPDATE reservations SET state = 'reserved', expires_at = ?
          WHERE user_id = ? AND idempotency_key = ? AND resource = ? AND state = 'released'",
         expires_at,
-        request.user_id,
+        user_id,
         key,
         resource.name()
     )
@@ -176,7 +248,7 @@ async fn insert(
     }
     let known = sqlx::query!(
         "SELECT resource, state FROM reservations WHERE user_id = ? AND idempotency_key = ?",
-        request.user_id,
+        user_id,
         key
     )
     .fetch_one(tx)
@@ -195,12 +267,15 @@ async fn take(tx: &mut MySqlConnection, user_id: &str, allowance: &Allowance) ->
     }
     // It may have been made this moment by another first reservation, which then has its place already: so without a
     // look at whether this made it. Locked for what follows, so that many at once do not deadlock.
+    let month = allowance.period();
     sqlx::query!(
-        "INSERT INTO usage_counters (user_id, resource, used, reserved, period_start, updated_at)
-         VALUES (?, ?, 0, 0, ?, ?) ON DUPLICATE KEY UPDATE user_id = VALUES(user_id)",
+        "INSERT INTO usage_counters (user_id, resource, used, reserved, by_month, period_start, period_end, updated_at)
+         VALUES (?, ?, 0, 0, ?, ?, ?, ?) ON DUPLICATE KEY UPDATE user_id = VALUES(user_id)",
         user_id,
         allowance.resource.name(),
-        allowance.period_start,
+        allowance.is_monthly(),
+        month.start,
+        month.end,
         now()
     )
     .execute(&mut *tx)
@@ -209,18 +284,25 @@ async fn take(tx: &mut MySqlConnection, user_id: &str, allowance: &Allowance) ->
     take_from_counter(tx, user_id, allowance).await
 }
 
+/// Takes it from the count of the tier, which may be another than the one before, and in another month.
 async fn take_from_counter(tx: &mut MySqlConnection, user_id: &str, allowance: &Allowance) -> Outcome<bool> {
-    let period = allowance.period_start;
+    let month = allowance.period();
+    // The assignments are made in this order.
     let done = sqlx::query!(
         "UPDATE usage_counters
-         SET reserved = reserved + 1, used = IF(period_start < ?, 0, used), period_start = GREATEST(period_start, ?)
-         WHERE user_id = ? AND resource = ? AND (? < 0 OR IF(period_start < ?, 0, used) + reserved + 1 <= ?)",
-        period,
-        period,
+         SET reserved = reserved + 1, month_used = IF(period_start < ?, 0, month_used), by_month = ?,
+             period_start = GREATEST(period_start, ?), period_end = GREATEST(period_end, ?)
+         WHERE user_id = ? AND resource = ?
+           AND (? < 0 OR IF(?, IF(period_start < ?, 0, month_used), used) + reserved < ?)",
+        month.start,
+        allowance.is_monthly(),
+        month.start,
+        month.end,
         user_id,
         allowance.resource.name(),
         allowance.limit,
-        period,
+        allowance.is_monthly(),
+        month.start,
         allowance.limit
     )
     .execute(tx)
@@ -247,147 +329,11 @@ fn exceeded(allowance: &Allowance, used: i64) -> Failure {
         .with_fact("used", used)
 }
 
-/// Turns a reservation into usage: the thing exists. Also when the reservation has expired meanwhile; twice counts
-/// once.
-///
-/// # Errors
-/// REQ001 for a key that was never reserved.
-pub async fn commit(pool: &MySqlPool, user_id: &str, key: &str) -> Outcome<()> {
-    transaction(pool, "commit", (user_id, key), |tx, (user_id, key)| {
-        Box::pin(async move {
-            if settle(tx, user_id, key.as_bytes(), "committed", 1).await? {
-                return days::keep_reserved(tx, user_id, key.as_bytes()).await;
-            }
-            let late = sqlx::query!(
-                "UPDATE reservations JOIN usage_counters
-                     ON usage_counters.user_id = reservations.user_id
-                     AND usage_counters.resource = reservations.resource
-                 SET reservations.state = 'committed', usage_counters.used = usage_counters.used + 1,
-                     usage_counters.updated_at = ?
-                 WHERE reservations.user_id = ? AND reservations.idempotency_key = ?
-                   AND reservations.state = 'released'",
-                now(),
-                user_id,
-                key.as_bytes()
-            )
-            .execute(&mut *tx)
-            .await
-            .map_err(failed)?;
-            if late.rows_affected() > 0 {
-                return days::keep_reserved(tx, user_id, key.as_bytes()).await;
-            }
-            must_be_known(tx, user_id, key).await
-        })
-    })
-    .await
-}
-
-/// Gives the place back: nothing was made. What was committed stays so; twice counts once.
-///
-/// # Errors
-/// REQ001 for a key that was never reserved.
-pub async fn release(pool: &MySqlPool, user_id: &str, key: &str) -> Outcome<()> {
-    transaction(pool, "release", (user_id, key), |tx, (user_id, key)| {
-        Box::pin(async move {
-            if settle(tx, user_id, key.as_bytes(), "released", 0).await? {
-                return Ok(());
-            }
-            must_be_known(tx, user_id, key).await
-        })
-    })
-    .await
-}
-
-/// Ends a reservation in one statement. Gives whether there was one.
-async fn settle(
-    tx: &mut MySqlConnection,
-    user_id: &str,
-    key: &[u8],
-    state: &str,
-    used: i64,
-) -> Outcome<bool> {
-    let done = sqlx::query!(
-        "UPDATE reservations JOIN usage_counters
-             ON usage_counters.user_id = reservations.user_id AND usage_counters.resource = reservations.resource
-         SET reservations.state = ?, usage_counters.reserved = GREATEST(usage_counters.reserved - 1, 0),
-             usage_counters.used = usage_counters.used + ?, usage_counters.updated_at = ?
-         WHERE reservations.user_id = ? AND reservations.idempotency_key = ? AND reservations.state = 'reserved'",
-        state,
-        used,
-        now(),
-        user_id,
-        key
-    )
-    .execute(tx)
-    .await
-    .map_err(failed)?;
-    Ok(done.rows_affected() > 0)
-}
-
-async fn must_be_known(tx: &mut MySqlConnection, user_id: &str, key: &str) -> Outcome<()> {
-    let known = sqlx::query_scalar!(
-        "SELECT COUNT(*) FROM reservations WHERE user_id = ? AND idempotency_key = ?",
-        user_id,
-        key.as_bytes()
-    )
-    .fetch_one(tx)
-    .await
-    .map_err(failed)?;
-    if known > 0 { Ok(()) } else { Err(Failure::field("idempotency_key", "was never reserved")) }
-}
-
-/// Releases what has expired, and forgets keys that nobody can repeat any more. Any number of replicas may do so.
-///
-/// # Errors
-/// GW001 when the database is away.
-pub async fn sweep(pool: &MySqlPool) -> Outcome<()> {
-    while expire(pool, now()).await? == BATCH as usize {}
-    sqlx::query!(
-        "DELETE FROM reservations WHERE state <> 'reserved' AND expires_at < ? LIMIT 1000",
-        now() - KEYS_KEPT
-    )
-    .execute(pool)
-    .await
-    .map_err(failed)?;
-    Ok(())
-}
-
-async fn expire(pool: &MySqlPool, at: DateTime<Utc>) -> Outcome<usize> {
-    let count = transaction(pool, "expire_reservations", at, |tx, at| {
-        Box::pin(async move {
-            let expired = sqlx::query!(
-                "SELECT user_id, idempotency_key FROM reservations WHERE state = 'reserved' AND expires_at < ?
-                 ORDER BY expires_at LIMIT ? FOR UPDATE SKIP LOCKED",
-                at,
-                BATCH
-            )
-            .fetch_all(&mut *tx)
-            .await
-            .map_err(failed)?;
-            for row in &expired {
-                settle(tx, &row.user_id, &row.idempotency_key, "released", 0).await?;
-            }
-            Ok(expired.len())
-        })
-    })
-    .await?;
-    EXPIRED.inc_by(count as u64);
-    Ok(count)
-}
-
 static RESERVATIONS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     prometheus::register_int_counter_vec!(
         "subscription_reservations_total",
         "Reservations by resource and outcome: admitted, repeated, refused, failed",
         &["resource", "outcome"]
-    )
-    .unwrap_or_else(|e| unreachable!("registered once: {e}"))
-});
-
-static EXPIRED: LazyLock<prometheus::IntCounter> = LazyLock::new(|| {
-    prometheus::register_int_counter!(
-        "subscription_reservations_expired_total",
-        "Reservations that nobody committed or released in time"
     )
     .unwrap_or_else(|e| unreachable!("registered once: {e}"))
 });

@@ -305,3 +305,12 @@ async fn what_a_stale_edge_has_confirmed_goes_with_the_message() {
     .await;
     sqlx::raw_sql("UNLOCK TABLES").execute(&mut connection).await.expect("unlocked");
 }
+
+#[tokio::test]
+async fn a_replica_that_is_asked_to_end_does_not_wait_for_the_edges_that_follow_it() {
+    let mut sandbox = Sandbox::planned(Plan { replicas: 2, ..Plan::default() }).await;
+    let asked = Instant::now();
+    assert_eq!(sandbox.identity_processes[0].terminate().await, Some(0));
+    let took = asked.elapsed();
+    assert!(took < Duration::from_secs(10), "{took:?}, as long as what runs may take");
+}

@@ -298,6 +298,23 @@ async fn quota_of(edge: &Client, user: &User) -> (i64, i64) {
 }
 
 #[tokio::test]
+async fn the_first_creation_after_the_database_was_away_is_admitted() {
+    let sandbox = Sandbox::start().await;
+    let (user, edge) = (sandbox.register().await, sandbox.edge());
+    put_on(&sandbox, &user, "basic").await;
+    for made in 1..=3 {
+        create(edge, &user, &[]).await.expect("an answer").must_be(201);
+        until("it is counted", async || quota_of(edge, &user).await == (made, 5 - made)).await;
+        // Every connection breaks.
+        sandbox.database.set_open(false);
+        let refused = Instant::now();
+        create(edge, &user, &[]).await.expect("an answer").must_fail(503, "GW001");
+        assert!(refused.elapsed() < Duration::from_secs(4), "{:?}", refused.elapsed());
+        sandbox.database.set_open(true);
+    }
+}
+
+#[tokio::test]
 async fn what_is_removed_again_and_again_frees_one_place() {
     let sandbox = Sandbox::start().await;
     let (user, edge) = (sandbox.register().await, sandbox.edge());

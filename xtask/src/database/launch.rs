@@ -80,7 +80,7 @@ fn server_command(folder: &Path, programs: &Programs, purpose: Purpose) -> Comma
     let (Programs::MariaDb { server, .. } | Programs::MySql { server }) = programs;
     let mut command = match purpose {
         Purpose::LeaveRunning => Command::new(server),
-        Purpose::Keep | Purpose::ThrowAway => bound_to_us(server),
+        Purpose::Keep | Purpose::ThrowAway | Purpose::BeKilled => bound_to_us(server),
     };
     let inside = |option: &str, name: &str| format!("--{option}={}", folder.join(name).display());
     command.args(["--no-defaults".to_owned(), inside("datadir", "data"), inside("pid-file", "server.pid")]);

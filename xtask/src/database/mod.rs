@@ -49,6 +49,26 @@ impl Database {
         Self::choose(folder, Purpose::ThrowAway).await
     }
 
+    /// A private server whose commits are durable, for whoever kills it; its data go with it all the same. The server
+    /// that AUTH_DB_HOST names is left alone.
+    pub async fn open_to_be_killed() -> Outcome<Self> {
+        let folder = folder_to_be_killed();
+        server::forget(&folder).await?;
+        let server = Server::open(&folder, Purpose::BeKilled).await?;
+        Ok(Database { admin: server.admin.clone(), server: Some(server) })
+    }
+
+    /// Starts it again where it was when it has ended.
+    pub async fn revive(&mut self) -> Outcome {
+        if self.ended()? {
+            // The folder's lock goes first.
+            self.server = None;
+            let server = Server::open(&folder_to_be_killed(), Purpose::BeKilled).await?;
+            self.server = Some(server);
+        }
+        Ok(())
+    }
+
     async fn choose(folder: PathBuf, purpose: Purpose) -> Outcome<Self> {
         if let Some(admin) = Account::from_environment()? {
             println!("Using the database server at {}:{}.", admin.host, admin.port);
@@ -135,6 +155,15 @@ async fn offer(database: &mut Database, file: &std::path::Path, leave: bool) -> 
 
 fn folder() -> PathBuf {
     target("database")
+}
+
+fn folder_to_be_killed() -> PathBuf {
+    target("faults-database")
+}
+
+/// Where the server that is to be killed says which process it is.
+pub fn pid_file_to_be_killed() -> PathBuf {
+    folder_to_be_killed().join("server.pid")
 }
 
 /// In memory where there is room for it.

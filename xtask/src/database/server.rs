@@ -24,6 +24,8 @@ pub enum Purpose {
     LeaveRunning,
     /// It goes with us, and so do its data.
     ThrowAway,
+    /// The same, and what it has acknowledged survives its death.
+    BeKilled,
 }
 
 /// How long a server runs that this process did not find running.
@@ -105,7 +107,7 @@ impl Server {
         }
         match self.purpose {
             Purpose::Keep | Purpose::LeaveRunning => Ok(()),
-            Purpose::ThrowAway => delete(&self.folder),
+            Purpose::ThrowAway | Purpose::BeKilled => delete(&self.folder),
         }
     }
 }

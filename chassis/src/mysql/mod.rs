@@ -20,12 +20,20 @@ use tracing::Instrument;
 use crate::settings::Env;
 use crate::traces;
 
+mod lane;
+
+pub use lane::Lane;
+
 /// Seconds that one replica waits while another migrates.
 const MIGRATION_LOCK_SECONDS: i32 = 120;
 /// How often a transaction is tried when the database chose it as the victim of a deadlock.
 const ATTEMPTS: u32 = 5;
 /// The longest that a transaction may take, its repetitions included.
 const TRANSACTION_LIMIT: Duration = Duration::from_secs(10);
+/// The longest wait for a connection.
+const ACQUIRE_LIMIT: Duration = Duration::from_secs(3);
+/// How long a connection rests before it is closed.
+const IDLE_LIMIT: Duration = Duration::from_secs(300);
 
 /// Where the database is and how a service signs in.
 #[derive(Clone, Debug)]
@@ -70,7 +78,7 @@ impl Settings {
             connections: env.number(
                 "AUTH_DB_CONNECTIONS",
                 "10",
-                1..=1000,
+                2..=1000,
                 "Most connections of this process",
             ),
         }
@@ -95,22 +103,29 @@ pub fn pool(settings: &Settings) -> MySqlPool {
     pool_of(settings.options(), u32::try_from(settings.connections).unwrap_or(u32::MAX))
 }
 
+/// Half of the connections as a pool, half as a lane for what is done often.
+pub fn pool_and_lane(settings: &Settings) -> (MySqlPool, Lane) {
+    let connections = u32::try_from(settings.connections).unwrap_or(u32::MAX);
+    let lane = Lane::of(settings.options(), connections / 2);
+    (pool_of(settings.options(), connections - connections / 2), lane)
+}
+
 fn pool_of(options: MySqlConnectOptions, connections: u32) -> MySqlPool {
     MySqlPoolOptions::new()
         .max_connections(connections)
-        .acquire_timeout(Duration::from_secs(3))
-        .idle_timeout(Duration::from_secs(300))
-        .after_connect(|connection, _| {
-            Box::pin(async move {
-                connection.execute("SET SESSION innodb_lock_wait_timeout = 5").await?;
-                connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
-                Ok(())
-            })
-        })
+        .acquire_timeout(ACQUIRE_LIMIT)
+        .idle_timeout(IDLE_LIMIT)
+        .after_connect(|connection, _| Box::pin(prepare_session(connection)))
         // In place of sqlx's ping, which takes any answer for its own.
         .test_before_acquire(false)
         .before_acquire(|connection, _| Box::pin(is_in_step(connection)))
         .connect_lazy_with(options)
+}
+
+async fn prepare_session(connection: &mut MySqlConnection) -> Result<(), sqlx::Error> {
+    connection.execute("SET SESSION innodb_lock_wait_timeout = 5").await?;
+    connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
+    Ok(())
 }
 
 /// Whether the connection answers what it is asked. A future that was dropped in the middle of a ping, or while a
@@ -209,11 +224,16 @@ pub async fn transaction<C: Sync, T>(
     given: C,
     work: impl for<'c> Fn(&'c mut MySqlConnection, &'c C) -> Work<'c, T>,
 ) -> Outcome<T> {
+    repeated(name, || once(pool, &given, &work)).await
+}
+
+/// Tries until the database has chosen another victim, and measures.
+async fn repeated<T, F: Future<Output = Outcome<T>>>(name: &'static str, once: impl Fn() -> F) -> Outcome<T> {
     let timer = metrics().seconds.with_label_values(&[name]).start_timer();
     let attempts = async {
         let mut attempt = 1;
         loop {
-            match once(pool, &given, &work).await {
+            match once().await {
                 Err(failure) if attempt < ATTEMPTS && is_contention(&failure) => {
                     metrics().repeated.with_label_values(&[name]).inc();
                     tokio::time::sleep(Duration::from_millis(10 * u64::from(attempt))).await;
@@ -332,7 +352,7 @@ mod tests {
     use super::*;
 
     /// The server, with answers that take long enough to be waited for in vain.
-    async fn slow(options: MySqlConnectOptions) -> MySqlConnectOptions {
+    pub(super) async fn slow(options: MySqlConnectOptions) -> MySqlConnectOptions {
         let server = (options.get_host().to_owned(), options.get_port());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();

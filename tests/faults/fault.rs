@@ -1,0 +1,341 @@
+//! The faults: what each does, whom it may touch, and how it ends.
+
+use std::time::Duration;
+
+use e2e::{Client, Process, Sandbox, Socket};
+use futures_util::future::join_all;
+use http::Method;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use super::load::Kind;
+use super::server::Server;
+
+/// What a fault acts on.
+pub struct Field {
+    pub sandbox: Sandbox,
+    pub server: Server,
+    /// What attacks, until it is healed.
+    attackers: JoinSet<()>,
+    sockets: Vec<Socket>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Fault {
+    EdgeKilled,
+    IdentityKilled,
+    SubscriptionKilled,
+    CoreManagerKilled,
+    EdgesRolled,
+    IdentitiesRolled,
+    SubscriptionsRolled,
+    WatchHalfOpen,
+    DatabaseKilled,
+    DatabaseFrozen,
+    DatabaseBlackholed,
+    DatabaseReadOnly,
+    DatabaseStarved,
+    CoreManagerSlow,
+    CoreManagerResets,
+    CoreManagerTruncates,
+    CoreManagerFails,
+    LoginStorm,
+    RefreshHerd,
+    IdleSockets,
+    ReconnectHerd,
+    Slowloris,
+}
+
+/// In the order in which they are run.
+pub const FAULTS: [Fault; 22] = [
+    Fault::EdgeKilled,
+    Fault::IdentityKilled,
+    Fault::SubscriptionKilled,
+    Fault::CoreManagerKilled,
+    Fault::EdgesRolled,
+    Fault::IdentitiesRolled,
+    Fault::SubscriptionsRolled,
+    Fault::WatchHalfOpen,
+    Fault::DatabaseKilled,
+    Fault::DatabaseFrozen,
+    Fault::DatabaseBlackholed,
+    Fault::DatabaseReadOnly,
+    Fault::DatabaseStarved,
+    Fault::CoreManagerSlow,
+    Fault::CoreManagerResets,
+    Fault::CoreManagerTruncates,
+    Fault::CoreManagerFails,
+    Fault::LoginStorm,
+    Fault::RefreshHerd,
+    Fault::IdleSockets,
+    Fault::ReconnectHerd,
+    Fault::Slowloris,
+];
+
+/// Sign-ins at once in a storm: several times what two cores can hash while anybody waits.
+const STORM: usize = 64;
+/// Sockets with a running workflow each.
+const SPEAKERS: usize = 20;
+/// Sessions that are refreshed at the same moment.
+const HERD: usize = 200;
+/// Sockets that say nothing, and those that come back all at once.
+const IDLE: usize = 10_000;
+const RETURNING: usize = 500;
+/// Connections that send a header byte by byte.
+const SLOW: usize = 300;
+
+impl Fault {
+    /// As it is asked for and shown.
+    pub fn name(self) -> String {
+        let mut name = String::new();
+        for letter in format!("{self:?}").chars() {
+            if letter.is_uppercase() && !name.is_empty() {
+                name.push('-');
+            }
+            name.extend(letter.to_lowercase());
+        }
+        name
+    }
+
+    /// Whether all is well again while it lasts, because others are there.
+    pub fn mends_itself(self) -> bool {
+        matches!(
+            self,
+            Fault::EdgeKilled | Fault::IdentityKilled | Fault::SubscriptionKilled | Fault::WatchHalfOpen
+        )
+    }
+
+    /// What may fail while it lasts. Everything else must not notice.
+    pub fn touches(self) -> &'static [Kind] {
+        use Kind::{Create, Profile, Proxied, Revoked, Update};
+        match self {
+            Fault::EdgeKilled => &[Proxied, Profile, Update, Create, Revoked],
+            Fault::IdentityKilled | Fault::WatchHalfOpen => &[Profile, Update, Create],
+            Fault::SubscriptionKilled => &[Create],
+            Fault::CoreManagerKilled
+            | Fault::CoreManagerSlow
+            | Fault::CoreManagerResets
+            | Fault::CoreManagerTruncates
+            | Fault::CoreManagerFails => &[Proxied, Create],
+            Fault::DatabaseKilled
+            | Fault::DatabaseFrozen
+            | Fault::DatabaseBlackholed
+            | Fault::DatabaseStarved => &[Profile, Update, Create],
+            Fault::DatabaseReadOnly => &[Update, Create],
+            Fault::EdgesRolled
+            | Fault::IdentitiesRolled
+            | Fault::SubscriptionsRolled
+            | Fault::LoginStorm
+            | Fault::RefreshHerd
+            | Fault::IdleSockets
+            | Fault::ReconnectHerd
+            | Fault::Slowloris => &[],
+        }
+    }
+}
+
+impl Field {
+    pub fn new(sandbox: Sandbox, server: Server) -> Field {
+        Field { sandbox, server, attackers: JoinSet::new(), sockets: Vec::new() }
+    }
+
+    /// What the fault needs beforehand and what is not part of it.
+    pub async fn prepare(&mut self, fault: Fault) {
+        match fault {
+            Fault::EdgesRolled => {
+                let users = join_all((0..SPEAKERS).map(|_| self.sandbox.register())).await;
+                for (place, user) in users.into_iter().enumerate() {
+                    let project = self.sandbox.project(&user).await;
+                    let edges: Vec<String> =
+                        self.sandbox.edges.iter().map(|edge| edge.authority().to_owned()).collect();
+                    self.attackers.spawn(speak(edges, place, user.token, project));
+                }
+            }
+            Fault::ReconnectHerd => self.sockets = self.connect(RETURNING).await,
+            _ => {}
+        }
+    }
+
+    /// Begins the fault.
+    pub async fn inflict(&mut self, fault: Fault) {
+        match fault {
+            Fault::EdgeKilled => self.sandbox.edge_processes[0].kill(),
+            Fault::IdentityKilled => self.sandbox.identity_processes[0].kill(),
+            Fault::SubscriptionKilled => self.sandbox.subscription_processes[0].kill(),
+            Fault::CoreManagerKilled => self.sandbox.stub_process.kill(),
+            Fault::EdgesRolled => {
+                for place in 0..self.sandbox.edges.len() {
+                    must_end_well(&mut self.sandbox.edge_processes[place]).await;
+                    self.sandbox.restart_edge(place).await;
+                }
+            }
+            Fault::IdentitiesRolled => {
+                for place in 0..self.sandbox.identity.len() {
+                    must_end_well(&mut self.sandbox.identity_processes[place]).await;
+                    self.sandbox.restart_identity(place).await;
+                }
+            }
+            Fault::SubscriptionsRolled => {
+                for place in 0..self.sandbox.subscription.len() {
+                    must_end_well(&mut self.sandbox.subscription_processes[place]).await;
+                    self.sandbox.restart_subscription(place);
+                    self.sandbox.ready().await;
+                }
+            }
+            Fault::WatchHalfOpen => self.sandbox.identity_processes[0].freeze(),
+            Fault::DatabaseKilled => self.server.kill(),
+            Fault::DatabaseFrozen => self.server.freeze(),
+            Fault::DatabaseBlackholed => self.sandbox.database.freeze(),
+            Fault::DatabaseReadOnly => self.server.set_read_only(true).await,
+            Fault::DatabaseStarved => self.server.starve().await,
+            Fault::CoreManagerSlow => self.misbehave(json!({ "delay_ms": 1500 })).await,
+            Fault::CoreManagerResets => self.misbehave(json!({ "reset": true })).await,
+            Fault::CoreManagerTruncates => self.misbehave(json!({ "truncate": true })).await,
+            Fault::CoreManagerFails => self.misbehave(json!({ "status": 500 })).await,
+            Fault::LoginStorm => self.storm().await,
+            Fault::RefreshHerd => self.herd().await,
+            Fault::IdleSockets => self.sockets = self.connect(IDLE).await,
+            Fault::ReconnectHerd => {
+                self.sockets.clear();
+                self.sockets = self.connect(RETURNING).await;
+            }
+            Fault::Slowloris => {
+                for place in 0..SLOW {
+                    let edge = &self.sandbox.edges[place % self.sandbox.edges.len()];
+                    self.attackers.spawn(dawdle(edge.authority().to_owned()));
+                }
+            }
+        }
+    }
+
+    /// Ends the fault.
+    pub async fn heal(&mut self, fault: Fault) {
+        match fault {
+            Fault::EdgeKilled => self.sandbox.restart_edge(0).await,
+            Fault::IdentityKilled => self.sandbox.restart_identity(0).await,
+            Fault::SubscriptionKilled => self.sandbox.restart_subscription(0),
+            Fault::CoreManagerKilled => self.sandbox.restart_stub(),
+            Fault::WatchHalfOpen => self.sandbox.identity_processes[0].thaw(),
+            // Whoever started it starts it again as soon as it is dead.
+            Fault::DatabaseKilled => self.server.wait().await,
+            Fault::DatabaseFrozen => self.server.thaw(),
+            Fault::DatabaseBlackholed => self.sandbox.database.set_open(true),
+            Fault::DatabaseReadOnly => self.server.set_read_only(false).await,
+            Fault::DatabaseStarved => self.server.feed().await,
+            Fault::CoreManagerSlow
+            | Fault::CoreManagerResets
+            | Fault::CoreManagerTruncates
+            | Fault::CoreManagerFails => {
+                self.sandbox.stub.send(Method::DELETE, "/stub/behaviour", None, &[], None).await.must_be(204);
+            }
+            Fault::IdleSockets | Fault::ReconnectHerd => self.sockets.clear(),
+            Fault::LoginStorm => self.attackers.abort_all(),
+            Fault::EdgesRolled
+            | Fault::IdentitiesRolled
+            | Fault::SubscriptionsRolled
+            | Fault::RefreshHerd
+            | Fault::Slowloris => {}
+        }
+    }
+
+    /// Waits for what else was going on, and gives what went wrong there.
+    pub async fn finish(&mut self) -> Vec<String> {
+        let mut faults = Vec::new();
+        while let Some(ended) = self.attackers.join_next().await {
+            if let Err(error) = ended
+                && !error.is_cancelled()
+            {
+                faults.push(error.to_string());
+            }
+        }
+        faults
+    }
+
+    async fn misbehave(&self, how: Value) {
+        self.sandbox.stub.open_post("/stub/behaviour", how).await.must_be(204);
+    }
+
+    /// Sockets of some users, on all edges, fifty at a time.
+    async fn connect(&self, count: usize) -> Vec<Socket> {
+        let users = join_all((0..10).map(|_| self.sandbox.register())).await;
+        let mut sockets = Vec::with_capacity(count);
+        while sockets.len() < count {
+            let some = (sockets.len()..count.min(sockets.len() + 50)).map(|place| {
+                let edge = &self.sandbox.edges[place % self.sandbox.edges.len()];
+                Socket::connect(edge.authority(), &users[place % users.len()].token)
+            });
+            sockets.extend(join_all(some).await);
+        }
+        sockets
+    }
+
+    /// Sign-ins without end.
+    async fn storm(&mut self) {
+        let users = join_all((0..10).map(|_| self.sandbox.register())).await;
+        for place in 0..STORM {
+            let edge = &self.sandbox.edges[place % self.sandbox.edges.len()];
+            let client = Client::new(format!("http://{}", edge.authority()));
+            let user = &users[place % users.len()];
+            let body = json!({ "email": user.email, "password": user.password });
+            self.attackers.spawn(async move {
+                loop {
+                    client.try_send(Method::POST, "/api/v1/auth/login", None, &[], Some(&body)).await;
+                }
+            });
+        }
+    }
+
+    /// Many sessions are refreshed at the same moment, each of which must go on.
+    async fn herd(&mut self) {
+        let users = join_all((0..HERD / 4).map(|_| self.sandbox.register())).await;
+        let mut sessions = Vec::new();
+        for user in &users {
+            sessions.extend(join_all((0..4).map(|_| self.sandbox.log_in(user))).await);
+        }
+        for (place, session) in sessions.into_iter().enumerate() {
+            let edge = &self.sandbox.edges[place % self.sandbox.edges.len()];
+            let client = Client::new(format!("http://{}", edge.authority()));
+            self.attackers.spawn(async move {
+                let body = json!({ "refresh_token": session.refresh_token });
+                client.open_post("/api/v1/auth/refresh", body).await.must_be(200);
+            });
+        }
+    }
+}
+
+async fn must_end_well(process: &mut Process) {
+    assert_eq!(process.terminate().await, Some(0), "a process that is asked to end ends well");
+}
+
+/// Keeps a socket with a running workflow, comes back when its edge ends, and hears what became of the workflow.
+async fn speak(edges: Vec<String>, place: usize, token: String, project: String) {
+    let start = json!({
+        "type": "start_workflow", "id": "rolled",
+        "data": {
+            "workflow_type": "faults", "agent_instance_id": "a", "project_id": project,
+            "parameters": { "steps": 200, "step_ms": 500 },
+        },
+    });
+    let mut socket = Socket::connect(&edges[place % edges.len()], &token).await;
+    socket.send(start.clone()).await;
+    let code = socket.closed().await;
+    assert!([1001, 1012].contains(&code), "the edge ended, and the socket was told {code}");
+    let mut socket = Socket::connect(&edges[(place + 1) % edges.len()], &token).await;
+    // The edge that knows what was started tells it to whoever sends the start again.
+    socket.send(start).await;
+    let told = socket.next().await;
+    assert_eq!(told["correlation_id"], "rolled", "{told}");
+}
+
+/// Sends a header byte by byte until the edge has had enough of it.
+async fn dawdle(authority: String) {
+    let Ok(mut stream) = TcpStream::connect(authority).await else { return };
+    for byte in b"GET / HTTP/1.1\r\nx-slow: ".iter().chain([b'a'].iter().cycle()) {
+        if stream.write_all(&[*byte]).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+}

@@ -1,0 +1,121 @@
+//! The database server, from outside: `cargo xtask faults` starts it, and starts it again when it dies.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
+use sqlx::{AssertSqlSafe, Connection, Executor};
+
+/// The account that the services use; a read-only server lets an administrator write.
+const NAME: &str = "faults";
+const PASSWORD: &str = "faults-of-a-throw-away-server";
+/// Connections that a starved server has, the least that both servers allow.
+const FEW: usize = 10;
+
+pub struct Server {
+    admin: MySqlConnectOptions,
+    url: String,
+    pid_file: PathBuf,
+    hogs: Vec<MySqlConnection>,
+}
+
+impl Server {
+    /// The server of the environment, with an account for the services.
+    pub async fn find() -> Server {
+        let expected = "run `cargo xtask faults`, which starts a server";
+        let url = std::env::var("FAULTS_ADMIN_URL").expect(expected);
+        let pid_file = std::env::var_os("FAULTS_PID_FILE").expect(expected).into();
+        let admin: MySqlConnectOptions = url.parse().expect("a MySQL URL");
+        let server = Server {
+            url: format!("mysql://{NAME}:{PASSWORD}@{}:{}/{NAME}", admin.get_host(), admin.get_port()),
+            admin,
+            pid_file,
+            hogs: Vec::new(),
+        };
+        server.order(&format!("CREATE USER IF NOT EXISTS {NAME} IDENTIFIED BY '{PASSWORD}'")).await;
+        server.order(&format!("CREATE DATABASE IF NOT EXISTS {NAME}")).await;
+        server.order(&format!("GRANT ALL ON {NAME}.* TO {NAME}")).await;
+        server.order(&format!("GRANT ALL ON `e2e\\_%`.* TO {NAME}")).await;
+        server
+    }
+
+    /// Where the services find it, in the account that they use.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    async fn connect(&self) -> MySqlConnection {
+        // A server that has just been starved or killed takes a moment.
+        for _ in 0..600 {
+            if let Ok(connection) = MySqlConnection::connect_with(&self.admin).await {
+                return connection;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("the database server lets its administrator in no more");
+    }
+
+    async fn order(&self, statement: &str) {
+        let statement = AssertSqlSafe(statement.to_owned());
+        self.connect().await.execute(statement).await.expect("done");
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = std::fs::read_to_string(&self.pid_file).expect("the id of the server's process");
+        let asked = Command::new("kill").arg(signal).arg(pid.trim()).status();
+        assert!(asked.is_ok_and(|status| status.success()), "the database server could not be signalled");
+    }
+
+    pub fn kill(&self) {
+        self.signal("-KILL");
+    }
+
+    pub fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    pub fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    /// Waits until it can be signed in to.
+    pub async fn wait(&self) {
+        let _ = self.connect().await;
+    }
+
+    pub async fn set_read_only(&self, is_on: bool) {
+        self.order(&format!("SET GLOBAL read_only = {}", u8::from(is_on))).await;
+    }
+
+    /// Throws the services out and takes the places that are left.
+    pub async fn starve(&mut self) {
+        let mut admin = self.connect().await;
+        let few = AssertSqlSafe(format!("SET GLOBAL max_connections = {FEW}"));
+        admin.execute(few).await.expect("set");
+        let options = self.url.parse::<MySqlConnectOptions>().expect("a URL");
+        while self.hogs.len() + 1 < FEW {
+            self.evict(&mut admin).await;
+            if let Ok(connection) = MySqlConnection::connect_with(&options).await {
+                self.hogs.push(connection);
+            }
+        }
+        self.evict(&mut admin).await;
+    }
+
+    /// Breaks the connections of the services; those that take places away have chosen no schema.
+    async fn evict(&self, admin: &mut MySqlConnection) {
+        let theirs = "SELECT ID FROM information_schema.PROCESSLIST WHERE USER = ? AND DB IS NOT NULL";
+        let ids: Vec<u64> =
+            sqlx::query_scalar(theirs).bind(NAME).fetch_all(&mut *admin).await.expect("the connections");
+        for id in ids {
+            // It may have gone by itself.
+            let _ = admin.execute(AssertSqlSafe(format!("KILL {id}"))).await;
+        }
+    }
+
+    pub async fn feed(&mut self) {
+        self.hogs.clear();
+        self.order("SET GLOBAL max_connections = 500").await;
+    }
+}
