@@ -2,6 +2,7 @@
 
 mod bench;
 mod cargo;
+mod certs;
 mod database;
 mod demo;
 mod deny;
@@ -11,6 +12,7 @@ mod instructions;
 mod packages;
 mod prepare;
 mod process;
+mod promises;
 mod redis;
 mod settings;
 mod terminal;
@@ -48,6 +50,8 @@ enum Task {
     Prepare(prepare::Options),
     /// Renews the table of settings in docs/settings.md
     Settings(settings::Options),
+    /// Makes certificates for the internal plane, for development
+    Certs(certs::Options),
     /// Runs the private database alone and prints how to sign in
     Database(database::Options),
     /// Checks licences, banned crates and sources
@@ -69,6 +73,7 @@ async fn main() -> ExitCode {
         Task::Faults(options) => faults::run(options).await,
         Task::Prepare(options) => prepare::run(options).await,
         Task::Settings(options) => settings::run(options).await,
+        Task::Certs(options) => certs::run(&options),
         Task::Database(options) => database::run(options).await,
         Task::Deny => deny::run().await,
     };
