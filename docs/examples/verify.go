@@ -38,11 +38,11 @@ type Seen struct {
 // Verify gives the nonce of a good signature, for those who refuse one that came before. Keys are secrets by their
 // ids; now is in seconds since 1970.
 func Verify(seen Seen, keys map[string]string, now int64) (string, error) {
-	said, err := seen.header("signature-input")
+	said, err := seen.header("x-identity-signature-input")
 	if err != nil {
 		return "", err
 	}
-	given, err := seen.header("signature")
+	given, err := seen.header("x-identity-signature")
 	if err != nil {
 		return "", err
 	}

@@ -38,8 +38,8 @@ def verify(method, target, headers, keys, now):
             raise ValueError(f"{name} is missing, or there twice")
         return values[0].strip()
 
-    said = INPUT.fullmatch(header("signature-input"))
-    signature = SIGNATURE.fullmatch(header("signature"))
+    said = INPUT.fullmatch(header("x-identity-signature-input"))
+    signature = SIGNATURE.fullmatch(header("x-identity-signature"))
     if said is None or signature is None:
         raise ValueError("another kind of signature")
     params, created, nonce, key_id = said.groups()

@@ -30,7 +30,7 @@ pub struct Seen<'a> {
 /// Gives the nonce of a good signature, for those who refuse one that came before. `keys` are pairs of id and secret;
 /// `now` is in seconds since 1970.
 pub fn verify(seen: &Seen, keys: &[(&str, &str)], now: u64) -> Result<String, &'static str> {
-    let input = seen.header("signature-input")?.strip_prefix("edge=").ok_or("another label")?;
+    let input = seen.header("x-identity-signature-input")?.strip_prefix("edge=").ok_or("another label")?;
     let mut params = input.split(';');
     let components = COMPONENTS.map(|name| format!("\"{name}\"")).join(" ");
     if params.next() != Some(&format!("({components})")) {
@@ -49,7 +49,7 @@ pub fn verify(seen: &Seen, keys: &[(&str, &str)], now: u64) -> Result<String, &'
         return Err("too old, or of the future");
     }
     let (_, secret) = keys.iter().find(|(known, _)| *known == id).ok_or("an unknown key")?;
-    let signature = seen.header("signature")?;
+    let signature = seen.header("x-identity-signature")?;
     let signature = signature.strip_prefix("edge=:").and_then(|rest| rest.strip_suffix(':'));
     let signature = signature.and_then(|text| STANDARD.decode(text).ok()).ok_or("no signature")?;
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());

@@ -73,8 +73,8 @@ async fn signing() -> Sandbox {
 async fn got(sandbox: &Sandbox) -> Got {
     let user = sandbox.register().await;
     let forged = [
-        ("signature", "edge=:AAAA:"),
-        ("signature-input", "edge=();created=1"),
+        ("x-identity-signature", "edge=:AAAA:"),
+        ("x-identity-signature-input", "edge=();created=1"),
         ("x-user-role", "admin"),
         ("x-request-id", "my-id-1"),
     ];
@@ -87,7 +87,7 @@ async fn got(sandbox: &Sandbox) -> Got {
 
 /// What was signed, changed in each way.
 fn tampered(got: &Got) -> Vec<Got> {
-    let input = got.header("signature-input");
+    let input = got.header("x-identity-signature-input");
     let less = input.replace(" \"x-user-role\"", "");
     let mut all = vec![
         Got { method: "GET".to_owned(), ..got.clone() },
@@ -101,11 +101,11 @@ fn tampered(got: &Got) -> Vec<Got> {
         got.with("x-user-email", "a@example.com"),
         got.with("x-user-permissions", "*"),
         got.with("x-request-id", "my-id-2"),
-        got.with("signature-input", &less),
-        got.with("signature-input", &input.replace("2026-11", "2026-10")),
-        got.with("signature-input", &input.replace("2026-11", "2026-12")),
-        got.with("signature-input", &input.replace("created=1", "created=2")),
-        got.with("signature", "edge=:AAAA:"),
+        got.with("x-identity-signature-input", &less),
+        got.with("x-identity-signature-input", &input.replace("2026-11", "2026-10")),
+        got.with("x-identity-signature-input", &input.replace("2026-11", "2026-12")),
+        got.with("x-identity-signature-input", &input.replace("created=1", "created=2")),
+        got.with("x-identity-signature", "edge=:AAAA:"),
     ];
     let mut twice = got.clone();
     twice.headers.push(("X-User-Role".to_owned(), "admin".to_owned()));
@@ -150,7 +150,7 @@ async fn nothing_is_signed_by_default() {
     let user = sandbox.register().await;
     let echo = sandbox.edge().get("/api/v1/echo/a", &user.token).await.must_be(200);
     let names: Vec<String> = Got::of(&echo).headers.into_iter().map(|(name, _)| name).collect();
-    assert!(!names.iter().any(|name| name.starts_with("signature")), "{names:?}");
+    assert!(!names.iter().any(|name| name.starts_with("x-identity")), "{names:?}");
 }
 
 /// Runs an example on a request; whether it takes it for the edge's.
