@@ -74,9 +74,11 @@ func Verify(seen Seen, keys map[string]string, now int64) (string, error) {
 // The one value of a header.
 func (seen Seen) header(name string) (string, error) {
 	var values []string
+	// As readers fold them who make variables of names: another spelling is the same header once more.
+	fold := strings.NewReplacer("_", "-", ".", "-")
 	for _, header := range seen.Headers {
-		if strings.EqualFold(header[0], name) {
-			values = append(values, strings.TrimSpace(header[1]))
+		if strings.EqualFold(fold.Replace(header[0]), name) {
+			values = append(values, strings.Trim(header[1], " \t"))
 		}
 	}
 	if len(values) != 1 {

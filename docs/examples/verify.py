@@ -33,10 +33,11 @@ def verify(method, target, headers, keys, now):
     """
 
     def header(name):
-        values = [value for given, value in headers if given.lower() == name]
+        # As readers fold them who make variables of names: another spelling is the same header once more.
+        values = [value for given, value in headers if re.sub("[_.]", "-", given).lower() == name]
         if len(values) != 1:
             raise ValueError(f"{name} is missing, or there twice")
-        return values[0].strip()
+        return values[0].strip(" \t")
 
     said = INPUT.fullmatch(header("x-identity-signature-input"))
     signature = SIGNATURE.fullmatch(header("x-identity-signature"))

@@ -45,7 +45,7 @@ pub fn verify(seen: &Seen, keys: &[(&str, &str)], now: u64) -> Result<String, &'
     {
         return Err("another algorithm or purpose");
     }
-    if created + WINDOW < now || created > now + WINDOW {
+    if now.abs_diff(created) > WINDOW {
         return Err("too old, or of the future");
     }
     let (_, secret) = keys.iter().find(|(known, _)| *known == id).ok_or("an unknown key")?;
@@ -61,9 +61,11 @@ pub fn verify(seen: &Seen, keys: &[(&str, &str)], now: u64) -> Result<String, &'
 impl Seen<'_> {
     /// The one value of a header.
     fn header(&self, name: &str) -> Result<&str, &'static str> {
-        let mut values = self.headers.iter().filter(|(given, _)| given.eq_ignore_ascii_case(name));
+        // As readers fold them who make variables of names: another spelling is the same header once more.
+        let fold = |given: &str| given.replace(['_', '.'], "-").eq_ignore_ascii_case(name);
+        let mut values = self.headers.iter().filter(|(given, _)| fold(given));
         match (values.next(), values.next()) {
-            (Some((_, value)), None) => Ok(value.trim()),
+            (Some((_, value)), None) => Ok(value.trim_matches([' ', '\t'])),
             _ => Err("a header is missing, or there twice"),
         }
     }

@@ -40,6 +40,12 @@ impl Got {
         other
     }
 
+    fn and(&self, name: &str, value: &str) -> Got {
+        let mut other = self.clone();
+        other.headers.push((name.to_owned(), value.to_owned()));
+        other
+    }
+
     fn header(&self, name: &str) -> &str {
         let mut values = self.headers.iter().filter(|(given, _)| given == name);
         let (Some((_, value)), None) = (values.next(), values.next()) else { panic!("{name}: {self:?}") };
@@ -89,11 +95,16 @@ async fn got(sandbox: &Sandbox) -> Got {
 fn tampered(got: &Got) -> Vec<Got> {
     let input = got.header("x-identity-signature-input");
     let less = input.replace(" \"x-user-role\"", "");
+    let (before, rest) = input.split_once("created=").expect("a time");
+    let (_, after) = rest.split_once(';').expect("more");
     let mut all = vec![
         Got { method: "GET".to_owned(), ..got.clone() },
         Got { target: got.target.replace("a%20b", "a%20c"), ..got.clone() },
         Got { target: got.target.replace("c=d", "c=x"), ..got.clone() },
         Got { target: got.target.replace('?', "/"), ..got.clone() },
+        got.and("x_user_role", "admin"),
+        got.with("x-user-id", &format!("\u{a0}{}", got.header("x-user-id"))),
+        got.with("x-identity-signature-input", &format!("{before}created=18446744073709551600;{after}")),
         got.with("x-user-id", "0199c0de-0000-7000-8000-000000000001"),
         got.with("x-client-id", "other"),
         got.with("x-user-role", "admin"),
