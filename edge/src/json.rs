@@ -118,15 +118,15 @@ fn in_words(text: &str) -> String {
 }
 
 /// Whether some reader may take a key for this one, which is in ASCII lower case: whatever has it for its upper or lower
-/// case, and what Unicode folds to it.
+/// case, and what Unicode folds to it, also where one letter folds to several (`ﬂ`).
 fn is_read_as(key: &str, known: &str) -> bool {
-    let fold = |letter| match letter {
-        'ſ' => 's',
+    let plain = |letter| match letter {
         '\u{212a}' => 'k',
-        'ı' | 'İ' => 'i',
-        letter => letter.to_ascii_lowercase(),
+        'İ' => 'i',
+        letter => letter,
     };
-    key.chars().map(fold).eq(known.chars())
+    let upper = key.chars().map(plain).flat_map(char::to_uppercase);
+    upper.map(|letter| letter.to_ascii_lowercase()).eq(known.chars())
 }
 
 /// Walks a JSON text and refuses repeated keys and deep nesting, and at its top other spellings of known keys.
@@ -304,9 +304,10 @@ mod tests {
 
     #[test]
     fn another_spelling_of_a_known_key_is_refused_where_it_could_be_read_as_it() {
-        let known = ["task", "id"];
+        let known = ["task", "id", "flow"];
         let parse = |text: &str| parse_unmistakably::<serde_json::Value>(text.as_bytes(), &known);
-        for spelling in ["Task", "TASK", "taſk", "tas\u{212a}", "\\u0054ask", "ID", "iD", "ıd", "İd"] {
+        for spelling in ["Task", "TASK", "taſk", "tas\u{212a}", "\\u0054ask", "ID", "iD", "ıd", "İd", "ﬂow"]
+        {
             let failure = parse(&format!(r#"{{"task":1,"{spelling}":2}}"#)).expect_err(spelling);
             assert!(failure.fields().iter().any(|(_, fault)| fault.contains("may be read as")), "{spelling}");
         }
