@@ -6,15 +6,18 @@ mod database;
 mod demo;
 mod deny;
 mod faults;
+mod fuzz;
 mod http;
 mod instructions;
 mod packages;
 mod prepare;
 mod process;
 mod redis;
+mod sbom;
 mod settings;
 mod terminal;
 mod test;
+mod tools;
 mod up;
 mod workspace;
 
@@ -50,8 +53,12 @@ enum Task {
     Settings(settings::Options),
     /// Runs the private database alone and prints how to sign in
     Database(database::Options),
-    /// Checks licences, banned crates and sources
+    /// Searches for inputs that break what the parsers promise
+    Fuzz(fuzz::Options),
+    /// Checks licences, banned crates, sources and known vulnerabilities
     Deny,
+    /// Writes what the programs consist of, as CycloneDX
+    Sbom,
 }
 
 /// Why a task could not be done, in words for whoever started it.
@@ -70,7 +77,9 @@ async fn main() -> ExitCode {
         Task::Prepare(options) => prepare::run(options).await,
         Task::Settings(options) => settings::run(options).await,
         Task::Database(options) => database::run(options).await,
+        Task::Fuzz(options) => fuzz::run(options).await,
         Task::Deny => deny::run().await,
+        Task::Sbom => sbom::run().await,
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
