@@ -140,8 +140,10 @@ impl Verifier {
     pub fn verify(&self, token: &str, now: i64) -> Result<Claims, TokenFault> {
         let claims = self.genuine(token).ok_or(TokenFault::Invalid)?;
         let lifetime = claims.exp.checked_sub(claims.iat);
-        let timely = claims.nbf <= now + LEEWAY_SECONDS
-            && claims.iat <= now + LEEWAY_SECONDS
+        // Nothing was signed before 1970; other readers do not even have numbers for that.
+        let passed = 0..=now + LEEWAY_SECONDS;
+        let timely = passed.contains(&claims.nbf)
+            && passed.contains(&claims.iat)
             && lifetime.is_some_and(|seconds| (0..=MAX_LIFETIME_SECONDS).contains(&seconds));
         let ours = claims.iss == ISSUER && claims.aud == self.audience && claims.sub == claims.user_id;
         if !timely || !ours {
@@ -237,6 +239,7 @@ mod tests {
             signed(|c| c.exp = NOW + MAX_LIFETIME_SECONDS + 1),
             signed(|c| c.nbf = NOW + 5000),
             signed(|c| c.iat = i64::MIN),
+            signed(|c| c.nbf = -1),
         ];
         for token in changed {
             assert_eq!(verified(&token, NOW), Err(TokenFault::Invalid), "{token}");
