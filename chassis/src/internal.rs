@@ -7,9 +7,11 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use contract::{ErrorCode, Failure};
 use prometheus::{Encoder, TextEncoder};
 use serde_json::json;
 use tokio::net::TcpListener;
+use uuid::Uuid;
 
 use crate::VERSION;
 use crate::drain::Drain;
@@ -44,7 +46,19 @@ fn routes(service: &'static str, health: Health, drain: Drain) -> Router {
         .route("/internal/metrics", get(metrics))
         .route("/livez", get(|| async { "ok" }))
         .route("/readyz", get(ready))
+        .method_not_allowed_fallback(async || refuse(StatusCode::METHOD_NOT_ALLOWED))
+        .fallback(async || refuse(StatusCode::NOT_FOUND))
         .with_state(Internal { service, health, drain })
+}
+
+/// REQ002 in the shape that every error has; axum adds `Allow`.
+fn refuse(status: StatusCode) -> Response {
+    let code = ErrorCode::NoSuchRoute;
+    let failure = Failure::new(code).with_http(status);
+    let request_id = Uuid::now_v7().to_string();
+    let error = json!({ "code": code.name(), "message": failure.message() });
+    let body = Json(json!({ "error": error, "request_id": request_id }));
+    (status, [("x-request-id", request_id)], body).into_response()
 }
 
 async fn report(Shared(internal): Shared<Internal>) -> Response {

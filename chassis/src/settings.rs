@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt::{self, Display};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use http::Uri;
@@ -193,6 +194,11 @@ impl Env {
             self.faults.push(format!("{name} is not set ({meaning})"));
         }
         password.unwrap_or_default().into()
+    }
+
+    /// The file that a setting comes from, when it comes from one: what stands in it may change later.
+    pub fn file_of(&self, name: &str) -> Option<PathBuf> {
+        self.values.get(&format!("{name}_FILE")).filter(|path| !path.is_empty()).map(PathBuf::from)
     }
 
     /// Reports a fault that only several values together show.

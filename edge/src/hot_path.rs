@@ -21,7 +21,7 @@ pub use crate::ws::Envelope;
 /// When it refuses the request.
 pub async fn context(request: Request) -> Result<RequestContext, oneshot::error::RecvError> {
     let rate = RateLimiter::new(Limits::off(), None);
-    let front = Front { origins: Origins::new(Vec::new()), trusted_hops: 0, rate };
+    let front = Front { origins: Origins::new(Vec::new()), trusted_hops: 0, header_limit: 32 * 1024, rate };
     let client = Client::new(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let (tell, told) = oneshot::channel();
     let serve = |_: Request, context: RequestContext| {

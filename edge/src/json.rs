@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use crate::answer::Refusal;
+use crate::front::Limit;
 
 /// The largest JSON body, in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +62,7 @@ pub async fn read(body: Body, limit: usize) -> Outcome<bytes::Bytes> {
     match Limited::new(body, limit).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
+            Limit::BodySize.bites();
             Err(Failure::new(ErrorCode::Unacceptable)
                 .saying(format!("The body is larger than {limit} bytes")))
         }
@@ -138,6 +140,7 @@ struct Strict<'k> {
 impl Strict<'_> {
     fn deeper<E: Error>(&self) -> Result<Strict<'static>, E> {
         if self.depth == MAX_DEPTH {
+            Limit::JsonDepth.bites();
             Err(E::custom("nests too deeply"))
         } else {
             Ok(Strict { depth: self.depth + 1, known: &[] })

@@ -113,7 +113,12 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
         drain.clone(),
     ));
     let json_limit = JsonLimit(settings.front.json_limit);
-    let front = Front { origins: settings.origins, trusted_hops: settings.front.trusted_hops, rate };
+    let front = Front {
+        origins: settings.origins,
+        trusted_hops: settings.front.trusted_hops,
+        header_limit: settings.front.header_limit,
+        rate,
+    };
     let imports = Arc::new(Imports::new(settings.front.import_limit));
     let waiting = Arc::new(Waiting::default());
     let edge =

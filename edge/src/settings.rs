@@ -9,7 +9,7 @@ use http::Uri;
 
 use crate::claims::{KeySettings, Staleness};
 use crate::front::Origins;
-use crate::gateway::{Route, UpstreamUrl};
+use crate::gateway::{Route, Signer, UpstreamUrl};
 use crate::rate::{Limits, Shared, SharedUrl};
 
 pub struct Settings {
@@ -45,6 +45,7 @@ pub struct GatewaySettings {
     pub concurrency: usize,
     /// After how long a reserved place that nobody renews is free again.
     pub reservation_life: Duration,
+    pub signer: Option<Signer>,
     pub pass_authorization: bool,
     pub extra_routes: Vec<Route>,
 }
@@ -53,10 +54,24 @@ pub struct GatewaySettings {
 #[derive(Clone)]
 pub struct FrontSettings {
     pub connections: usize,
+    /// What one address may hold at once; nought is any number.
+    pub per_address: usize,
     pub patience: Patience,
+    /// Largest header list, in bytes.
+    pub header_limit: usize,
+    pub http2: Http2,
     pub json_limit: usize,
     pub import_limit: usize,
     pub trusted_hops: usize,
+}
+
+/// What a client of HTTP/2 may do on one connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Http2 {
+    /// Requests at once.
+    pub streams: u32,
+    /// Requests that it gives up, beyond those that it lets us answer.
+    pub resets: u32,
 }
 
 /// How long a connection may be of no use.
@@ -208,6 +223,7 @@ impl GatewaySettings {
                 "Seconds after which a reserved place is free again when its outcome is not known, or its edge is \
                  gone; longer than the gateway's timeout",
             )),
+            signer: signer(env),
             pass_authorization: env.value(
                 "GATEWAY_PASS_AUTHORIZATION",
                 "false",
@@ -222,6 +238,16 @@ impl GatewaySettings {
     }
 }
 
+fn signer(env: &mut Env) -> Option<Signer> {
+    let secret = env.optional_secret(
+        "GATEWAY_SIGNING_KEY",
+        "The secret that requests to core-manager are signed with, for core-manager to know that they are ours; without \
+         it they are not signed",
+    );
+    let id = env.value("GATEWAY_SIGNING_KEY_ID", "1", "What core-manager knows that secret by (`keyid`)");
+    secret.map(|secret| Signer::new(id, &secret))
+}
+
 impl FrontSettings {
     fn read(env: &mut Env) -> Self {
         FrontSettings {
@@ -231,6 +257,34 @@ impl FrontSettings {
                 1..=1_000_000,
                 "Most connections to the public listener at once",
             ) as usize,
+            per_address: env.number(
+                "EDGE_PER_ADDRESS",
+                "1000",
+                0..=1_000_000,
+                "Most connections of one address at once (of IPv6: of one /64); behind `TRUSTED_PROXY_HOPS` proxies, most \
+                 requests and sockets of an address that they name; 0: any number",
+            ) as usize,
+            header_limit: env.number(
+                "EDGE_HEADER_LIMIT_BYTES",
+                "32768",
+                8192..=262_144,
+                "Largest request line and headers together, in bytes",
+            ) as usize,
+            http2: Http2 {
+                streams: env.number(
+                    "EDGE_HTTP2_STREAMS",
+                    "100",
+                    1..=1000,
+                    "Most requests at once on one connection of HTTP/2",
+                ) as u32,
+                resets: env.number(
+                    "EDGE_HTTP2_RESETS",
+                    "100",
+                    1..=100_000,
+                    "Requests of HTTP/2 that a client may give up on a connection, beyond those that it lets be answered, \
+                     before the connection is closed",
+                ) as u32,
+            },
             patience: Patience {
                 headers: Duration::from_secs(env.number(
                     "EDGE_HEADER_TIMEOUT_SECONDS",

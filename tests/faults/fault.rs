@@ -1,8 +1,10 @@
 //! The faults: what each does, whom it may touch, and how it ends.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
-use e2e::{Client, Process, Sandbox, Socket};
+use e2e::{Client, Process, Sandbox, Socket, User};
 use futures_util::future::join_all;
 use http::Method;
 use serde_json::{Value, json};
@@ -20,6 +22,10 @@ pub struct Field {
     /// What attacks, until it is healed.
     attackers: JoinSet<()>,
     sockets: Vec<Socket>,
+    /// Who signs in beyond what can be hashed, and how many a second can be.
+    strangers: Vec<User>,
+    peak: f64,
+    broken: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,10 +52,12 @@ pub enum Fault {
     IdleSockets,
     ReconnectHerd,
     Slowloris,
+    Overload,
+    NoDescriptors,
 }
 
 /// In the order in which they are run.
-pub const FAULTS: [Fault; 22] = [
+pub const FAULTS: [Fault; 24] = [
     Fault::EdgeKilled,
     Fault::IdentityKilled,
     Fault::SubscriptionKilled,
@@ -72,17 +80,22 @@ pub const FAULTS: [Fault; 22] = [
     Fault::IdleSockets,
     Fault::ReconnectHerd,
     Fault::Slowloris,
+    Fault::Overload,
+    Fault::NoDescriptors,
 ];
 
 /// Sign-ins at once in a storm: several times what two cores can hash while anybody waits.
 const STORM: usize = 64;
 /// Sockets with a running workflow each.
-const SPEAKERS: usize = 20;
+const SPEAKERS: usize = 200;
 /// Sessions that are refreshed at the same moment.
 const HERD: usize = 200;
 /// Sockets that say nothing, and those that come back all at once.
 const IDLE: usize = 10_000;
 const RETURNING: usize = 500;
+/// How long it is looked how many sign-ins can be hashed, and how long three times as many come.
+const PEAK: Duration = Duration::from_secs(3);
+const FLOOD: Duration = Duration::from_secs(6);
 /// Connections that send a header byte by byte.
 const SLOW: usize = 300;
 
@@ -111,7 +124,7 @@ impl Fault {
     pub fn touches(self) -> &'static [Kind] {
         use Kind::{Create, Profile, Proxied, Revoked, Update};
         match self {
-            Fault::EdgeKilled => &[Proxied, Profile, Update, Create, Revoked],
+            Fault::EdgeKilled | Fault::NoDescriptors => &[Proxied, Profile, Update, Create, Revoked],
             Fault::IdentityKilled | Fault::WatchHalfOpen => &[Profile, Update, Create],
             Fault::SubscriptionKilled => &[Create],
             Fault::CoreManagerKilled
@@ -131,22 +144,30 @@ impl Fault {
             | Fault::RefreshHerd
             | Fault::IdleSockets
             | Fault::ReconnectHerd
-            | Fault::Slowloris => &[],
+            | Fault::Slowloris
+            | Fault::Overload => &[],
         }
     }
 }
 
 impl Field {
     pub fn new(sandbox: Sandbox, server: Server) -> Field {
-        Field { sandbox, server, attackers: JoinSet::new(), sockets: Vec::new() }
+        Field {
+            sandbox,
+            server,
+            attackers: JoinSet::new(),
+            sockets: Vec::new(),
+            strangers: Vec::new(),
+            peak: 0.0,
+            broken: Vec::new(),
+        }
     }
 
     /// What the fault needs beforehand and what is not part of it.
     pub async fn prepare(&mut self, fault: Fault) {
         match fault {
             Fault::EdgesRolled => {
-                let users = join_all((0..SPEAKERS).map(|_| self.sandbox.register())).await;
-                for (place, user) in users.into_iter().enumerate() {
+                for (place, user) in self.users(SPEAKERS).await.into_iter().enumerate() {
                     let project = self.sandbox.project(&user).await;
                     let edges: Vec<String> =
                         self.sandbox.edges.iter().map(|edge| edge.authority().to_owned()).collect();
@@ -154,6 +175,14 @@ impl Field {
                 }
             }
             Fault::ReconnectHerd => self.sockets = self.connect(RETURNING).await,
+            Fault::Overload => {
+                let users = self.users(10).await;
+                let started = Instant::now();
+                let counts =
+                    (0..16).map(|place| self.sign_in_until(started + PEAK, &users[place % users.len()]));
+                self.peak = join_all(counts).await.into_iter().sum::<f64>() / PEAK.as_secs_f64();
+                self.strangers = users;
+            }
             _ => {}
         }
     }
@@ -207,6 +236,14 @@ impl Field {
                     self.attackers.spawn(dawdle(edge.authority().to_owned()));
                 }
             }
+            Fault::Overload => self.overload().await,
+            Fault::NoDescriptors => {
+                let edge = &self.sandbox.edge_processes[0];
+                edge.limit_descriptors(edge.descriptors() + 4);
+                for _ in 0..50 {
+                    self.attackers.spawn(dawdle(self.sandbox.edges[0].authority().to_owned()));
+                }
+            }
         }
     }
 
@@ -232,17 +269,22 @@ impl Field {
             }
             Fault::IdleSockets | Fault::ReconnectHerd => self.sockets.clear(),
             Fault::LoginStorm => self.attackers.abort_all(),
+            Fault::NoDescriptors => {
+                self.attackers.abort_all();
+                self.sandbox.edge_processes[0].limit_descriptors(4096);
+            }
             Fault::EdgesRolled
             | Fault::IdentitiesRolled
             | Fault::SubscriptionsRolled
             | Fault::RefreshHerd
-            | Fault::Slowloris => {}
+            | Fault::Slowloris
+            | Fault::Overload => {}
         }
     }
 
     /// Waits for what else was going on, and gives what went wrong there.
     pub async fn finish(&mut self) -> Vec<String> {
-        let mut faults = Vec::new();
+        let mut faults = std::mem::take(&mut self.broken);
         while let Some(ended) = self.attackers.join_next().await {
             if let Err(error) = ended
                 && !error.is_cancelled()
@@ -257,9 +299,71 @@ impl Field {
         self.sandbox.stub.open_post("/stub/behaviour", how).await.must_be(204);
     }
 
+    /// New accounts, ten at a time, so that none waits too long for its hash.
+    async fn users(&self, count: usize) -> Vec<User> {
+        let mut users = Vec::with_capacity(count);
+        while users.len() < count {
+            users.extend(join_all((0..10).map(|_| self.sandbox.register())).await);
+        }
+        users
+    }
+
+    /// Signs in again and again until then; gives how often it succeeded.
+    async fn sign_in_until(&self, end: Instant, user: &User) -> f64 {
+        let mut count = 0.0;
+        while Instant::now() < end {
+            self.sandbox.log_in(user).await;
+            count += 1.0;
+        }
+        count
+    }
+
+    /// Three times as many sign-ins as can be hashed, whether or not they are answered: nearly as many as ever succeed,
+    /// and the others are told when to come back.
+    async fn overload(&mut self) {
+        let good = Arc::new(AtomicUsize::new(0));
+        let mut pace = tokio::time::interval(Duration::from_secs_f64(1.0 / (3.0 * self.peak)));
+        pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
+        let edges: Vec<Client> = self
+            .sandbox
+            .edges
+            .iter()
+            .map(|edge| Client::new(format!("http://{}", edge.authority())))
+            .collect();
+        let edges = Arc::new(edges);
+        let started = Instant::now();
+        let mut place = 0;
+        while started.elapsed() < FLOOD {
+            pace.tick().await;
+            place += 1;
+            let (edges, good) = (edges.clone(), good.clone());
+            let user = &self.strangers[place % self.strangers.len()];
+            let body = json!({ "email": user.email, "password": user.password });
+            self.attackers.spawn(async move {
+                let edge = &edges[place % edges.len()];
+                let reply = edge.try_send(Method::POST, "/api/v1/auth/login", None, &[], Some(&body)).await;
+                match reply {
+                    Some(reply) if reply.status == 200 => drop(good.fetch_add(1, Relaxed)),
+                    Some(reply) => assert!(
+                        reply.status == 503 && reply.headers.contains_key("retry-after"),
+                        "a sign-in too many was answered {reply:?}"
+                    ),
+                    None => panic!("a sign-in too many got no answer"),
+                }
+            });
+        }
+        let rate = good.load(Relaxed) as f64 / started.elapsed().as_secs_f64();
+        if rate < 0.8 * self.peak {
+            self.broken.push(format!(
+                "{rate:.0} sign-ins a second succeeded at three times the load, {:.0} at most",
+                self.peak
+            ));
+        }
+    }
+
     /// Sockets of some users, on all edges, fifty at a time.
     async fn connect(&self, count: usize) -> Vec<Socket> {
-        let users = join_all((0..10).map(|_| self.sandbox.register())).await;
+        let users = self.users(10).await;
         let mut sockets = Vec::with_capacity(count);
         while sockets.len() < count {
             let some = (sockets.len()..count.min(sockets.len() + 50)).map(|place| {
@@ -273,7 +377,7 @@ impl Field {
 
     /// Sign-ins without end.
     async fn storm(&mut self) {
-        let users = join_all((0..10).map(|_| self.sandbox.register())).await;
+        let users = self.users(10).await;
         for place in 0..STORM {
             let edge = &self.sandbox.edges[place % self.sandbox.edges.len()];
             let client = Client::new(format!("http://{}", edge.authority()));
@@ -289,7 +393,7 @@ impl Field {
 
     /// Many sessions are refreshed at the same moment, each of which must go on.
     async fn herd(&mut self) {
-        let users = join_all((0..HERD / 4).map(|_| self.sandbox.register())).await;
+        let users = self.users(HERD / 4).await;
         let mut sessions = Vec::new();
         for user in &users {
             sessions.extend(join_all((0..4).map(|_| self.sandbox.log_in(user))).await);

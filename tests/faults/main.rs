@@ -17,8 +17,9 @@ use fault::{FAULTS, Fault, Field};
 use load::{End, KINDS, Kind, Load, Record};
 use server::Server;
 
-/// Requests a second.
+/// Requests a second, and while everything is restarted.
 const PACE: u32 = 150;
+const ROLLING_PACE: u32 = 300;
 /// How long it is quiet before the fault, how long the fault lasts, and how long the end is watched.
 const BEFORE: Duration = Duration::from_secs(5);
 const DURING: Duration = Duration::from_secs(6);
@@ -115,13 +116,15 @@ async fn run(fault: Fault) -> Verdict {
             ("DRAIN_GRACE_MS", number(700)),
             ("REGISTRATIONS_PER_ADDRESS", number(10_000)),
             ("WS_CONNECTIONS_PER_USER", number(2000)),
+            // All the world has one address here.
+            ("EDGE_PER_ADDRESS", number(0)),
         ],
         ..Plan::default()
     };
     let mut field = Field::new(Sandbox::planned(plan).await, server);
     let load = Load::of(&field.sandbox).await;
     field.prepare(fault).await;
-    let driver = tokio::spawn(load.clone().run(PACE));
+    let driver = tokio::spawn(load.clone().run(if is_rolled { ROLLING_PACE } else { PACE }));
     // What every process does the first time is not what is measured.
     tokio::time::sleep(BEFORE / 2).await;
     load.take_records();

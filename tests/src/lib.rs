@@ -12,7 +12,7 @@ mod sandbox;
 mod socket;
 mod stripe;
 
-pub use authority::Authority;
+pub use authority::{Authority, Certificates};
 pub use client::{Client, Reply, raw};
 pub use collector::{Collector, Traced};
 pub use gate::Gate;

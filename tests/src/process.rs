@@ -124,6 +124,19 @@ impl Process {
         line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
+    /// How many file descriptors the process has open.
+    pub fn descriptors(&self) -> usize {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.child.id()));
+        open.expect("the process runs, on Linux").count()
+    }
+
+    /// How many it may have open from now on.
+    pub fn limit_descriptors(&self, most: usize) {
+        let (pid, most) = (self.child.id().to_string(), format!("--nofile={most}:"));
+        let limited = Command::new("prlimit").args(["--pid", &pid, &most]).status();
+        assert!(limited.is_ok_and(|status| status.success()), "{} could not be limited", self.name);
+    }
+
     /// Fails the test when the process has died.
     pub fn must_run(&mut self) {
         if let Ok(Some(status)) = self.child.try_wait() {

@@ -9,7 +9,7 @@ use sqlx::mysql::MySqlConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection};
 use uuid::Uuid;
 
-use crate::authority::Authority;
+use crate::authority::{Authority, Certificates};
 use crate::client::Client;
 use crate::gate::Gate;
 use crate::mail::Mail;
@@ -33,6 +33,8 @@ pub struct Plan {
     pub settings: Vec<(&'static str, String)>,
     /// Mutual TLS on the internal plane with certificates of this authority.
     pub authority: Option<Arc<Authority>>,
+    /// The settings name certificates of their own.
+    pub has_certificates: bool,
     /// Whether mails are sent; without, none is.
     pub mail: bool,
     /// The URL of another database server than that of the environment.
@@ -45,6 +47,8 @@ pub struct Sandbox {
     pub edges: Vec<Client>,
     /// The internal listener of each edge.
     pub internals: Vec<Client>,
+    /// The internal listener of each identity-svc, as it was first started.
+    pub identity_internals: Vec<Client>,
     /// `host:port` of each identity-svc and subscription-svc.
     pub identity: Vec<String>,
     pub subscription: Vec<String>,
@@ -56,6 +60,8 @@ pub struct Sandbox {
     pub stub: Client,
     /// The door to the database.
     pub database: Gate,
+    /// The certificates of all processes, where an authority is planned.
+    pub certificates: Certificates,
     mail: Option<Mail>,
     common: Vec<(&'static str, String)>,
     stub_address: String,
@@ -134,7 +140,7 @@ impl Sandbox {
         let count = plan.replicas.max(1);
         let identity: Vec<String> = (0..count).map(|_| local()).collect();
         let subscription: Vec<String> = (0..count).map(|_| local()).collect();
-        let scheme = if plan.authority.is_some() { "https" } else { "http" };
+        let scheme = if plan.authority.is_some() || plan.has_certificates { "https" } else { "http" };
         let urls = |all: &[String]| {
             all.iter().map(|place| format!("{scheme}://{place}")).collect::<Vec<_>>().join(",")
         };
@@ -158,14 +164,15 @@ impl Sandbox {
         let mail = plan.mail.then(Mail::start);
         common.extend(mail.iter().flat_map(Mail::settings));
         common.extend(plan.settings);
+        let certificates = Certificates::default();
         if let Some(authority) = &plan.authority {
-            let (certificate, key) = authority.issue("127.0.0.1");
-            common.extend([("GRPC_TLS_CA", authority.certificate()), ("GRPC_TLS_CERT", certificate)]);
-            common.push(("GRPC_TLS_KEY", key));
+            certificates.renew(authority, &[authority]);
+            common.extend(certificates.settings());
         }
         let mut sandbox = Sandbox {
             edges: Vec::new(),
             internals: Vec::new(),
+            identity_internals: Vec::new(),
             identity,
             subscription,
             edge_processes: Vec::new(),
@@ -174,6 +181,7 @@ impl Sandbox {
             stub_process: start_stub(&stub_address),
             stub: Client::new(format!("http://{stub_address}")),
             database,
+            certificates,
             mail,
             common,
             stub_address,
@@ -187,8 +195,10 @@ impl Sandbox {
 
     fn start_processes(&mut self, count: usize) {
         for place in 0..count {
+            let internal = local();
+            self.identity_internals.push(Client::new(format!("http://{internal}")));
             let identity =
-                [("IDENTITY_LISTEN", self.identity[place].clone()), ("IDENTITY_INTERNAL_LISTEN", local())];
+                [("IDENTITY_LISTEN", self.identity[place].clone()), ("IDENTITY_INTERNAL_LISTEN", internal)];
             self.identity_processes.push(self.process("identity-svc", &identity));
             let subscription = [
                 ("SUBSCRIPTION_LISTEN", self.subscription[place].clone()),

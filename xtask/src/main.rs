@@ -2,6 +2,7 @@
 
 mod bench;
 mod cargo;
+mod certs;
 mod database;
 mod demo;
 mod deny;
@@ -12,6 +13,7 @@ mod instructions;
 mod packages;
 mod prepare;
 mod process;
+mod promises;
 mod redis;
 mod sbom;
 mod settings;
@@ -51,6 +53,8 @@ enum Task {
     Prepare(prepare::Options),
     /// Renews the table of settings in docs/settings.md
     Settings(settings::Options),
+    /// Makes certificates for the internal plane, for development
+    Certs(certs::Options),
     /// Runs the private database alone and prints how to sign in
     Database(database::Options),
     /// Searches for inputs that break what the parsers promise
@@ -76,6 +80,7 @@ async fn main() -> ExitCode {
         Task::Faults(options) => faults::run(options).await,
         Task::Prepare(options) => prepare::run(options).await,
         Task::Settings(options) => settings::run(options).await,
+        Task::Certs(options) => certs::run(&options),
         Task::Database(options) => database::run(options).await,
         Task::Fuzz(options) => fuzz::run(options).await,
         Task::Deny => deny::run().await,

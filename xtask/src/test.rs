@@ -8,7 +8,7 @@ use crate::database::{Account, Database, ensure_schema};
 use crate::process::{Process, unless_interrupted};
 use crate::terminal::{Colour, is_watched, paint, seconds, step};
 use crate::workspace::programs;
-use crate::{Outcome, instructions, prepare, redis, settings};
+use crate::{Outcome, instructions, prepare, promises, redis, settings};
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -41,7 +41,8 @@ async fn static_checks() -> Outcome {
     for (title, arguments) in steps {
         step(title, run_cargo(&mut cargo(arguments))).await?;
     }
-    step("Settings in the docs", settings::write(true)).await
+    step("Settings in the docs", settings::write(true)).await?;
+    step("Tests that the docs name", async { promises::check() }).await
 }
 
 async fn checks_on_a_server(admin: &Account, filter: Option<&str>) -> Outcome {

@@ -17,7 +17,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tower::Service;
 
-use super::{Settings, call};
+use super::{Settings, call, handshakes};
 use crate::health::State;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -49,10 +49,8 @@ pub fn channel(replicas: &[Uri], settings: &Settings) -> InternalChannel {
         // A token with a control character cannot be sent; every call is then refused, which says why.
         .unwrap_or_else(|_| HeaderValue::from_static("Bearer"));
     authorization.set_sensitive(true);
-    let connect = |uri: &Uri| Replica {
-        channel: endpoint(uri, settings).connect_lazy(),
-        serving: AtomicBool::new(false),
-    };
+    let connect = |uri: &Uri| Replica { channel: connect(uri, settings), serving: AtomicBool::new(false) };
+    settings.tls.keep_current();
     let replicas = Replicas {
         replicas: replicas.iter().map(connect).collect(),
         next: AtomicUsize::new(0),
@@ -65,19 +63,22 @@ pub fn channel(replicas: &[Uri], settings: &Settings) -> InternalChannel {
     channel
 }
 
-fn endpoint(uri: &Uri, settings: &Settings) -> Endpoint {
-    let endpoint = Endpoint::from(uri.clone())
+fn connect(uri: &Uri, settings: &Settings) -> Channel {
+    if uri.scheme() == Some(&Scheme::HTTPS) {
+        handshakes::channel(uri, settings.tls.clone(), endpoint)
+    } else {
+        endpoint(uri.clone()).connect_lazy()
+    }
+}
+
+fn endpoint(uri: Uri) -> Endpoint {
+    Endpoint::from(uri)
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(CALL_TIMEOUT)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(Duration::from_secs(10))
         .keep_alive_timeout(Duration::from_secs(3))
-        .keep_alive_while_idle(true);
-    if uri.scheme() != Some(&Scheme::HTTPS) {
-        return endpoint;
-    }
-    // The settings were tried when they were read.
-    endpoint.tls_config(settings.tls.of_client()).unwrap_or_else(|fault| unreachable!("{fault}"))
+        .keep_alive_while_idle(true)
 }
 
 async fn probe(replicas: std::sync::Weak<Replicas>, place: usize) {

@@ -2,6 +2,7 @@
 
 mod call;
 mod client;
+mod handshakes;
 mod server;
 mod tls;
 

@@ -17,14 +17,13 @@ use tracing::Instrument;
 use tracing::field::Empty;
 
 use super::call::Call;
-use super::{REQUEST_ID, Settings};
+use super::{REQUEST_ID, Settings, handshakes};
 use crate::drain::Drain;
 use crate::health::{Health, State};
 use crate::traces;
 
 /// How long a call may take when the caller sets no shorter deadline.
 const CALL_LIMIT: Duration = Duration::from_secs(30);
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
 const REPORT_INTERVAL: Duration = Duration::from_millis(250);
 const HEALTH_PREFIX: &str = "/grpc.health.v1.Health/";
 
@@ -53,20 +52,24 @@ pub async fn serve(
         .into_axum_router()
         .layer(middleware::from_fn_with_state(expected, admit));
     let until = drain.clone();
-    let mut server = Server::builder();
-    if let Some(tls) = settings.tls.of_server() {
-        server = server.tls_config(tls.timeout(HANDSHAKE_LIMIT))?;
-    }
-    let serving = server
+    let until = async move { until.stop_accepting().await };
+    let server = Server::builder()
         .timeout(CALL_LIMIT)
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
         .max_concurrent_streams(Some(1024))
-        .add_routes(Routes::from(admitted))
-        // Small answers must not wait for an acknowledgement.
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async move {
-            until.stop_accepting().await;
-        });
+        .add_routes(Routes::from(admitted));
+    let serving = async {
+        if settings.tls.server().is_some() {
+            settings.tls.keep_current();
+            let incoming = handshakes::incoming(listener, settings.tls.clone());
+            server.serve_with_incoming_shutdown(incoming, until).await
+        } else {
+            // Small answers must not wait for an acknowledgement.
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            server.serve_with_incoming_shutdown(incoming, until).await
+        }
+    };
     tokio::select! {
         outcome = serving => Ok(outcome?),
         // Streams that never end by themselves must not hold the process back.

@@ -1,80 +1,295 @@
-//! TLS of the internal plane. A process has one certificate, as a server and as a client.
+//! TLS of the internal plane. A process has one certificate, as a server and as a client. What comes from files is
+//! taken over when they change; connections that are open go on with what they began with.
 
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
 use http::Uri;
 use http::uri::Scheme;
+use prometheus::{IntCounterVec, IntGauge};
+use rustls::client::WebPkiServerVerifier;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::version::TLS13;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use secrecy::{ExposeSecret, SecretString};
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity, Server, ServerTlsConfig};
 
 use crate::settings::Env;
 
-/// Who a process is, and whose certificates it believes.
+const CERTIFICATE: &str = "GRPC_TLS_CERT";
+const KEY: &str = "GRPC_TLS_KEY";
+const AUTHORITY: &str = "GRPC_TLS_CA";
+/// The protocol of gRPC, which both sides name in the handshake.
+const ALPN: &[u8] = b"h2";
+
+/// Who a process is, and whose certificates it believes. Cheap to clone; all clones change together.
 #[derive(Clone, Default)]
-pub struct Tls {
-    own: Option<Identity>,
-    authority: Option<Certificate>,
+pub struct Tls(Option<Arc<Live>>);
+
+struct Live {
+    files: Files,
+    interval: Duration,
+    first: Pems,
+    current: ArcSwap<Configs>,
+    is_watched: AtomicBool,
+}
+
+/// Where the texts come from that have a file.
+struct Files {
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    authority: Option<PathBuf>,
+}
+
+/// What the configurations are made of.
+#[derive(Clone, Default)]
+struct Pems {
+    certificate: Option<String>,
+    key: Option<SecretString>,
+    authority: Option<String>,
+}
+
+/// What connections begin with.
+#[derive(Default)]
+struct Configs {
+    server: Option<Arc<ServerConfig>>,
+    client: Option<Arc<ClientConfig>>,
 }
 
 impl Tls {
     /// Reads the certificates and tries them.
     pub fn read(env: &mut Env) -> Self {
-        let certificate: Option<String> = env.optional(
-            "GRPC_TLS_CERT",
+        let certificate = env.optional(
+            CERTIFICATE,
             "PEM certificate chain of the process for internal gRPC, for its names as server and client; mostly \
              `GRPC_TLS_CERT_FILE`",
         );
-        let key: Option<SecretString> =
-            env.optional::<String>("GRPC_TLS_KEY", "Its private key, PEM").map(Into::into);
-        let authority: Option<String> = env.optional(
-            "GRPC_TLS_CA",
+        let key = env.optional::<String>(KEY, "Its private key, PEM").map(Into::into);
+        let authority = env.optional(
+            AUTHORITY,
             "PEM certificates of the authority that signs those of the other processes; with it, a service admits no \
              caller without one (mutual TLS)",
         );
-        let own = match (certificate, key) {
-            (Some(certificate), Some(key)) => Some(Identity::from_pem(certificate, key.expose_secret())),
-            (None, None) => None,
-            _ => {
-                env.fault("GRPC_TLS_CERT and GRPC_TLS_KEY: both are needed, or none");
-                None
-            }
+        let interval = Duration::from_secs(env.number(
+            "GRPC_TLS_RELOAD_SECONDS",
+            "10",
+            1..=86_400,
+            "Seconds after which the files of the three are looked at again; new ones are taken over, broken ones are not",
+        ));
+        let files = Files {
+            certificate: env.file_of(CERTIFICATE),
+            key: env.file_of(KEY),
+            authority: env.file_of(AUTHORITY),
         };
-        let tls = Tls { own, authority: authority.map(Certificate::from_pem) };
-        if let Some(fault) = tls.fault() {
-            env.fault(format!("GRPC_TLS_CERT, GRPC_TLS_KEY or GRPC_TLS_CA: {fault}"));
+        let first = Pems { certificate, key, authority };
+        if first.is_empty() {
             return Tls::default();
         }
-        tls
-    }
-
-    fn fault(&self) -> Option<String> {
-        let as_server = self.of_server().map(|tls| Server::builder().tls_config(tls).err());
-        let as_client = Endpoint::from_static("https://localhost").tls_config(self.of_client());
-        let fault = as_server.flatten().or(as_client.err())?;
-        Some(std::error::Error::source(&fault).map_or_else(|| fault.to_string(), ToString::to_string))
-    }
-
-    /// What a service listens with; without a certificate of its own it speaks plain HTTP/2.
-    pub fn of_server(&self) -> Option<ServerTlsConfig> {
-        let tls = ServerTlsConfig::new().identity(self.own.clone()?);
-        Some(match &self.authority {
-            Some(authority) => tls.client_ca_root(authority.clone()),
-            None => tls,
-        })
-    }
-
-    /// What `https` URLs are called with.
-    pub fn of_client(&self) -> ClientTlsConfig {
-        let mut tls = ClientTlsConfig::new();
-        if let Some(authority) = &self.authority {
-            tls = tls.ca_certificate(authority.clone());
+        match Configs::of(&first) {
+            Ok(configs) => {
+                let current = ArcSwap::from_pointee(configs);
+                let is_watched = AtomicBool::new(false);
+                Tls(Some(Arc::new(Live { files, interval, first, current, is_watched })))
+            }
+            Err(fault) => {
+                env.fault(format!("{CERTIFICATE}, {KEY} or {AUTHORITY}: {fault}"));
+                Tls::default()
+            }
         }
-        if let Some(own) = &self.own {
-            tls = tls.identity(own.clone());
-        }
-        tls
+    }
+
+    /// What a service listens with from now on; without a certificate of its own it speaks plain HTTP/2.
+    pub fn server(&self) -> Option<Arc<ServerConfig>> {
+        self.0.as_ref()?.current.load().server.clone()
+    }
+
+    /// What `https` URLs are called with from now on; needs an authority to believe.
+    pub fn client(&self) -> Option<Arc<ClientConfig>> {
+        self.0.as_ref()?.current.load().client.clone()
     }
 
     /// Whether replicas can be called: `https` needs an authority to believe.
     pub fn can_call(&self, replicas: &[Uri]) -> bool {
-        self.authority.is_some() || !replicas.iter().any(|uri| uri.scheme() == Some(&Scheme::HTTPS))
+        self.client().is_some() || !replicas.iter().any(|uri| uri.scheme() == Some(&Scheme::HTTPS))
+    }
+
+    /// Takes over what changes in the files from now on; to ask again changes nothing.
+    pub fn keep_current(&self) {
+        let Some(live) = self.0.as_ref().filter(|live| live.files.are_any()) else { return };
+        if !live.is_watched.swap(true, Ordering::Relaxed) {
+            tokio::spawn(keep_current(live.clone()));
+        }
     }
 }
+
+async fn keep_current(live: Arc<Live>) {
+    let mut used = live.first.clone();
+    let mut complaint = None;
+    loop {
+        let outcome = match live.files.read(&live.first).await {
+            Ok(read) if read == used => Ok(None),
+            Ok(read) => Configs::of(&read).map(|configs| Some((read, configs))),
+            Err(fault) => Err(fault),
+        };
+        IS_CURRENT.set(i64::from(outcome.is_ok()));
+        match outcome {
+            Ok(None) => complaint = None,
+            Ok(Some((read, configs))) => {
+                live.current.store(Arc::new(configs));
+                (used, complaint) = (read, None);
+                RELOADS.with_label_values(&["taken_over"]).inc();
+                tracing::info!("new certificates of the internal plane are in use");
+            }
+            // The same fault is said once, however often it is met.
+            Err(fault) if complaint.as_ref() == Some(&fault) => {}
+            Err(fault) => {
+                RELOADS.with_label_values(&["refused"]).inc();
+                tracing::error!(fault, "new certificates cannot be used; the former ones stay in use");
+                complaint = Some(fault);
+            }
+        }
+        tokio::time::sleep(live.interval).await;
+    }
+}
+
+impl Files {
+    fn are_any(&self) -> bool {
+        self.certificate.is_some() || self.key.is_some() || self.authority.is_some()
+    }
+
+    /// What stands in the files now; what has none stays as it was first.
+    async fn read(&self, first: &Pems) -> Result<Pems, String> {
+        Ok(Pems {
+            certificate: read(&self.certificate).await?.or_else(|| first.certificate.clone()),
+            key: read(&self.key).await?.map(Into::into).or_else(|| first.key.clone()),
+            authority: read(&self.authority).await?.or_else(|| first.authority.clone()),
+        })
+    }
+}
+
+async fn read(file: &Option<PathBuf>) -> Result<Option<String>, String> {
+    let Some(path) = file else { return Ok(None) };
+    let text = tokio::fs::read_to_string(path).await;
+    // As the settings are read: without the end of the last line.
+    text.map(|text| Some(text.trim_end_matches(['\r', '\n']).to_owned()))
+        .map_err(|fault| format!("{}: {fault}", path.display()))
+}
+
+impl PartialEq for Pems {
+    fn eq(&self, other: &Pems) -> bool {
+        let key = |pems: &Pems| pems.key.as_ref().map(|key| key.expose_secret().to_owned());
+        self.certificate == other.certificate && self.authority == other.authority && key(self) == key(other)
+    }
+}
+
+impl Pems {
+    fn is_empty(&self) -> bool {
+        self.certificate.is_none() && self.key.is_none() && self.authority.is_none()
+    }
+
+    fn own(&self) -> Result<Option<Own>, String> {
+        match (&self.certificate, &self.key) {
+            (Some(certificate), Some(key)) => Ok(Some(Own::of(certificate, key)?)),
+            (None, None) => Ok(None),
+            _ => Err("both a certificate and its key are needed, or none".to_owned()),
+        }
+    }
+
+    fn roots(&self) -> Result<Option<Arc<RootCertStore>>, String> {
+        let Some(text) = &self.authority else { return Ok(None) };
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates(text)? {
+            roots.add(certificate).map_err(|fault| fault.to_string())?;
+        }
+        Ok(Some(Arc::new(roots)))
+    }
+}
+
+/// The certificate of the process, with its key.
+struct Own {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Own {
+    fn of(certificate: &str, key: &SecretString) -> Result<Self, String> {
+        let chain = certificates(certificate)?;
+        let key = PrivateKeyDer::from_pem_slice(key.expose_secret().as_bytes());
+        Ok(Own { chain, key: key.map_err(|_| "the key is not one in PEM".to_owned())? })
+    }
+}
+
+fn certificates(text: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
+    let all = all.map_err(|_| "the PEM of a certificate is broken".to_owned())?;
+    if all.is_empty() { Err("there is no certificate where one is needed".to_owned()) } else { Ok(all) }
+}
+
+impl Configs {
+    fn of(pems: &Pems) -> Result<Self, String> {
+        let (own, roots) = (pems.own()?, pems.roots()?);
+        let client = match &roots {
+            Some(roots) => Some(Arc::new(client(roots, own.as_ref())?)),
+            None => None,
+        };
+        let server = own.map(|own| server(roots, own)).transpose()?;
+        Ok(Configs { server: server.map(Arc::new), client })
+    }
+}
+
+fn server(roots: Option<Arc<RootCertStore>>, own: Own) -> Result<ServerConfig, String> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let said = |fault: &dyn ToString| fault.to_string();
+    let builder = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&TLS13])
+        .map_err(|fault| said(&fault))?;
+    let builder = match roots {
+        Some(roots) => {
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
+            builder.with_client_cert_verifier(verifier.map_err(|fault| said(&fault))?)
+        }
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_single_cert(own.chain, own.key).map_err(|fault| said(&fault))?;
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    Ok(config)
+}
+
+fn client(roots: &Arc<RootCertStore>, own: Option<&Own>) -> Result<ClientConfig, String> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let said = |fault: &dyn ToString| fault.to_string();
+    let verifier = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone()).build();
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13])
+        .map_err(|fault| said(&fault))?
+        .with_webpki_verifier(verifier.map_err(|fault| said(&fault))?);
+    let mut config = match own {
+        Some(own) => builder
+            .with_client_auth_cert(own.chain.clone(), own.key.clone_key())
+            .map_err(|fault| said(&fault))?,
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    Ok(config)
+}
+
+static RELOADS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    prometheus::register_int_counter_vec!(
+        "grpc_tls_reloads_total",
+        "Changed files of certificates, by what came of them: taken_over, refused",
+        &["outcome"]
+    )
+    .unwrap_or_else(|e| unreachable!("registered once: {e}"))
+});
+
+static IS_CURRENT: LazyLock<IntGauge> = LazyLock::new(|| {
+    prometheus::register_int_gauge!(
+        "grpc_tls_is_current",
+        "1 while the certificates in use are those of the files, 0 while the files cannot be used"
+    )
+    .unwrap_or_else(|e| unreachable!("registered once: {e}"))
+});

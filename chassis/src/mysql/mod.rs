@@ -386,6 +386,30 @@ mod tests {
     }
 
     #[sqlx::test]
+    async fn a_server_that_would_cut_values_short_is_not_used(
+        _: MySqlPoolOptions,
+        options: MySqlConnectOptions,
+    ) {
+        let with_mode = |mode: &'static str| {
+            let pool = MySqlPoolOptions::new().max_connections(1).after_connect(move |connection, _| {
+                Box::pin(async move {
+                    let set = format!("SET SESSION sql_mode = '{mode}'");
+                    connection.execute(AssertSqlSafe(set)).await.map(drop)
+                })
+            });
+            pool.connect_lazy_with(options.clone())
+        };
+        let start =
+            async |mode| migrate(&with_mode(mode), Migrator::with_migrations(Vec::new()), "_a_test").await;
+        for lax in ["", "NO_ENGINE_SUBSTITUTION"] {
+            assert!(matches!(start(lax).await, Err(SetupError::NotStrict(mode)) if mode == lax), "{lax:?}");
+        }
+        for strict in ["STRICT_TRANS_TABLES", "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION"] {
+            start(strict).await.expect("migrated");
+        }
+    }
+
+    #[sqlx::test]
     async fn what_was_abandoned_never_gives_its_answer_to_the_next_question(
         _: MySqlPoolOptions,
         options: MySqlConnectOptions,

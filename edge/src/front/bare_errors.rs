@@ -78,7 +78,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for ShapedErrors<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(cx, buf)
+        if self.activity.is_overdone() {
+            return Poll::Ready(Err(io::Error::other("the client gives up too many requests")));
+        }
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.inner).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.activity.heard();
+        }
+        read
     }
 }
 
@@ -157,7 +165,7 @@ mod tests {
         let (client, server) = tokio::io::duplex(4096);
         let (mut client, mut server) = (client, ShapedErrors::new(server, activity.clone()));
         let mut passed = vec![0; BARE.len()];
-        let running = activity.begin();
+        let running = activity.begin(http::Version::HTTP_11);
         server.write_all(BARE).await.expect("written");
         client.read_exact(&mut passed).await.expect("read");
         assert_eq!(passed, BARE);

@@ -1,9 +1,11 @@
 //! What a request says of its own bounds and of whom it is for must have one reading (RFC 9112 sections 3.2 and 6.1),
 //! whatever hyper would make of it.
 
-use contract::{Failure, Outcome};
+use contract::{ErrorCode, Failure, Outcome};
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-use http::{HeaderMap, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, Version};
+
+use super::limits::Limit;
 
 /// Refuses what the next reader could take differently. HTTP/2 has frames of its own and no such headers.
 ///
@@ -30,6 +32,31 @@ pub fn check(version: Version, headers: &HeaderMap) -> Outcome<()> {
     }
 }
 
+/// Most headers of a request, which hyper itself allows in HTTP/1.
+const MAX_HEADERS: usize = 100;
+/// What a header weighs beside its name and value (RFC 9113 section 10.5.1).
+const WEIGHT: usize = 32;
+
+/// Refuses too many or too large headers of HTTP/2, within what its library lets through, so that they are answered as
+/// those of HTTP/1 are.
+///
+/// # Errors
+/// REQ003 with 431.
+pub fn check_size(version: Version, uri: &Uri, headers: &HeaderMap, limit: usize) -> Outcome<()> {
+    if version < Version::HTTP_2 {
+        return Ok(());
+    }
+    let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
+    let weigh = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + WEIGHT;
+    if headers.len() <= MAX_HEADERS && path + headers.iter().map(weigh).sum::<usize>() <= limit {
+        return Ok(());
+    }
+    Limit::HeaderSize.bites();
+    Err(Failure::new(ErrorCode::Unacceptable)
+        .with_http(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
+        .saying("The headers are too large"))
+}
+
 /// Of names, addresses and ports (RFC 3986 section 3.2.2), without the subdelimiters that no host has.
 fn is_host_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~:[]%".contains(&byte)
@@ -37,8 +64,6 @@ fn is_host_byte(byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderName, HeaderValue};
-
     use super::*;
 
     fn is_good(version: Version, headers: &[(&'static str, &'static str)]) -> bool {

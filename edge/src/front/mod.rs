@@ -3,9 +3,11 @@
 
 mod bare_errors;
 mod cors;
+mod crowd;
 mod framing;
 mod ids;
 mod label;
+mod limits;
 mod path;
 mod patience;
 mod serve;
@@ -32,6 +34,7 @@ use crate::rate::{RateLimiter, Standing};
 pub use cors::Origins;
 pub use ids::{RequestIds, TRACEPARENT};
 pub use label::{RouteLabel, label_route};
+pub use limits::Limit;
 pub use path::check as check_path;
 pub use serve::{ConnectionPlace, serve};
 
@@ -127,6 +130,8 @@ impl Client {
 pub struct Front {
     pub origins: Origins,
     pub trusted_hops: usize,
+    /// Largest header list of HTTP/2, in bytes.
+    pub header_limit: usize,
     pub rate: RateLimiter,
 }
 
@@ -144,7 +149,7 @@ pub async fn pass<F: Future<Output = Response>>(
     let origin = cors::origin_of(&request);
 
     let has_credentials = request.headers().contains_key(AUTHORIZATION);
-    let mut response = match refused(&request).or_else(|| front.origins.preflight(&request)) {
+    let mut response = match refused(front, &request).or_else(|| front.origins.preflight(&request)) {
         Some(response) => response,
         None => handle(serve(request, context.clone())).instrument(span.clone()).await,
     };
@@ -163,8 +168,12 @@ pub async fn pass<F: Future<Output = Response>>(
 }
 
 /// What no handler needs to see. After ambiguous framing nobody knows where the next request begins.
-fn refused(request: &Request) -> Option<Response> {
-    if let Err(failure) = framing::check(request.version(), request.headers()) {
+fn refused(front: &Front, request: &Request) -> Option<Response> {
+    let (version, headers) = (request.version(), request.headers());
+    if let Err(failure) = framing::check_size(version, request.uri(), headers, front.header_limit) {
+        return Some(Refusal::from(failure).into_response());
+    }
+    if let Err(failure) = framing::check(version, headers) {
         let mut response = Refusal::from(failure).into_response();
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         return Some(response);
@@ -215,7 +224,7 @@ fn know(front: &Front, peer: &Client, request: &Request, span: &Span) -> Request
 
 /// The address that the outermost trusted proxy saw: each proxy appends the address that it was called from, so
 /// that only the last `hops` entries can be believed.
-fn forwarded_for(request: &Request, hops: usize) -> Option<IpAddr> {
+fn forwarded_for<B>(request: &http::Request<B>, hops: usize) -> Option<IpAddr> {
     if hops == 0 {
         return None;
     }

@@ -41,7 +41,7 @@ fn is_hop_by_hop(name: &str) -> bool {
 }
 
 /// Names, folded, that would let a client speak in our place or make core-manager see another request.
-const DROPPED: [&str; 11] = [
+const DROPPED: [&str; 12] = [
     "x-request-id",
     "x-user-id",
     "x-client-id",
@@ -50,6 +50,7 @@ const DROPPED: [&str; 11] = [
     "x-user-email",
     "x-user-permissions",
     "x-identity-signature",
+    "x-identity-signature-input",
     "x-original-url",
     "x-rewrite-url",
     "x-http-method-override",

@@ -4,6 +4,7 @@ mod breaker;
 mod headers;
 mod pool;
 pub mod quota;
+mod signature;
 mod table;
 mod upstream;
 
@@ -23,6 +24,7 @@ use crate::services::Services;
 use crate::settings::GatewaySettings;
 
 pub use headers::{from_upstream, identity_headers, to_upstream};
+pub use signature::Signer;
 pub use table::{Match, Route, RouteTable, Who};
 pub use upstream::{CORE_MANAGER, Upstream, UpstreamUrl, away as upstream_away};
 
@@ -40,6 +42,7 @@ pub struct Gateway {
     upstream: Upstream,
     authenticator: Authenticator,
     services: Services,
+    signer: Option<Signer>,
     pass_authorization: bool,
     reservation_life: Duration,
 }
@@ -51,6 +54,7 @@ impl Gateway {
             upstream: Upstream::new(settings.core_manager, settings.timeout, settings.concurrency),
             authenticator,
             services,
+            signer: settings.signer,
             pass_authorization: settings.pass_authorization,
             reservation_life: settings.reservation_life,
         }
@@ -74,6 +78,11 @@ impl Gateway {
         self.reservation_life
     }
 
+    /// What proves to core-manager that a request is ours, where it is asked for.
+    pub fn signer(&self) -> Option<&Signer> {
+        self.signer.as_ref()
+    }
+
     /// The connection to core-manager.
     pub fn upstream(&self) -> &Upstream {
         &self.upstream
@@ -92,6 +101,9 @@ impl Gateway {
         let what = (request.method(), request.uri().path());
         let counted = quota::check(route, what, &caller, &self.services, context, life).await?;
         headers::to_upstream(&mut request, &caller, context, self.pass_authorization)?;
+        if let Some(signer) = &self.signer {
+            signer.sign(&mut request)?;
+        }
         let mut response = match counted {
             None => self.upstream.send(request).await?,
             Some(counted) => {

@@ -83,6 +83,12 @@ impl Public {
         .await
     }
 
+    /// Refuses a request for what was found before anything looked at it.
+    pub async fn refuse(&self, peer: &Client, request: Request, failure: Failure) -> Response {
+        let refuse = |_, _| std::future::ready(Refusal::from(failure).into_response());
+        front::pass(&self.0.front, peer, request, refuse).await
+    }
+
     /// Serves a request that has passed all that comes before its route.
     pub async fn serve(&self, mut request: Request, context: RequestContext) -> Response {
         if !self.0.may_be_ours(request.uri().path()) {

@@ -65,7 +65,10 @@ impl Leg {
     /// GW001 when core-manager is away or refuses, or the circuit is open; GW002 when it does not answer in time.
     pub async fn open(gateway: Arc<Gateway>, caller: Caller, context: RequestContext) -> Outcome<Box<Leg>> {
         let upstream = gateway.upstream();
-        let request = handshake(upstream.url(), &caller, &context)?;
+        let mut request = handshake(upstream.url(), &caller, &context)?;
+        if let Some(signer) = gateway.signer() {
+            signer.sign(&mut request)?;
+        }
         let config = WebSocketConfig::default()
             .read_buffer_size(BUFFER_BYTES)
             .write_buffer_size(BUFFER_BYTES)

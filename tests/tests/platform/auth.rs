@@ -1,8 +1,14 @@
 use std::collections::HashSet;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use e2e::{Plan, Sandbox, until};
 use http::Method;
+use ring::digest::{SHA256, digest};
 use serde_json::json;
+use sqlx::AssertSqlSafe;
+
+use crate::credentials::claims;
 
 #[tokio::test]
 async fn a_user_registers_signs_in_and_is_known() {
@@ -233,4 +239,49 @@ async fn the_time_of_a_refused_login_does_not_tell_why() {
             tries[other].0
         );
     }
+}
+
+#[tokio::test]
+async fn a_refresh_token_is_random_kept_as_a_hash_and_bound_to_user_client_and_session() {
+    let sandbox = Sandbox::start().await;
+    let (user, other) = (sandbox.register().await, sandbox.register().await);
+    let random = URL_SAFE_NO_PAD.decode(&user.refresh_token).expect("nothing but Base64");
+    assert_eq!(random.len(), 32, "256 bits");
+
+    // Nothing that is stored is the token, and its hash is that of the session.
+    let mut connection = sandbox.connection().await;
+    let hash = digest(&SHA256, user.refresh_token.as_bytes());
+    let (owner, session): (String, String) = sqlx::query_as(
+        "SELECT user_id, id FROM sessions JOIN refresh_tokens ON session_id = id WHERE token_hash = ?",
+    )
+    .bind(hash.as_ref())
+    .fetch_one(&mut connection)
+    .await
+    .expect("its hash");
+    assert_eq!((&owner, &session), (&user.id, &claims(&user.token).sid));
+    let columns: Vec<(String, String)> = sqlx::query_as(
+        "SELECT CAST(table_name AS CHAR), CAST(column_name AS CHAR) FROM information_schema.columns
+         WHERE table_schema = DATABASE()",
+    )
+    .fetch_all(&mut connection)
+    .await
+    .expect("the columns");
+    assert!(columns.len() > 50, "{columns:?}");
+    for (table, column) in columns {
+        let look = format!("SELECT COUNT(*) FROM `{table}` WHERE INSTR(CAST(`{column}` AS BINARY), ?) > 0");
+        for secret in [user.refresh_token.as_bytes(), &random] {
+            let found: i64 = sqlx::query_scalar(AssertSqlSafe(look.clone()))
+                .bind(secret)
+                .fetch_one(&mut connection)
+                .await
+                .expect("counted");
+            assert_eq!(found, 0, "{table}.{column}");
+        }
+    }
+
+    // What it gives is for the same user, client and session, whoever presents it.
+    let body = json!({ "refresh_token": user.refresh_token });
+    let refreshed = sandbox.edge().post("/api/v1/auth/refresh", &other.token, body).await.must_be(200);
+    let (before, after) = (claims(&user.token), claims(refreshed["access_token"].as_str().expect("a token")));
+    assert_eq!((before.user_id, before.client_id, before.sid), (after.user_id, after.client_id, after.sid));
 }

@@ -2,7 +2,7 @@
 
 use contract::token::{Claims, ISSUER, Signer};
 use contract::{Role, Tier};
-use e2e::{JWT_SECRET, Sandbox, until};
+use e2e::{INTERNAL_TOKEN, JWT_SECRET, Process, Sandbox, until};
 use http::Method;
 use serde_json::json;
 use uuid::Uuid;
@@ -151,4 +151,49 @@ pub fn claims(token: &str) -> Claims {
 /// The claims of a token, signed again with another secret.
 pub fn resigned(token: &str, secret: &str) -> String {
     Signer::hs256(&secret.to_owned().into()).sign(&claims(token)).expect("signed")
+}
+
+#[tokio::test]
+async fn no_secret_is_in_a_log_a_metric_or_an_answer_that_does_not_give_it() {
+    let sandbox = Sandbox::start().await;
+    let edge = sandbox.edge();
+    let user = sandbox.log_in(&sandbox.register().await).await;
+    let wrong = "a wrong password that is typed";
+    let mut answers = Vec::new();
+    for (path, body) in [
+        ("/api/v1/auth/login", json!({ "email": user.email, "password": wrong })),
+        ("/api/v1/auth/register", json!({ "email": user.email, "password": wrong, "client_id": "web" })),
+        ("/api/v1/auth/login", json!({ "email": user.email, "password": [wrong] })),
+        ("/api/v1/auth/refresh", json!({ "refresh_token": format!("{}x", user.refresh_token) })),
+    ] {
+        answers.push(edge.open_post(path, body).await.text());
+    }
+    answers.push(edge.get("/api/v1/personas/instances", &user.token).await.text());
+    answers.push(edge.get("/api/v1/user/profile", &format!("{}x", user.token)).await.text());
+    // A service that fails has something to say.
+    sandbox.database.set_open(false);
+    answers.push(
+        edge.open_post("/api/v1/auth/refresh", json!({ "refresh_token": user.refresh_token })).await.text(),
+    );
+    sandbox.database.set_open(true);
+    until("the requests are in the log", async || {
+        sandbox.edge_processes[0].said().matches("/api/v1/auth/refresh").count() >= 2
+    })
+    .await;
+    let services = sandbox.identity_processes.iter().chain(&sandbox.subscription_processes);
+    let logs: Vec<String> = sandbox.edge_processes.iter().chain(services).map(Process::said).collect();
+    let line = |text: &str| logs.iter().any(|log| log.contains(text));
+    assert!(line("/api/v1/auth/login") && line("\"status\":401"), "{logs:?}");
+    for internal in sandbox.internals.iter().chain(&sandbox.identity_internals) {
+        answers.push(internal.open_get("/internal/metrics").await.text());
+        answers.push(internal.open_get("/internal/health").await.text());
+    }
+    for secret in [user.password, wrong, &user.token, &user.refresh_token, JWT_SECRET, INTERNAL_TOKEN] {
+        for text in logs.iter().chain(&answers) {
+            assert!(!text.contains(secret), "{secret} is in {text}");
+        }
+    }
+    for log in &logs {
+        assert!(!log.contains(&user.email), "{log}");
+    }
 }

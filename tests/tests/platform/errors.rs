@@ -56,6 +56,11 @@ async fn answers_that_the_framework_makes_have_the_shape_too() {
     let reply = edge.open_post("/health", json!({})).await;
     reply.must_fail(405, "REQ002");
     assert_eq!(reply.headers["allow"], "GET,HEAD");
+    let internal = &sandbox.internals[0];
+    internal.open_get("/nowhere").await.must_fail(404, "REQ002");
+    let reply = internal.open_post("/readyz", json!({})).await;
+    reply.must_fail(405, "REQ002");
+    assert_eq!(reply.headers["allow"], "GET,HEAD");
     for request in [
         "NOT HTTP AT ALL\r\n\r\n".to_owned(),
         "GET /health HTTP/1.1\r\nhost x\r\n\r\n".to_owned(),

@@ -1,11 +1,16 @@
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use contract::identity::auth_service_client::AuthServiceClient;
 use contract::identity::{LoginRequest, ValidateTokenRequest};
-use e2e::{Authority, INTERNAL_TOKEN, Plan, Sandbox};
+use e2e::{Authority, INTERNAL_TOKEN, Plan, Process, Sandbox, until};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Request};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
@@ -81,6 +86,15 @@ async fn reflection_lists_what_is_served_and_nothing_else() {
     }
 }
 
+fn trust(authority: &Authority) -> ClientTlsConfig {
+    ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority.certificate()))
+}
+
+fn issued(authority: &Authority) -> Identity {
+    let (certificate, key) = authority.issue("127.0.0.1");
+    Identity::from_pem(certificate, key)
+}
+
 #[tokio::test]
 async fn with_mutual_tls_a_caller_needs_a_certificate_of_the_authority() {
     let authority = Arc::new(Authority::default());
@@ -90,13 +104,6 @@ async fn with_mutual_tls_a_caller_needs_a_certificate_of_the_authority() {
     let user = sandbox.register().await;
     sandbox.edge().get("/api/v1/subscription", &user.token).await.must_be(200);
 
-    let trust = |authority: &Authority| {
-        ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority.certificate()))
-    };
-    let issued = |authority: &Authority| {
-        let (certificate, key) = authority.issue("127.0.0.1");
-        Identity::from_pem(certificate, key)
-    };
     let stranger = Authority::default();
     let look_up = async |scheme: &str, tls: ClientTlsConfig| {
         let endpoint = Endpoint::from_shared(format!("{scheme}://{}", sandbox.identity[0])).expect("a URL");
@@ -110,4 +117,136 @@ async fn with_mutual_tls_a_caller_needs_a_certificate_of_the_authority() {
     assert!(!look_up("https", trust(&authority).identity(issued(&stranger))).await, "a stranger's");
     assert!(!look_up("https", trust(&stranger).identity(issued(&authority))).await, "to a stranger");
     assert!(!look_up("http", ClientTlsConfig::new()).await, "in plain text");
+}
+
+#[tokio::test]
+async fn new_certificates_are_taken_over_while_all_run_and_broken_ones_are_not() {
+    let (old, new) = (Arc::new(Authority::default()), Authority::default());
+    let sandbox = Sandbox::planned(Plan { authority: Some(old.clone()), ..Plan::default() }).await;
+    let user = sandbox.register().await;
+    let both = [&sandbox.identity[0], &sandbox.subscription[0]];
+    // Whether a new connection to each service succeeds.
+    let admits = async |tls: ClientTlsConfig| {
+        let mut admitted = Vec::new();
+        for place in both {
+            let endpoint = Endpoint::from_shared(format!("https://{place}")).expect("a URL");
+            let channel = endpoint.tls_config(tls.clone()).expect("usable").connect_lazy();
+            let check = HealthClient::new(channel).check(HealthCheckRequest::default()).await;
+            admitted.push(check.is_ok());
+        }
+        (admitted[0] == admitted[1]).then_some(admitted[0])
+    };
+    let metric = async |name: &str| {
+        let metrics = sandbox.internals[0].open_get("/internal/metrics").await.text();
+        metrics.lines().any(|line| line == name)
+    };
+    let refused = "grpc_tls_reloads_total{outcome=\"refused\"} 1";
+
+    // What cannot be used changes nothing, and is told.
+    sandbox.certificates.write("cert.pem", "-----BEGIN CERTIFICATE-----\nno\n-----END CERTIFICATE-----\n");
+    until("the edge complains", async || metric(refused).await && metric("grpc_tls_is_current 0").await)
+        .await;
+    until("so do the services", async || {
+        let all = sandbox.identity_processes.iter().chain(&sandbox.subscription_processes);
+        all.into_iter().all(|process| process.said().contains("the former ones stay in use"))
+    })
+    .await;
+    assert_eq!(admits(trust(&old).identity(issued(&old))).await, Some(true));
+    sandbox.edge().get("/api/v1/subscription", &user.token).await.must_be(200);
+
+    // A certificate of another authority, while both authorities are believed.
+    sandbox.certificates.renew(&new, &[&*old, &new]);
+    until("the services show it", async || admits(trust(&new).identity(issued(&old))).await == Some(true))
+        .await;
+    until("the edge has it", async || metric("grpc_tls_is_current 1").await).await;
+    sandbox.edge().get("/api/v1/subscription", &user.token).await.must_be(200);
+
+    // From now on the former authority counts for nothing.
+    sandbox.certificates.renew(&new, &[&new]);
+    until("the old one is refused", async || admits(trust(&new).identity(issued(&old))).await == Some(false))
+        .await;
+    assert_eq!(admits(trust(&new).identity(issued(&new))).await, Some(true));
+    sandbox.edge().get("/api/v1/subscription", &user.token).await.must_be(200);
+    // New connections of the edge are made with the new certificate.
+    let mut sandbox = sandbox;
+    sandbox.restart_identity(0).await;
+    until("the edge has connected again", async || {
+        sandbox.edge().get("/api/v1/user/profile", &user.token).await.status == 200
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn certificates_for_development_work_and_are_renewed_under_one_authority() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().to_str().expect("UTF-8");
+    let make = async || Process::run("xtask", &[], &["certs", "--folder", path]).await;
+    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).expect("a file");
+    let said = make().await;
+    let (authority, certificate) = (read("ca.pem"), read("edge.pem"));
+    make().await;
+    assert_eq!(read("ca.pem"), authority);
+    assert_ne!(read("edge.pem"), certificate);
+
+    // One after the other each process's certificate, in everybody's hands.
+    for process in ["edge", "identity-svc", "subscription-svc"] {
+        let names = ["GRPC_TLS_CA_FILE", "GRPC_TLS_CERT_FILE", "GRPC_TLS_KEY_FILE"];
+        let rest = said.split_once(&format!("# {process}\n")).expect("its settings").1;
+        let setting = |name: &'static str| {
+            let value = rest.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+            (name, value.expect("a setting").to_owned())
+        };
+        let settings = names.map(setting).into();
+        let plan = Plan { settings, has_certificates: true, ..Plan::default() };
+        Sandbox::planned(plan).await.register().await;
+    }
+}
+
+#[tokio::test]
+async fn calls_end_with_their_deadline_and_messages_and_streams_are_bounded() {
+    let sandbox = Sandbox::start().await;
+    let user = sandbox.register().await;
+    let address = format!("http://{}", sandbox.identity[0]);
+    let mut client = AuthServiceClient::connect(address).await.expect("a connection");
+
+    // Larger than any message that is meant.
+    let large = ValidateTokenRequest { access_token: "a".repeat(5 * 1024 * 1024) };
+    let refused = client.validate_token(call(large, INTERNAL_TOKEN)).await.expect_err("refused");
+    assert_eq!(refused.code(), Code::OutOfRange);
+
+    // What the server tells a client of HTTP/2 in its first frame (RFC 9113 section 6.5.2).
+    for (place, streams) in [(sandbox.edge().authority(), 100), (&*sandbox.identity[0], 1024)] {
+        let settings = http2_settings(place).await;
+        let most = |id| settings.iter().find(|(known, _)| *known == id).map(|(_, value)| *value);
+        const MAX_CONCURRENT_STREAMS: u16 = 3;
+        const MAX_HEADER_LIST_SIZE: u16 = 6;
+        assert_eq!(most(MAX_CONCURRENT_STREAMS), Some(streams), "{place}");
+        assert!(most(MAX_HEADER_LIST_SIZE).is_some_and(|bytes| bytes <= 64 * 1024), "{place}: {settings:?}");
+    }
+
+    // The database hangs, and the caller has less patience than the service.
+    sandbox.database.freeze();
+    let login = LoginRequest { email: user.email.clone(), password: user.password.to_owned(), device: None };
+    let mut hurried = call(login, INTERNAL_TOKEN);
+    hurried.metadata_mut().insert("grpc-timeout", MetadataValue::from_static("300m"));
+    let since = Instant::now();
+    let late = client.login(hurried).await.expect_err("late");
+    assert!(matches!(late.code(), Code::Cancelled | Code::DeadlineExceeded), "{late:?}");
+    assert!(since.elapsed() < Duration::from_secs(2), "{:?}", since.elapsed());
+}
+
+/// The pairs of the server's first frame, which must be SETTINGS.
+async fn http2_settings(place: &str) -> Vec<(u16, u32)> {
+    let mut stream = TcpStream::connect(place).await.expect("a connection");
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.expect("sent");
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).await.expect("a frame");
+    assert_eq!(head[3], 4, "SETTINGS");
+    let mut pairs = vec![0; usize::from(u16::from_be_bytes([head[1], head[2]]))];
+    stream.read_exact(&mut pairs).await.expect("its pairs");
+    let pair = |pair: &[u8]| {
+        let id = u16::from_be_bytes([pair[0], pair[1]]);
+        (id, u32::from_be_bytes([pair[2], pair[3], pair[4], pair[5]]))
+    };
+    pairs.chunks_exact(6).map(pair).collect()
 }

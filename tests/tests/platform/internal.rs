@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use e2e::{Sandbox, until};
+use e2e::{Client, Sandbox, until};
 use serde_json::json;
 
 #[tokio::test]
@@ -46,4 +46,35 @@ async fn metrics_count_requests_by_route_template() {
     for secret in ["secret-id", &user.id, &user.email] {
         assert!(!text.contains(secret), "{secret} is in the metrics");
     }
+}
+
+#[tokio::test]
+async fn liveness_and_health_answer_within_a_second_while_everything_else_hangs() {
+    let mut sandbox = Sandbox::start().await;
+    sandbox.database.freeze();
+    sandbox.stub_process.freeze();
+    sandbox.subscription_processes[0].freeze();
+    let all = [&sandbox.internals[0], &sandbox.identity_internals[0]];
+    let within = async |asked: &Client, path: &str| {
+        let since = Instant::now();
+        let reply = asked.open_get(path).await;
+        assert!(since.elapsed() < Duration::from_secs(1), "{path} took {:?}", since.elapsed());
+        reply
+    };
+    // What hangs shows, and the answer does not wait for it.
+    for internal in all {
+        until("the outage shows", async || within(internal, "/internal/health").await.status == 503).await;
+        within(internal, "/livez").await.must_be(200);
+        assert_eq!(within(internal, "/readyz").await.status, 200);
+    }
+    sandbox.identity_processes[0].freeze();
+    let edge = &sandbox.internals[0];
+    until("identity-svc is missed", async || {
+        within(edge, "/internal/health").await.body["dependencies"]["identity-svc"] == "unhealthy"
+    })
+    .await;
+    assert_eq!(within(edge, "/livez").await.status, 200);
+    within(&sandbox.edges[0].clone(), "/health").await.must_be(200);
+    sandbox.stub_process.thaw();
+    sandbox.edge_processes[0].must_run();
 }

@@ -263,3 +263,40 @@ async fn core_manager_away_is_an_error_and_its_restart_a_close() {
     let (code, exit) = tokio::join!(socket.closed(), exit);
     assert_eq!((code, exit), (1001, Some(0)));
 }
+
+#[tokio::test]
+async fn a_status_reaches_the_connection_and_user_that_started_the_workflow_and_no_other() {
+    let sandbox = Sandbox::start().await;
+    let (one, two) = (sandbox.register().await, sandbox.register().await);
+    let (first, second) = (sandbox.project(&one).await, sandbox.project(&two).await);
+    let mut starting = sandbox.socket(&one).await;
+    let mut beside = sandbox.socket(&one).await;
+    let mut stranger = sandbox.socket(&two).await;
+    let steps = json!({ "steps": 3, "step_ms": 20 });
+    // The id is the user's own: the same one of another user is another start.
+    starting.send(start("w", &first, steps.clone())).await;
+    stranger.send(start("w", &second, steps.clone())).await;
+    stranger.send(start("x", &second, steps)).await;
+    let heard = async |socket: &mut Socket, ends: usize| {
+        let mut heard = Vec::new();
+        while heard.iter().filter(|told: &&Value| told["data"]["status"] == "completed").count() < ends {
+            heard.push(socket.next().await);
+        }
+        // Whatever is on its way as well comes before the answer to this.
+        socket.send(json!({ "type": "ping", "id": "p", "data": {} })).await;
+        while heard.last().is_none_or(|told| told["type"] != "pong") {
+            heard.push(socket.next().await);
+        }
+        heard.pop();
+        let ids = heard.iter().map(|told| told["correlation_id"].as_str().unwrap_or_default().to_owned());
+        ids.collect::<Vec<_>>()
+    };
+    let mut of_stranger = heard(&mut stranger, 2).await;
+    let of_starting = heard(&mut starting, 1).await;
+    assert_eq!(of_starting.iter().filter(|id| *id == "w").count(), of_starting.len(), "{of_starting:?}");
+    of_stranger.sort();
+    of_stranger.dedup();
+    assert_eq!(of_stranger, ["w", "x"]);
+    let of_beside = heard(&mut beside, 0).await;
+    assert!(of_beside.is_empty(), "{of_beside:?}");
+}

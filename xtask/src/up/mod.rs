@@ -24,6 +24,9 @@ pub struct Options {
     /// Build optimised
     #[arg(long)]
     pub release: bool,
+    /// Mutual TLS between the processes, with certificates of `cargo xtask certs`
+    #[arg(long)]
+    pub tls: bool,
 }
 
 /// `cargo xtask up`
@@ -41,7 +44,7 @@ pub async fn run(options: Options) -> Outcome {
 
 /// Does `work` on a platform of its own, which is stopped afterwards.
 pub async fn with_platform(work: impl AsyncFnOnce() -> Outcome) -> Outcome {
-    let options = Options { fresh: false, replicas: 1, release: false };
+    let options = Options { fresh: false, replicas: 1, release: false, tls: false };
     let mut platform = Platform::new(Logs::Kept)?;
     let outcome = unless_interrupted(async {
         platform.start(&options).await?;

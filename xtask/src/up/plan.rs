@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
-use crate::Outcome;
 use crate::database::{Account, Services};
 use crate::workspace::{kept_secret, setting};
+use crate::{Outcome, certs};
 
 /// A process to start.
 #[derive(Clone)]
@@ -36,6 +36,23 @@ pub struct Plan {
     pub internal_token: String,
 }
 
+impl Plan {
+    /// Gives each process a certificate, and has it call the others with TLS.
+    pub fn secure(&mut self) -> Outcome {
+        let folder = certs::folder();
+        certs::issue(&folder, &[])?;
+        for unit in self.identity.iter_mut().chain(&mut self.subscription).chain(&mut self.edge) {
+            let urls = unit.settings.iter_mut().filter(|(name, _)| PLANES.contains(name));
+            urls.for_each(|(_, urls)| *urls = urls.replace("http://", "https://"));
+            unit.settings.extend(certs::settings(&folder, unit.program));
+        }
+        Ok(())
+    }
+}
+
+/// The settings that say where the services are.
+const PLANES: [&str; 2] = ["IDENTITY_URL", "SUBSCRIPTION_URL"];
+
 /// Chooses addresses and settings.
 pub fn plan(replicas: u16, services: &Services) -> Outcome<Plan> {
     let mut planner = Planner { replicas, taken: HashSet::new(), common: Vec::new() };
@@ -43,7 +60,9 @@ pub fn plan(replicas: u16, services: &Services) -> Outcome<Plan> {
     let internal_token = planner.secret("INTERNAL_GRPC_TOKEN")?;
     planner.default("LOG_FORMAT", || "text".to_owned())?;
     // On a developer's machine everybody comes from one address.
-    for limit in ["LOGIN_FAILURES_PER_ADDRESS", "MAILS_PER_ADDRESS", "REGISTRATIONS_PER_ADDRESS"] {
+    let limits =
+        ["LOGIN_FAILURES_PER_ADDRESS", "MAILS_PER_ADDRESS", "REGISTRATIONS_PER_ADDRESS", "EDGE_PER_ADDRESS"];
+    for limit in limits {
         planner.default(limit, || "0".to_owned())?;
     }
     // The demo and load tests ask more often than a person does.

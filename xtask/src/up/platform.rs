@@ -78,7 +78,10 @@ impl Platform {
         let database = self.database.insert(Database::open().await?);
         let admin = database.admin.clone();
         let services = provision(&admin).await?;
-        let plan = plan(options.replicas, &services)?;
+        let mut plan = plan(options.replicas, &services)?;
+        if options.tls {
+            plan.secure()?;
+        }
         let profile = if options.release { "release" } else { "debug" };
         let stand_ins = plan.stub.iter().chain(&plan.mail_catcher);
         for unit in stand_ins.chain(&plan.identity).chain(&plan.subscription).chain(&plan.edge) {

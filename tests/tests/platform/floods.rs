@@ -1,0 +1,214 @@
+//! Clients that want more than their share: connections, headers, and what HTTP/2 lets one connection do.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use e2e::{Plan, Sandbox, User, until};
+use http::{Request, Response, Uri, Version};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{SendRequest, handshake};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+const LONG: Duration = Duration::from_secs(20);
+const INSTANCES: &str = "/api/v1/personas/instances";
+
+async fn with(settings: &[(&'static str, &str)]) -> Sandbox {
+    let settings = settings.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+    Sandbox::planned(Plan { settings, ..Plan::default() }).await
+}
+
+async fn connect(sandbox: &Sandbox) -> TcpStream {
+    TcpStream::connect(sandbox.edge().authority()).await.expect("a connection")
+}
+
+/// How often clients ran into a limit.
+pub async fn bites(sandbox: &Sandbox, limit: &str) -> u64 {
+    let metrics = sandbox.internals[0].open_get("/internal/metrics").await.text();
+    let begin = format!("edge_limits_total{{limit=\"{limit}\"}} ");
+    let count = metrics.lines().find_map(|line| line.strip_prefix(&begin));
+    count.map_or(0, |count| count.parse().expect("a number"))
+}
+
+/// A client of HTTP/2.
+struct Http2(SendRequest<Empty<Bytes>>);
+
+impl Http2 {
+    async fn connect(sandbox: &Sandbox) -> Http2 {
+        let io = TokioIo::new(connect(sandbox).await);
+        let (sender, connection) = handshake(TokioExecutor::new(), io).await.expect("HTTP/2");
+        tokio::spawn(connection);
+        Http2(sender)
+    }
+
+    fn request(sandbox: &Sandbox, path: &str, headers: &[(&str, &str)]) -> Request<Empty<Bytes>> {
+        let uri: Uri = format!("http://{}{path}", sandbox.edge().authority()).parse().expect("a URL");
+        let mut request = Request::get(uri).version(Version::HTTP_2);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(Empty::new()).expect("a request")
+    }
+
+    async fn send(&mut self, request: Request<Empty<Bytes>>) -> hyper::Result<Response<Incoming>> {
+        self.0.ready().await?;
+        self.0.send_request(request).await
+    }
+
+    /// Sends a request and gives it up as soon as core-manager has it.
+    async fn give_up(&mut self, sandbox: &Sandbox, user: &User) -> hyper::Result<()> {
+        let token = format!("Bearer {}", user.token);
+        let headers = [("authorization", token.as_str()), ("x-stub-delay-ms", "60000")];
+        self.0.ready().await?;
+        let before = asked(sandbox).await;
+        let mut answer = pin!(self.0.send_request(Self::request(sandbox, INSTANCES, &headers)));
+        loop {
+            let early = poll_fn(|context| std::task::Poll::Ready(answer.as_mut().poll(context))).await;
+            if let std::task::Poll::Ready(answer) = early {
+                return answer.map(drop);
+            }
+            if asked(sandbox).await > before {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// How many requests core-manager was sent.
+async fn asked(sandbox: &Sandbox) -> usize {
+    let seen = sandbox.stub.open_get("/stub/requests").await.body;
+    seen.as_array().expect("a list").len()
+}
+
+#[tokio::test]
+async fn an_address_has_so_many_connections_and_gets_back_what_it_closes() {
+    // One of them is the sandbox's own.
+    let sandbox = with(&[("EDGE_PER_ADDRESS", "3")]).await;
+    sandbox.edge().open_get("/health").await.must_be(200);
+    let is_served = async |stream: &mut TcpStream| {
+        let sent = stream.write_all(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        let mut answer = [0; 12];
+        sent.is_ok() && stream.read_exact(&mut answer).await.is_ok() && answer == *b"HTTP/1.1 200"
+    };
+    let (mut one, mut two, mut three) =
+        (connect(&sandbox).await, connect(&sandbox).await, connect(&sandbox).await);
+    assert!(is_served(&mut one).await && is_served(&mut two).await);
+    assert!(!is_served(&mut three).await, "a fourth connection is served");
+    assert_eq!(bites(&sandbox, "per_address").await, 1);
+    drop(one);
+    until("its place is free", async || is_served(&mut connect(&sandbox).await).await).await;
+}
+
+#[tokio::test]
+async fn behind_a_proxy_the_requests_and_sockets_of_each_address_that_it_names_are_counted() {
+    let sandbox = with(&[("EDGE_PER_ADDRESS", "2"), ("TRUSTED_PROXY_HOPS", "1")]).await;
+    let user = sandbox.register().await;
+    let ask = async |client: &str, delay: &str| {
+        let headers = [("x-forwarded-for", client), ("x-stub-delay-ms", delay)];
+        sandbox.edge().send(http::Method::GET, INSTANCES, Some(&user.token), &headers, None).await
+    };
+    let (first, second, refused, other) = tokio::join!(
+        ask("192.0.2.1", "3000"),
+        ask("9.9.9.9, 192.0.2.1", "3000"),
+        async {
+            until("two run", async || asked(&sandbox).await >= 2).await;
+            ask("192.0.2.1", "0").await
+        },
+        ask("192.0.2.2", "0")
+    );
+    refused.must_fail(503, "GW003");
+    assert!(refused.headers.contains_key("retry-after"));
+    for answered in [first, second, other, ask("192.0.2.1", "0").await] {
+        assert_eq!(answered.status, 200);
+    }
+
+    // A socket holds its place for as long as it is open.
+    let sockets = [sandbox.socket(&user).await, sandbox.socket(&user).await];
+    sandbox.edge().open_get("/health").await.must_fail(503, "GW003");
+    drop(sockets);
+    until("their places are free", async || sandbox.edge().open_get("/health").await.status == 200).await;
+}
+
+#[tokio::test]
+async fn headers_that_are_too_many_or_too_large_are_refused_alike_over_both_protocols() {
+    let sandbox = Sandbox::start().await;
+    let names: Vec<String> = (0..120).map(|number| format!("x-many-{number}")).collect();
+    let many: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "1")).collect();
+    let large = "x".repeat(40_000);
+    let large = [("x-large", large.as_str())];
+    for headers in [many.as_slice(), &large] {
+        let reply = sandbox.edge().send(http::Method::GET, "/health", None, headers, None).await;
+        reply.must_fail(431, "REQ003");
+        let mut client = Http2::connect(&sandbox).await;
+        let answer = client.send(Http2::request(&sandbox, "/health", headers)).await.expect("an answer");
+        assert_eq!(answer.status(), 431);
+        let id = answer.headers()["x-request-id"].to_str().expect("an id").to_owned();
+        let body = answer.into_body().collect().await.expect("a body").to_bytes();
+        let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!(
+            (body["error"]["code"].as_str(), body["request_id"].as_str()),
+            (Some("REQ003"), Some(&*id))
+        );
+        // The connection is as good as before.
+        let answer = client.send(Http2::request(&sandbox, "/health", &[])).await.expect("an answer");
+        assert_eq!(answer.status(), 200);
+    }
+    until("all four are counted", async || bites(&sandbox, "header_size").await == 4).await;
+}
+
+#[tokio::test]
+async fn who_gives_up_more_requests_than_it_lets_be_answered_loses_the_connection() {
+    let sandbox = with(&[("EDGE_HTTP2_RESETS", "5")]).await;
+    let user = sandbox.register().await;
+    let mut honest = Http2::connect(&sandbox).await;
+    for _ in 0..20 {
+        honest.give_up(&sandbox, &user).await.expect("still served");
+        let answer = honest.send(Http2::request(&sandbox, "/health", &[])).await.expect("an answer");
+        assert_eq!(answer.status(), 200);
+    }
+    assert_eq!(bites(&sandbox, "http2_resets").await, 0);
+
+    let mut hostile = Http2::connect(&sandbox).await;
+    let mut given_up = 0;
+    while hostile.give_up(&sandbox, &user).await.is_ok() {
+        given_up += 1;
+        assert!(given_up < 20, "the connection goes on");
+    }
+    assert_eq!(bites(&sandbox, "http2_resets").await, 1);
+    assert!(honest.send(Http2::request(&sandbox, "/health", &[])).await.is_ok());
+}
+
+/// A frame of HTTP/2 (RFC 9113 section 4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("a length").to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+#[tokio::test]
+async fn endless_frames_of_http2_end_the_connection() {
+    const HEADERS: u8 = 1;
+    const SETTINGS: u8 = 4;
+    const CONTINUATION: u8 = 9;
+    let sandbox = Sandbox::start().await;
+    // A header without an index, of one byte and no value; nothing says that it is the last one.
+    let header = [0, 1, b'a', 0];
+    let greeting = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(SETTINGS, 0, 0, &[])].concat();
+    let floods = [
+        ("headers that never end", frame(HEADERS, 0, 1, &header), frame(CONTINUATION, 0, 1, &header)),
+        ("empty ones", frame(HEADERS, 0, 1, &[]), frame(CONTINUATION, 0, 1, &[])),
+    ];
+    for (flood, first, again) in floods {
+        let before = bites(&sandbox, "http2_frames").await;
+        let mut stream = connect(&sandbox).await;
+        stream.write_all(&[greeting.clone(), first].concat()).await.expect("sent");
+        let end = async { while stream.write_all(&again).await.is_ok() {} };
+        timeout(LONG, end).await.unwrap_or_else(|_| panic!("{flood}: the connection goes on"));
+        until("it is counted", async || bites(&sandbox, "http2_frames").await == before + 1).await;
+    }
+    sandbox.edge().open_get("/health").await.must_be(200);
+}
