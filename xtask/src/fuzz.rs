@@ -125,14 +125,14 @@ async fn build(package: &str) -> Outcome<PathBuf> {
     let built = command.stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true).output().await?;
     check(&command, built.status)?;
     let told = String::from_utf8(built.stdout)?;
-    let programs = told.lines().filter_map(|line| {
+    let mut programs = told.lines().filter_map(|line| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
         let kind = message["target"]["kind"][0].as_str()?;
         // The library has the tests where there is one.
         (message["profile"]["test"] == true && matches!(kind, "lib" | "bin"))
             .then(|| message["executable"].as_str().map(PathBuf::from))?
     });
-    programs.last().ok_or_else(|| format!("{package} has no tests").into())
+    programs.next_back().ok_or_else(|| format!("{package} has no tests").into())
 }
 
 async fn host() -> Outcome<String> {
