@@ -24,6 +24,9 @@ pub struct JsonLimit(pub usize);
 /// How deep arrays and objects may nest.
 const MAX_DEPTH: usize = 32;
 
+/// What keys begin with by which serde_json tells itself that a text is to be read as something else.
+const RESERVED: &str = "$serde_json::private::";
+
 /// A JSON body.
 pub struct Json<T>(pub T);
 
@@ -198,6 +201,9 @@ impl<'de> Visitor<'de> for Strict<'_> {
             if let Some(known) = self.known.iter().find(|known| key != **known && is_read_as(&key, known)) {
                 return Err(A::Error::custom(format!("has the key {key:?}, which may be read as {known:?}")));
             }
+            if key.starts_with(RESERVED) {
+                return Err(A::Error::custom(format!("has the key {key:?}, which is reserved")));
+            }
             entries.next_value_seed(self.deeper()?)?;
             if let Some(key) = keys.replace(key) {
                 return Err(A::Error::custom(format!("has the key {key:?} twice")));
@@ -302,6 +308,14 @@ mod tests {
             r#"{"email":"a","o":{"k":1,"k":2}}"#,
         ] {
             assert!(fields(text).contains("twice"), "{text}");
+        }
+    }
+
+    #[test]
+    fn no_key_makes_a_text_be_read_as_something_else() {
+        for key in ["$serde_json::private::RawValue", "$serde_json::private::Number"] {
+            let text = format!(r#"{{"email":"a","o":{{"{key}":"{{\"k\":1,\"k\":2}}"}}}}"#);
+            assert!(fields(&text).contains("reserved"), "{text}");
         }
     }
 
