@@ -28,6 +28,9 @@ struct Shared {
     known: Cache<String, Arc<Known>>,
     /// How often something was forgotten.
     changes: AtomicU64,
+    /// Held while what is known changes, so that nothing is kept of before what was forgotten meanwhile. Looking needs
+    /// it not.
+    changing: Mutex<()>,
     /// When the last reading that left nothing unread began.
     current: Mutex<Option<Instant>>,
 }
@@ -56,6 +59,7 @@ impl Holders {
         Holders(Arc::new(Shared {
             known: Cache::new(MOST),
             changes: AtomicU64::new(0),
+            changing: Mutex::default(),
             current: Mutex::default(),
         }))
     }
@@ -76,6 +80,10 @@ impl Holders {
     /// Keeps an account and its session, open until then, unless something has changed since the mark.
     pub fn keep(&self, mark: Mark, account: &Account, session_id: &str, until: DateTime<Utc>) {
         let Mark(Some(changes)) = mark else { return };
+        let _changing = lock(&self.0.changing);
+        if self.0.changes.load(Ordering::SeqCst) != changes {
+            return;
+        }
         let mut sessions = vec![(session_id.to_owned(), until)];
         if let Some(known) = self.0.known.get(&account.id) {
             let others = known.sessions.iter().filter(|(id, _)| id != session_id);
@@ -83,14 +91,11 @@ impl Holders {
         }
         let known = Known { info: account.info(), version: account.version, sessions };
         self.0.known.insert(account.id.clone(), Arc::new(known));
-        // Looked at afterwards: what changes from here on finds the entry and removes it.
-        if self.0.changes.load(Ordering::SeqCst) != changes {
-            self.0.known.remove(&account.id);
-        }
     }
 
     /// Forgets an account that an event concerns.
     pub fn forget(&self, user_id: &str) {
+        let _changing = lock(&self.0.changing);
         self.0.changes.fetch_add(1, Ordering::SeqCst);
         self.0.known.remove(user_id);
     }
@@ -106,6 +111,7 @@ impl Holders {
 
     /// Forgets everything, as for another table of events.
     pub fn forget_all(&self) {
+        let _changing = lock(&self.0.changing);
         self.0.changes.fetch_add(1, Ordering::SeqCst);
         self.0.known.clear();
     }
@@ -121,6 +127,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::RwLock;
+    use std::sync::atomic::AtomicBool;
+
     use contract::{Role, Tier};
 
     use super::*;
@@ -203,5 +212,41 @@ mod tests {
         }
         let known = (0..2 * SESSIONS).filter(|session| finds(&holders, &session.to_string(), 2, 99));
         assert_eq!(known.collect::<Vec<_>>(), (SESSIONS..2 * SESSIONS).collect::<Vec<_>>());
+    }
+
+    /// Two looks at once, one of before the end of a session and one of after it, must not keep it between them.
+    #[test]
+    fn an_ended_session_never_comes_back_however_many_look_at_once() {
+        const LOOKS: usize = 4;
+        let holders = Holders::new();
+        holders.read_at(Instant::now() + Duration::from_secs(3600));
+        let open = RwLock::new((0..LOOKS).map(|place| format!("{place}-0")).collect::<Vec<_>>());
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for place in 0..LOOKS {
+                let (holders, open, is_over) = (&holders, &open, &is_over);
+                scope.spawn(move || {
+                    while !is_over.load(Ordering::Relaxed) {
+                        for session in 0..LOOKS {
+                            let mark = holders.mark();
+                            let id = open.read().expect("read")[(session + place) % LOOKS].clone();
+                            holders.keep(mark, &account(1), &id, time(1000));
+                        }
+                    }
+                });
+            }
+            let came_back = (1..2000).find(|round| {
+                let next = format!("{}-{round}", round % LOOKS);
+                let ended = std::mem::replace(&mut open.write().expect("written")[round % LOOKS], next);
+                holders.forget("u");
+                // What looked before it ended is done by then.
+                std::thread::sleep(Duration::from_millis(1));
+                let found = finds(&holders, &ended, 1, 0);
+                std::thread::sleep(Duration::from_millis(if found { 30 } else { 0 }));
+                found && finds(&holders, &ended, 1, 0)
+            });
+            is_over.store(true, Ordering::Relaxed);
+            assert_eq!(came_back, None);
+        });
     }
 }

@@ -96,6 +96,8 @@ const RETURNING: usize = 500;
 /// How long it is looked how many sign-ins can be hashed, and how long three times as many come.
 const PEAK: Duration = Duration::from_secs(3);
 const FLOOD: Duration = Duration::from_secs(6);
+/// By when the places of unknown outcomes must be free again.
+const SETTLED: Duration = Duration::from_secs(60);
 /// Connections that send a header byte by byte.
 const SLOW: usize = 300;
 
@@ -118,6 +120,12 @@ impl Fault {
             self,
             Fault::EdgeKilled | Fault::IdentityKilled | Fault::SubscriptionKilled | Fault::WatchHalfOpen
         )
+    }
+
+    /// Whether core-manager has afterwards what it said it made: the stand-in loses everything with its process, and
+    /// makes nothing where it answers with less than it declares.
+    pub fn is_kept_by_core_manager(self) -> bool {
+        !matches!(self, Fault::CoreManagerKilled | Fault::CoreManagerTruncates)
     }
 
     /// What may fail while it lasts. Everything else must not notice.
@@ -295,6 +303,23 @@ impl Field {
         faults
     }
 
+    /// Places that are still taken for something that is on its way, when nothing is any more.
+    pub async fn left_reserved(&self) -> Option<String> {
+        let mut connection = self.sandbox.connection().await;
+        let deadline = Instant::now() + SETTLED;
+        loop {
+            let reserved = "SELECT CAST(COALESCE(SUM(reserved), 0) AS SIGNED) FROM usage_counters";
+            let reserved: i64 = sqlx::query_scalar(reserved).fetch_one(&mut connection).await.expect("a sum");
+            if reserved == 0 {
+                return None;
+            }
+            if Instant::now() > deadline {
+                return Some(format!("{reserved} places are still taken for what is over"));
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
     async fn misbehave(&self, how: Value) {
         self.sandbox.stub.open_post("/stub/behaviour", how).await.must_be(204);
     }
@@ -431,6 +456,7 @@ async fn speak(edges: Vec<String>, place: usize, token: String, project: String)
     socket.send(start).await;
     let told = socket.next().await;
     assert_eq!(told["correlation_id"], "rolled", "{told}");
+    assert_ne!(told["type"], "error", "{told}");
 }
 
 /// Sends a header byte by byte until the edge has had enough of it.

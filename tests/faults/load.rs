@@ -17,8 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const PROBE: Duration = Duration::from_millis(100);
 /// How long an edge may take to say so.
 const PROBE_PATIENCE: Duration = Duration::from_millis(500);
-/// People who use the platform.
+/// People who use the platform, each fourth of whom may make only so many.
 const PEOPLE: usize = 20;
+const LIMIT: usize = 5;
 const INSTANCES: &str = "/api/v1/personas/instances";
 
 /// What a request is about, and so on whom it depends.
@@ -77,6 +78,8 @@ struct Edge {
 struct Person {
     user: User,
     project: String,
+    /// How many things may be made.
+    limit: usize,
     /// The largest number that an acknowledged update wrote, and the largest that was tried.
     acknowledged: AtomicU64,
     tried: AtomicU64,
@@ -91,6 +94,7 @@ pub struct Load {
     edges: Vec<Edge>,
     revoked: String,
     turn: AtomicUsize,
+    is_stopped: AtomicBool,
     records: Mutex<Vec<Record>>,
 }
 
@@ -99,13 +103,15 @@ impl Load {
     pub async fn of(sandbox: &Sandbox) -> Arc<Load> {
         let mut people = Vec::new();
         let admin = sandbox.administrator().await;
-        for _ in 0..PEOPLE {
+        for place in 0..PEOPLE {
             let user = sandbox.register().await;
+            let (tier, limit) = if place % 4 == 0 { ("basic", LIMIT) } else { ("enterprise", usize::MAX) };
             let path = format!("/api/v1/admin/subscriptions/{}", user.id);
-            sandbox.edge().put(&path, &admin.token, json!({ "tier": "enterprise" })).await.must_be(200);
+            sandbox.edge().put(&path, &admin.token, json!({ "tier": tier })).await.must_be(200);
             people.push(Person {
                 project: sandbox.project(&user).await,
                 user,
+                limit,
                 acknowledged: AtomicU64::new(0),
                 tried: AtomicU64::new(0),
                 updating: tokio::sync::Mutex::new(()),
@@ -124,17 +130,18 @@ impl Load {
             edges: edges.collect(),
             revoked: leaver.token,
             turn: AtomicUsize::new(0),
+            is_stopped: AtomicBool::new(false),
             records: Mutex::default(),
         })
     }
 
-    /// Sends so many requests a second, until dropped.
+    /// Sends so many requests a second until [`Load::stop`], and waits for what became of each.
     pub async fn run(self: Arc<Self>, per_second: u32) {
         let mut pace = tokio::time::interval(Duration::from_secs(1) / per_second);
         pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
         let mut running = JoinSet::new();
-        running.spawn(self.clone().probe());
-        loop {
+        let probe = tokio::spawn(self.clone().probe());
+        while !self.is_stopped.load(Relaxed) {
             let due = pace.tick().await.into_std();
             let load = self.clone();
             let turn = self.turn.fetch_add(1, Relaxed);
@@ -146,6 +153,14 @@ impl Load {
             });
             while running.try_join_next().is_some() {}
         }
+        while let Some(ended) = running.join_next().await {
+            ended.expect("each request has an end");
+        }
+        probe.abort();
+    }
+
+    pub fn stop(&self) {
+        self.is_stopped.store(true, Relaxed);
     }
 
     /// Takes edges out that do not want requests, and lets them in again.
@@ -227,7 +242,8 @@ impl Load {
         if end == End::Fine {
             made().insert(key, true);
         }
-        end
+        let is_full = matches!(&end, End::Refused(_, code) if code == "SUB002");
+        if is_full && person.limit < usize::MAX { End::Fine } else { end }
     }
 
     /// What was recorded since the last time.
@@ -238,8 +254,8 @@ impl Load {
     /// Compares what there is with what was acknowledged. `keeps`: whether core-manager has kept its own all the while.
     pub async fn audit(&self, keeps: bool) -> Vec<String> {
         let mut faults = Vec::new();
-        for person in &self.people {
-            let (edge, token) = (&self.edges[0].client, &person.user.token);
+        for (place, person) in self.people.iter().enumerate() {
+            let (edge, token) = (&self.edges[place % self.edges.len()].client, &person.user.token);
             let project = edge.get(&format!("/api/v1/projects/{}", person.project), token).await.must_be(200);
             let number = project["description"].as_str().and_then(|text| text.parse().ok()).unwrap_or(0);
             let (low, high) = (person.acknowledged.load(Relaxed), person.tried.load(Relaxed));
@@ -267,6 +283,9 @@ impl Load {
             }
         }
         let total = there.len();
+        if total > person.limit {
+            faults.push(format!("{total} are there where {} are admitted", person.limit));
+        }
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             let usage = edge.get("/api/v1/subscription/usage", token).await.must_be(200);

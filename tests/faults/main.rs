@@ -137,12 +137,12 @@ async fn run(fault: Fault) -> Verdict {
     let healed = Instant::now();
     tokio::time::sleep(AFTER).await;
     let watched = Instant::now();
-    driver.abort();
-    // What was sent last is still on its way.
-    let _ = driver.await;
+    load.stop();
+    driver.await.expect("the load has an end");
     let mut verdict = judge(fault, &load.take_records(), begun, ended, healed, watched);
     verdict.faults.extend(field.finish().await);
-    verdict.faults.extend(load.audit(fault != Fault::CoreManagerKilled).await);
+    verdict.faults.extend(load.audit(fault.is_kept_by_core_manager()).await);
+    verdict.faults.extend(field.left_reserved().await);
     let sandbox = &field.sandbox;
     let processes = sandbox.edge_processes.iter().chain(&sandbox.identity_processes);
     let peaks = processes.chain(&sandbox.subscription_processes).map(|process| process.peak_kib() / 1024);

@@ -12,6 +12,8 @@ const NAME: &str = "faults";
 const PASSWORD: &str = "faults-of-a-throw-away-server";
 /// Connections that a starved server has, the least that both servers allow.
 const FEW: usize = 10;
+/// Those that it has otherwise.
+const MANY: usize = 500;
 
 pub struct Server {
     admin: MySqlConnectOptions,
@@ -33,6 +35,10 @@ impl Server {
             pid_file,
             hogs: Vec::new(),
         };
+        // As a fault before may have left it that broke off in the middle.
+        server.thaw();
+        server.order(&format!("SET GLOBAL max_connections = {MANY}")).await;
+        server.set_read_only(false).await;
         server.order(&format!("CREATE USER IF NOT EXISTS {NAME} IDENTIFIED BY '{PASSWORD}'")).await;
         server.order(&format!("CREATE DATABASE IF NOT EXISTS {NAME}")).await;
         server.order(&format!("GRANT ALL ON {NAME}.* TO {NAME}")).await;
@@ -105,8 +111,9 @@ impl Server {
 
     /// Breaks the connections of the services; those that take places away have chosen no schema.
     async fn evict(&self, admin: &mut MySqlConnection) {
-        let theirs = "SELECT ID FROM information_schema.PROCESSLIST WHERE USER = ? AND DB IS NOT NULL";
-        let ids: Vec<u64> =
+        let theirs =
+            "SELECT CAST(ID AS SIGNED) FROM information_schema.PROCESSLIST WHERE USER = ? AND DB IS NOT NULL";
+        let ids: Vec<i64> =
             sqlx::query_scalar(theirs).bind(NAME).fetch_all(&mut *admin).await.expect("the connections");
         for id in ids {
             // It may have gone by itself.
@@ -116,6 +123,6 @@ impl Server {
 
     pub async fn feed(&mut self) {
         self.hogs.clear();
-        self.order("SET GLOBAL max_connections = 500").await;
+        self.order(&format!("SET GLOBAL max_connections = {MANY}")).await;
     }
 }

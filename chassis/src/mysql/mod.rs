@@ -304,9 +304,10 @@ fn server_code(error: &sqlx::Error) -> Option<u16> {
     database.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>().map(|e| e.number())
 }
 
-/// Shutting down (1053), too many connections (1040, 1203), read-only (1290, 1836), access while starting (3168).
+/// Shutting down (1053), too many connections (1040, 1203), read-only (1290, 1836), access while starting (3168), and a
+/// connection that the server has given up: killed (1927), or silent for too long (4031).
 fn is_refusal_to_serve(code: u16) -> bool {
-    matches!(code, 1040 | 1053 | 1203 | 1290 | 1836 | 3168)
+    matches!(code, 1040 | 1053 | 1203 | 1290 | 1836 | 1927 | 3168 | 4031)
 }
 
 /// A deadlock (1213) or a lock that was not got in time (1205; 3572 for NOWAIT on MySQL).

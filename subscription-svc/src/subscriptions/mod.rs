@@ -12,7 +12,7 @@ mod lifecycle;
 mod table;
 
 pub use change::{change, change_locked, lapse};
-pub use table::{find, find_within, lapsed_users, list, lock, welcome, write};
+pub use table::{find, hold, lapsed_users, list, lock, welcome, write};
 
 /// Where a subscription stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

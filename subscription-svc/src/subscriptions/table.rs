@@ -73,19 +73,21 @@ pub async fn find(pool: &MySqlPool, user_id: &str) -> Outcome<Subscription> {
         return Ok(found);
     }
     drop(connection);
-    transaction(pool, "first_subscription", user_id, |tx, user_id| Box::pin(find_within(tx, user_id))).await
+    transaction(pool, "first_subscription", user_id, |tx, user_id| Box::pin(hold(tx, user_id))).await
 }
 
-/// As [`find`], in a transaction.
+/// The user's subscription, made now if there is none, which others read but nobody changes until the transaction ends.
 ///
 /// # Errors
 /// As [`find`].
-pub async fn find_within(tx: &mut MySqlConnection, user_id: &str) -> Outcome<Subscription> {
-    if let Some(found) = read(tx, user_id).await? {
-        return Ok(found);
+pub async fn hold(tx: &mut MySqlConnection, user_id: &str) -> Outcome<Subscription> {
+    if read(tx, user_id).await?.is_none() {
+        make_free(tx, user_id).await?;
     }
-    make_free(tx, user_id).await?;
-    read(tx, user_id).await?.ok_or_else(deleted_meanwhile)
+    // Reads what is committed now, as `lock`.
+    let row =
+        select!("WHERE user_id = ? LOCK IN SHARE MODE", user_id).fetch_optional(tx).await.map_err(failed)?;
+    row.ok_or_else(deleted_meanwhile)?.try_into()
 }
 
 /// The user's subscription, made now if there is none and locked until the transaction ends, so that changes to one

@@ -27,7 +27,7 @@ use crate::service::Service;
 use identity::FakeIdentity;
 
 /// The service on an empty database, in the isolation level of the real pool, with nothing running in the background.
-async fn service(options: MySqlPoolOptions, database: MySqlConnectOptions) -> (Service, Arc<FakeIdentity>) {
+pub async fn service(options: MySqlPoolOptions, database: MySqlConnectOptions) -> (Service, Arc<FakeIdentity>) {
     let lane = Lane::of(database.clone(), 6);
     let pool = options
         .max_connections(12)
@@ -61,7 +61,7 @@ async fn prepare(pool: &MySqlPool) {
     crate::migrate(pool).await.expect("migrations");
 }
 
-async fn new_user(service: &Service) -> String {
+pub async fn new_user(service: &Service) -> String {
     let id = Uuid::now_v7().to_string();
     sqlx::query("INSERT INTO users (id, email) VALUES (?, ?)")
         .bind(&id)

@@ -35,12 +35,13 @@ impl Allowance {
         Self::by(&mut connection, &subscription, resource).await
     }
 
-    /// As [`Allowance::of`], on the connection of a transaction.
+    /// As [`Allowance::of`], on the connection of a transaction until whose end the tier stays: what is written by it
+    /// must not undo what a change of the tier has written meanwhile.
     ///
     /// # Errors
     /// USER001.
     pub async fn within(tx: &mut MySqlConnection, user_id: &str, resource: Resource) -> Outcome<Self> {
-        let subscription = subscriptions::find_within(tx, user_id).await?;
+        let subscription = subscriptions::hold(tx, user_id).await?;
         Self::by(tx, &subscription, resource).await
     }
 
@@ -82,7 +83,12 @@ pub fn month_of(start: DateTime<Utc>, now: DateTime<Utc>) -> Range<DateTime<Utc>
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
+
     use super::*;
+    use crate::tests::{new_user, service};
 
     fn at(text: &str) -> DateTime<Utc> {
         text.parse().expect("a time")
@@ -101,5 +107,21 @@ mod tests {
         ] {
             assert_eq!(month_of(start, at(now)).start, at(begins), "{now}");
         }
+    }
+
+    #[sqlx::test(migrations = false)]
+    async fn a_tier_by_which_something_is_being_counted_does_not_change_meanwhile(
+        options: MySqlPoolOptions,
+        database: MySqlConnectOptions,
+    ) {
+        let (service, _) = service(options, database).await;
+        let user = new_user(&service).await;
+        let mut counting = service.pool.begin().await.expect("a transaction");
+        Allowance::within(&mut counting, &user, Resource::Content).await.expect("an allowance");
+        let mut changing = service.pool.begin().await.expect("a transaction");
+        let mut change = Box::pin(subscriptions::lock(&mut changing, &user));
+        assert!(tokio::time::timeout(Duration::from_millis(300), &mut change).await.is_err());
+        counting.rollback().await.expect("ended");
+        change.await.expect("its turn");
     }
 }

@@ -120,10 +120,10 @@ pub async fn report(service: &Service, request: &ReportUsageRequest) -> Outcome<
     if request.used < 0 {
         return Err(Failure::field("used", "must not be below nought"));
     }
-    let allowance = Allowance::of(service, &request.user_id, resource).await?;
-    transaction(&service.pool, "report_usage", (request, &allowance), |tx, (request, allowance)| {
+    transaction(&service.pool, "report_usage", request, move |tx, request| {
         Box::pin(async move {
-            set(tx, request, allowance).await?;
+            let allowance = Allowance::within(tx, &request.user_id, resource).await?;
+            set(tx, request, &allowance).await?;
             days::keep(tx, &request.user_id, allowance.resource.name()).await
         })
     })
@@ -214,12 +214,11 @@ pub async fn record(service: &Service, request: RecordUsageRequest) -> Outcome<(
             format!("must have 1 to {MAX_KEY} visible ASCII characters"),
         ));
     }
-    let allowance = Allowance::of(service, &user_id, resource).await?;
-    let given = (user_id, idempotency_key, allowance);
-    transaction(&service.pool, "record_usage", given, move |tx, (user_id, key, allowance)| {
+    transaction(&service.pool, "record_usage", (user_id, idempotency_key), move |tx, (user_id, key)| {
         Box::pin(async move {
+            let allowance = Allowance::within(tx, user_id, resource).await?;
             if is_first(tx, user_id, key).await? {
-                count(tx, user_id, allowance, i64::from(delta)).await?;
+                count(tx, user_id, &allowance, i64::from(delta)).await?;
                 days::keep(tx, user_id, resource.name()).await?;
             }
             Ok(())
