@@ -17,7 +17,7 @@ pub struct Options {
     /// Only these targets; all by default
     targets: Vec<String>,
     /// How long each target is searched
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
     minutes: u64,
     /// Say which targets there are
     #[arg(long)]
