@@ -27,7 +27,10 @@ use crate::service::Service;
 use identity::FakeIdentity;
 
 /// The service on an empty database, in the isolation level of the real pool, with nothing running in the background.
-pub async fn service(options: MySqlPoolOptions, database: MySqlConnectOptions) -> (Service, Arc<FakeIdentity>) {
+pub async fn service(
+    options: MySqlPoolOptions,
+    database: MySqlConnectOptions,
+) -> (Service, Arc<FakeIdentity>) {
     let lane = Lane::of(database.clone(), 6);
     let pool = options
         .max_connections(12)
