@@ -113,7 +113,7 @@ impl Env {
         }
     }
 
-    /// A number of seconds, milliseconds or pieces with a default, within bounds.
+    /// A number of seconds, milliseconds or pieces with a default, within bounds: whoever reads it may calculate with it.
     pub fn number(
         &mut self,
         name: &'static str,
@@ -122,10 +122,11 @@ impl Env {
         meaning: &'static str,
     ) -> u64 {
         let value = self.value(name, default, meaning);
-        if !bounds.contains(&value) {
-            self.faults.push(format!("{name}: must be {} to {}", bounds.start(), bounds.end()));
+        if bounds.contains(&value) {
+            return value;
         }
-        value
+        self.faults.push(format!("{name}: must be {} to {}", bounds.start(), bounds.end()));
+        self.parse(name, None, default)
     }
 
     /// A comma-separated list; spaces around the commas do not count, empty entries are dropped.

@@ -24,6 +24,9 @@ pub struct JsonLimit(pub usize);
 /// How deep arrays and objects may nest.
 const MAX_DEPTH: usize = 32;
 
+/// What keys begin with by which serde_json tells itself that a text is to be read as something else.
+const RESERVED: &str = "$serde_json::private::";
+
 /// A JSON body.
 pub struct Json<T>(pub T);
 
@@ -120,15 +123,15 @@ fn in_words(text: &str) -> String {
 }
 
 /// Whether some reader may take a key for this one, which is in ASCII lower case: whatever has it for its upper or lower
-/// case, and what Unicode folds to it.
+/// case, and what Unicode folds to it, also where one letter folds to several (`ﬂ`).
 fn is_read_as(key: &str, known: &str) -> bool {
-    let fold = |letter| match letter {
-        'ſ' => 's',
+    let plain = |letter| match letter {
         '\u{212a}' => 'k',
-        'ı' | 'İ' => 'i',
-        letter => letter.to_ascii_lowercase(),
+        'İ' => 'i',
+        letter => letter,
     };
-    key.chars().map(fold).eq(known.chars())
+    let upper = key.chars().map(plain).flat_map(char::to_uppercase);
+    upper.map(|letter| letter.to_ascii_lowercase()).eq(known.chars())
 }
 
 /// Walks a JSON text and refuses repeated keys and deep nesting, and at its top other spellings of known keys.
@@ -197,6 +200,9 @@ impl<'de> Visitor<'de> for Strict<'_> {
         while let Some(key) = entries.next_key::<String>()? {
             if let Some(known) = self.known.iter().find(|known| key != **known && is_read_as(&key, known)) {
                 return Err(A::Error::custom(format!("has the key {key:?}, which may be read as {known:?}")));
+            }
+            if key.starts_with(RESERVED) {
+                return Err(A::Error::custom(format!("has the key {key:?}, which is reserved")));
             }
             entries.next_value_seed(self.deeper()?)?;
             if let Some(key) = keys.replace(key) {
@@ -306,10 +312,19 @@ mod tests {
     }
 
     #[test]
+    fn no_key_makes_a_text_be_read_as_something_else() {
+        for key in ["$serde_json::private::RawValue", "$serde_json::private::Number"] {
+            let text = format!(r#"{{"email":"a","o":{{"{key}":"{{\"k\":1,\"k\":2}}"}}}}"#);
+            assert!(fields(&text).contains("reserved"), "{text}");
+        }
+    }
+
+    #[test]
     fn another_spelling_of_a_known_key_is_refused_where_it_could_be_read_as_it() {
-        let known = ["task", "id"];
+        let known = ["task", "id", "flow"];
         let parse = |text: &str| parse_unmistakably::<serde_json::Value>(text.as_bytes(), &known);
-        for spelling in ["Task", "TASK", "taſk", "tas\u{212a}", "\\u0054ask", "ID", "iD", "ıd", "İd"] {
+        for spelling in ["Task", "TASK", "taſk", "tas\u{212a}", "\\u0054ask", "ID", "iD", "ıd", "İd", "ﬂow"]
+        {
             let failure = parse(&format!(r#"{{"task":1,"{spelling}":2}}"#)).expect_err(spelling);
             assert!(failure.fields().iter().any(|(_, fault)| fault.contains("may be read as")), "{spelling}");
         }

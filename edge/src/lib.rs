@@ -3,6 +3,8 @@
 mod answer;
 mod claims;
 mod front;
+#[cfg(test)]
+mod fuzz;
 mod gateway;
 #[doc(hidden)]
 pub mod hot_path;

@@ -47,7 +47,10 @@ fn is_address(email: &str) -> bool {
         return false;
     };
     let visible = |c: char| {
-        !c.is_whitespace() && !c.is_control() && !matches!(c, '@' | ',' | ';' | '<' | '>' | '"' | '\\')
+        !c.is_whitespace()
+            && !c.is_control()
+            && !is_invisible(c)
+            && !matches!(c, '@' | ',' | ';' | '<' | '>' | '"' | '\\')
     };
     let local_is_good = (1..=MAX_LOCAL_BYTES).contains(&local.len())
         && local.chars().all(visible)
@@ -61,6 +64,31 @@ fn is_address(email: &str) -> bool {
             && label.chars().all(|c| c.is_alphanumeric() || c == '-')
     };
     email.len() <= MAX_BYTES && local_is_good && domain.contains('.') && domain.split('.').all(label_is_good)
+}
+
+/// Characters that show nothing, or turn what is shown around: with them two addresses that look alike would be two
+/// accounts.
+fn is_invisible(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}'
+            | '\u{34f}'
+            | '\u{61c}'
+            | '\u{115f}'..='\u{1160}'
+            | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}'
+            | '\u{feff}'
+            | '\u{ffa0}'
+            | '\u{fff0}'..='\u{fffb}'
+            | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}'
+    )
 }
 
 #[cfg(test)]
@@ -95,10 +123,37 @@ mod tests {
             "a@-x.org",
             "a@b@x.org",
             "a\u{0}@x.org",
+            "a\u{200b}@x.org",
+            "\u{202e}moc@x.org",
         ] {
             assert_eq!(Email::parse(typed), Err(NotAnEmail), "{typed:?}");
         }
         assert!(Email::parse(&format!("a@{}.org", "x".repeat(255))).is_err());
+    }
+
+    /// Of what is taken for an address, every spelling is the same one, and nothing in it is unseen.
+    fn is_one_address(typed: &str) {
+        let Ok(email) = Email::parse(typed) else { return };
+        let text = email.as_str();
+        assert_eq!(Email::parse(text), Ok(email.clone()), "the canonical form is its own");
+        let decomposed: String = text.nfd().collect();
+        for spelling in [decomposed, text.to_ascii_uppercase(), format!(" {text}\t"), text.to_lowercase()] {
+            assert_eq!(Email::parse(&spelling), Ok(email.clone()), "{spelling:?}");
+        }
+        assert_eq!(text.to_lowercase(), text);
+        assert_eq!(text.matches('@').count(), 1);
+        let unseen = |c: char| c.is_control() || c.is_whitespace() || is_invisible(c);
+        assert!(!text.contains(unseen), "{text:?}");
+        assert!(text.len() <= MAX_BYTES);
+    }
+
+    #[test]
+    fn every_spelling_of_whatever_is_taken_for_an_address_is_one() {
+        fuzzing::check(concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/email"), |input| {
+            if let Ok(typed) = std::str::from_utf8(input) {
+                is_one_address(typed);
+            }
+        });
     }
 
     proptest::proptest! {

@@ -177,3 +177,43 @@ impl PasswordSettings {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use chassis::settings::load_from;
+
+    use super::*;
+
+    /// Marks what must never be shown.
+    const CANARY: &str = "Canary7";
+    const SECRETS: [&str; 6] = [
+        "INTERNAL_GRPC_TOKEN",
+        "GRPC_TLS_KEY",
+        "AUTH_DB_PASSWORD",
+        "JWT_SECRET_KEY",
+        "JWT_PREVIOUS_SECRET_KEYS",
+        "MAIL_SMTP_URL",
+    ];
+
+    /// A line of an environment. A file that it names does not exist, or a target would read whatever is there.
+    fn variable(line: &str) -> Option<(String, String)> {
+        let (name, value) = line.split_once('=')?;
+        let value = match name {
+            _ if name.ends_with("_FILE") => format!("/nonexistent/{value}"),
+            _ if SECRETS.contains(&name) => format!("{value}{CANARY}"),
+            _ => value.to_owned(),
+        };
+        Some((name.to_owned(), value))
+    }
+
+    #[test]
+    fn any_environment_is_settings_or_faults_that_show_no_secret() {
+        fuzzing::check(concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/settings"), |input| {
+            let Ok(input) = std::str::from_utf8(input) else { return };
+            let Err(faults) = load_from(input.lines().filter_map(variable), Settings::read).map(drop) else {
+                return;
+            };
+            assert!(!faults.to_string().contains(CANARY), "{faults}");
+        });
+    }
+}

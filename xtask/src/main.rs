@@ -7,6 +7,7 @@ mod database;
 mod demo;
 mod deny;
 mod faults;
+mod fuzz;
 mod http;
 mod instructions;
 mod packages;
@@ -14,9 +15,11 @@ mod prepare;
 mod process;
 mod promises;
 mod redis;
+mod sbom;
 mod settings;
 mod terminal;
 mod test;
+mod tools;
 mod up;
 mod workspace;
 
@@ -54,8 +57,12 @@ enum Task {
     Certs(certs::Options),
     /// Runs the private database alone and prints how to sign in
     Database(database::Options),
-    /// Checks licences, banned crates and sources
+    /// Searches for inputs that break what the parsers promise
+    Fuzz(fuzz::Options),
+    /// Checks licences, banned crates, sources and known vulnerabilities
     Deny,
+    /// Writes what the programs consist of, as CycloneDX
+    Sbom,
 }
 
 /// Why a task could not be done, in words for whoever started it.
@@ -75,7 +82,9 @@ async fn main() -> ExitCode {
         Task::Settings(options) => settings::run(options).await,
         Task::Certs(options) => certs::run(&options),
         Task::Database(options) => database::run(options).await,
+        Task::Fuzz(options) => fuzz::run(options).await,
         Task::Deny => deny::run().await,
+        Task::Sbom => sbom::run().await,
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,5 +1,6 @@
 //! Requests on their way to core-manager: route table → who → quota → scrub and add headers → stream.
 
+mod breaker;
 mod headers;
 mod pool;
 pub mod quota;

@@ -5,7 +5,7 @@ use std::error::Error;
 use std::fmt;
 use std::pin::{Pin, pin};
 use std::str::FromStr;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -21,14 +21,11 @@ use http_body::{Body as _, Frame, SizeHint};
 use prometheus::{IntCounter, IntCounterVec};
 use tokio::sync::Semaphore;
 
+use super::breaker::Breaker;
 use super::pool::{Answer, Fault, Pool};
 
 /// The name of the service behind the gateway, in health and in error details.
 pub const CORE_MANAGER: &str = "core-manager";
-
-/// After so many failures in a row no request is sent for [`OPEN_FOR`].
-const FAILURES_TO_OPEN: u32 = 10;
-const OPEN_FOR: Duration = Duration::from_secs(1);
 
 /// Where core-manager is: `http://host:port`, without a path.
 #[derive(Clone, Debug)]
@@ -110,7 +107,7 @@ impl Upstream {
             let failure = Failure::new(ErrorCode::Overloaded).retry_after(Duration::from_secs(1));
             return Err(failure.into());
         };
-        if !self.breaker.admits() {
+        if !self.breaker.admits(millis) {
             RESULTS.with_label_values(&["circuit_open"]).inc();
             return Err(away().with_fact("circuit", "open").into());
         }
@@ -139,7 +136,7 @@ impl Upstream {
         limit: Duration,
         connect: impl Future<Output = Result<T, E>>,
     ) -> Outcome<T> {
-        if !self.breaker.admits() {
+        if !self.breaker.admits(millis) {
             return Err(away().with_fact("circuit", "open"));
         }
         match tokio::time::timeout(limit, connect).await {
@@ -148,11 +145,11 @@ impl Upstream {
                 Ok(connected)
             }
             Ok(Err(error)) => {
-                self.breaker.failed();
+                self.breaker.failed(millis);
                 Err(away().because(error))
             }
             Err(_) => {
-                self.breaker.failed();
+                self.breaker.failed(millis);
                 Err(Failure::new(ErrorCode::Timeout).with_fact("service", CORE_MANAGER))
             }
         }
@@ -185,13 +182,13 @@ impl Upstream {
                 Err(SendFault { failure, may_have_arrived: true })
             }
             Ok(Err(error)) => {
-                self.breaker.failed();
+                self.breaker.failed(millis);
                 RESULTS.with_label_values(&["away"]).inc();
                 let may_have_arrived = error.may_have_arrived();
                 Err(SendFault { failure: away().because(error), may_have_arrived })
             }
             Err(()) => {
-                self.breaker.failed();
+                self.breaker.failed(millis);
                 RESULTS.with_label_values(&["timeout"]).inc();
                 let failure = Failure::new(ErrorCode::Timeout).with_fact("service", CORE_MANAGER);
                 Err(SendFault { failure, may_have_arrived: true })
@@ -276,43 +273,10 @@ pub fn away() -> Failure {
     Failure::new(ErrorCode::Unavailable).with_fact("service", CORE_MANAGER)
 }
 
-/// Opens after failures in a row; once [`OPEN_FOR`] has passed, one request at a time tries again.
-#[derive(Default)]
-struct Breaker {
-    failures: AtomicU32,
-    /// Milliseconds after [`STARTED`] until which nothing is sent.
-    open_until: AtomicU64,
-}
-
 static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 fn millis() -> u64 {
     STARTED.elapsed().as_millis() as u64
-}
-
-impl Breaker {
-    fn admits(&self) -> bool {
-        if self.failures.load(Ordering::Relaxed) < FAILURES_TO_OPEN {
-            return true;
-        }
-        let (now, until) = (millis(), self.open_until.load(Ordering::Relaxed));
-        let next = now + OPEN_FOR.as_millis() as u64;
-        // Whoever moves the end of the pause is the one that tries.
-        now >= until
-            && self.open_until.compare_exchange(until, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-    }
-
-    fn succeeded(&self) {
-        self.failures.store(0, Ordering::Relaxed);
-    }
-
-    fn failed(&self) {
-        let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
-        if failures == FAILURES_TO_OPEN {
-            self.open_until.store(millis() + OPEN_FOR.as_millis() as u64, Ordering::Relaxed);
-            tracing::warn!("the circuit to core-manager is open");
-        }
-    }
 }
 
 /// Looked up once: it is counted on every request.
@@ -330,18 +294,6 @@ static RESULTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_circuit_opens_after_failures_in_a_row_and_closes_with_a_success() {
-        let breaker = Breaker::default();
-        for _ in 0..FAILURES_TO_OPEN {
-            assert!(breaker.admits());
-            breaker.failed();
-        }
-        assert!(!breaker.admits());
-        breaker.succeeded();
-        assert!(breaker.admits());
-    }
 
     #[test]
     fn an_upstream_is_a_plain_place() {

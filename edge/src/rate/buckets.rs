@@ -203,4 +203,53 @@ mod tests {
         buckets.raise("nobody", MINUTE);
         assert_eq!(buckets.len(), 1);
     }
+
+    /// The bucket as one would write it down: how many requests are in it, filling all the time.
+    struct Model {
+        filled: f64,
+        per_minute: f64,
+        at: u64,
+    }
+
+    impl Model {
+        fn take(&mut self, now: u64, per_minute: u32) -> f64 {
+            let rate = self.per_minute / nanos(MINUTE) as f64;
+            self.filled = (self.filled + (now - self.at) as f64 * rate).min(self.per_minute);
+            // Another tier: what was used stays used.
+            self.filled = (self.filled - self.per_minute + f64::from(per_minute)).max(0.0);
+            (self.per_minute, self.at) = (f64::from(per_minute), now);
+            self.filled
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_bucket_admits_what_a_bucket_that_fills_all_the_time_would(
+            steps in proptest::collection::vec((0..90_000_u64, 1..90_usize, 0..4_usize), 1..40),
+            changes_tier in proptest::prelude::any::<bool>(),
+        ) {
+            let (buckets, mut now) = (Buckets::new(), SECOND);
+            let mut model = Model { filled: 60.0, per_minute: 60.0, at: now };
+            for (pause, tries, tier) in steps {
+                now += pause * (SECOND / 1000);
+                let per_minute = if changes_tier { [1, 60, 300, 1000][tier] } else { 60 };
+                for _ in 0..tries {
+                    let filled = model.take(now, per_minute);
+                    let taken = buckets.take_at(now, "u", per_minute);
+                    // Times are whole nanoseconds; what is within one of them of a whole request may be either.
+                    if (filled - 1.0).abs() > 1e-4 {
+                        proptest::prop_assert_eq!(taken.admitted, filled >= 1.0, "{} at {}", filled, now);
+                    }
+                    model.filled -= if taken.admitted { 1.0 } else { 0.0 };
+                    proptest::prop_assert!(taken.owed <= MINUTE + Duration::from_nanos(1));
+                }
+            }
+            // Who waits as told is admitted, and no earlier.
+            let per_minute = model.per_minute as u32;
+            while buckets.take_at(now, "u", per_minute).admitted {}
+            let wait = nanos(buckets.take_at(now, "u", per_minute).next_in(per_minute));
+            proptest::prop_assert!(wait > 0 && !buckets.take_at(now + wait - 1, "u", per_minute).admitted);
+            proptest::prop_assert!(buckets.take_at(now + wait, "u", per_minute).admitted);
+        }
+    }
 }

@@ -143,6 +143,79 @@ mod tests {
         }
     }
 
+    /// The entries of an object in their order, however often a key stands there.
+    struct Entries(Vec<(String, Value)>);
+
+    impl<'de> Deserialize<'de> for Entries {
+        fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            struct Reader;
+
+            impl<'de> serde::de::Visitor<'de> for Reader {
+                type Value = Entries;
+
+                fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                    f.write_str("an object")
+                }
+
+                fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
+                    let mut entries = Vec::new();
+                    while let Some(entry) = map.next_entry()? {
+                        entries.push(entry);
+                    }
+                    Ok(Entries(entries))
+                }
+            }
+
+            deserializer.deserialize_map(Reader)
+        }
+    }
+
+    impl Entries {
+        fn of(text: &str) -> Self {
+            serde_json::from_str(text).expect("an object")
+        }
+
+        /// What readers that ignore case find, of which some take the first value and others the last.
+        fn read(&self, key: &str) -> Vec<&Value> {
+            let is = |name: &str| name.to_lowercase() == key || name.to_uppercase() == key.to_uppercase();
+            self.0.iter().filter(|(name, _)| is(name)).map(|(_, value)| value).collect()
+        }
+    }
+
+    fn depth(value: &Value) -> usize {
+        match value {
+            Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+            Value::Object(entries) => 1 + entries.values().map(depth).max().unwrap_or(0),
+            _ => 0,
+        }
+    }
+
+    /// What is forwarded is read alike by everybody, in all that decides here.
+    fn has_one_reading(text: &str) {
+        let Ok(envelope) = Envelope::parse(text) else { return };
+        let entries = Entries::of(text);
+        assert_eq!(entries.read("type"), [&Value::from(envelope.kind.as_str())]);
+        assert_eq!(entries.read("id"), [&Value::from(envelope.id.as_str())]);
+        assert!(depth(&serde_json::from_str(text).expect("JSON")) <= 33);
+        let data = entries.read("data");
+        assert!(data.len() <= 1);
+        let Ok(start) = envelope.data::<StartWorkflow>() else { return };
+        let entries = Entries::of(envelope.data.as_ref().expect("data").get());
+        assert_eq!(entries.read("project_id"), [&Value::from(start.project_id.0)]);
+        assert_eq!(entries.read("workflow_type"), [&Value::from(start.workflow_type)]);
+        assert_eq!(entries.read("agent_instance_id"), [&Value::from(start.agent_instance_id)]);
+        assert_eq!(entries.read("parameters").len(), 1);
+    }
+
+    #[test]
+    fn whatever_is_passed_on_is_read_alike_by_all_readers() {
+        fuzzing::check(concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/envelope"), |input| {
+            if let Ok(text) = std::str::from_utf8(input) {
+                has_one_reading(text);
+            }
+        });
+    }
+
     proptest::proptest! {
         #[test]
         fn no_text_makes_the_parser_panic(text in ".{0,64}") {

@@ -107,7 +107,9 @@ impl FromStr for Smtp {
     type Err = &'static str;
 
     fn from_str(url: &str) -> Result<Self, Self::Err> {
-        let encrypted = url.starts_with("smtps://") || url.contains("tls=required");
+        let query = url.split('#').next().and_then(|url| url.split_once('?')).map_or("", |(_, query)| query);
+        // Of the query, and not of the password.
+        let encrypted = url.starts_with("smtps://") || query.split('&').any(|pair| pair == "tls=required");
         if url.contains('@') && !encrypted {
             return Err("would send its password in clear: begin with smtps:// or end with ?tls=required");
         }
@@ -148,6 +150,8 @@ mod tests {
             assert!(good.parse::<Smtp>().is_ok(), "{good}");
         }
         for bad in [
+            "smtp://user:tls=required@mail.example.com",
+            "smtp://user:pass@mail.example.com#?tls=required",
             "smtp://user:pass@mail.example.com",
             "smtp://user:pass@host?tls=opportunistic",
             "mail.example.com",

@@ -1,6 +1,8 @@
 //! Sessions. A session is a row; a refresh token is one use of it, kept as its SHA-256.
 
 mod ending;
+#[cfg(test)]
+mod family;
 mod refresh;
 mod sweep;
 #[cfg(test)]

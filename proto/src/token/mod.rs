@@ -140,8 +140,10 @@ impl Verifier {
     pub fn verify(&self, token: &str, now: i64) -> Result<Claims, TokenFault> {
         let claims = self.genuine(token).ok_or(TokenFault::Invalid)?;
         let lifetime = claims.exp.checked_sub(claims.iat);
-        let timely = claims.nbf <= now + LEEWAY_SECONDS
-            && claims.iat <= now + LEEWAY_SECONDS
+        // Nothing was signed before 1970; other readers do not even have numbers for that.
+        let passed = 0..=now + LEEWAY_SECONDS;
+        let timely = passed.contains(&claims.nbf)
+            && passed.contains(&claims.iat)
             && lifetime.is_some_and(|seconds| (0..=MAX_LIFETIME_SECONDS).contains(&seconds));
         let ours = claims.iss == ISSUER && claims.aud == self.audience && claims.sub == claims.user_id;
         if !timely || !ours {
@@ -160,15 +162,20 @@ impl Verifier {
         // All three are read before any cryptography: other characters, padding and spare bits are refused here.
         let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).ok();
         let (header, payload, signature) = (decode(header)?, decode(payload)?, decode(signature)?);
-        let header: TokenHeader<'_> = serde_json::from_slice(&header).ok()?;
+        let header: TokenHeader<'_> = object(&header)?;
         let is_access_token = header.typ.eq_ignore_ascii_case(TOKEN_TYPE) && header.crit.is_none();
         let is_named = |key: &&VerifyingKey| {
             key.kid.as_deref() == header.kid.as_deref() && key.algorithm.name() == header.alg
         };
         let is_genuine = is_access_token
             && self.keys.iter().filter(is_named).any(|key| key.verifies(message.as_bytes(), &signature));
-        is_genuine.then(|| serde_json::from_slice(&payload).ok())?
+        is_genuine.then(|| object(&payload))?
     }
+}
+
+/// Reads a JSON object. serde alone would also take the items of an array for the fields of a structure.
+fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Option<T> {
+    json.trim_ascii_start().starts_with(b"{").then(|| serde_json::from_slice(json).ok())?
 }
 
 #[cfg(test)]
@@ -232,6 +239,7 @@ mod tests {
             signed(|c| c.exp = NOW + MAX_LIFETIME_SECONDS + 1),
             signed(|c| c.nbf = NOW + 5000),
             signed(|c| c.iat = i64::MIN),
+            signed(|c| c.nbf = -1),
         ];
         for token in changed {
             assert_eq!(verified(&token, NOW), Err(TokenFault::Invalid), "{token}");
@@ -297,6 +305,7 @@ mod tests {
             r#"{"alg":"HS256"}"#,
             r#"{"typ":"at+jwt"}"#,
             r#"{"alg":"HS256","typ":"at+jwt"} x"#,
+            r#"["HS256","at+jwt",null,null]"#,
             "[]",
             "",
         ] {
@@ -360,6 +369,47 @@ mod tests {
         for token in ["", ".", "a.b", "a b.c.d", "é.é.é", &"a".repeat(MAX_TOKEN_BYTES + 1)] {
             assert_eq!(verified(token, NOW), Err(TokenFault::Invalid));
         }
+    }
+
+    /// What the signer's library makes of a token under the same rules, clocks apart.
+    fn told_by_the_library(token: &str) -> Option<serde_json::Value> {
+        ring_provider::install();
+        let mut rules = jsonwebtoken::Validation::new(Jwa::HS256);
+        rules.set_issuer(&[ISSUER]);
+        rules.set_audience(&["persona-platform"]);
+        rules.set_required_spec_claims(&["exp", "nbf", "iss", "aud", "sub"]);
+        (rules.validate_exp, rules.validate_nbf) = (false, false);
+        let key = jsonwebtoken::DecodingKey::from_secret(secret("a").expose_secret().as_bytes());
+        jsonwebtoken::decode(token, &key, &rules).ok().map(|decoded| decoded.claims)
+    }
+
+    /// A token that is accepted is one of the signer's, says everything, and is refused once a bit of it has changed.
+    fn is_beyond_doubt(token: &str) {
+        let Ok(claims) = verified(token, NOW) else { return };
+        let told = told_by_the_library(token).expect("the signer's library accepts it, too");
+        assert_eq!(told.as_object().map_or(0, |told| told.len().min(15)), 15, "no claim is missing");
+        let own = serde_json::to_value(&claims).expect("claims");
+        for (name, claim) in own.as_object().expect("an object") {
+            assert_eq!(told.get(name), Some(claim), "{name}");
+        }
+        for place in 0..token.len() {
+            let mut changed = token.as_bytes().to_vec();
+            changed[place] ^= 1 << (place % 7);
+            let changed = String::from_utf8(changed).expect("still ASCII");
+            assert_eq!(verified(&changed, NOW), Err(TokenFault::Invalid), "bit of byte {place}");
+        }
+    }
+
+    #[test]
+    fn whatever_is_accepted_is_a_token_of_the_signer_bit_by_bit() {
+        fuzzing::check(concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/token"), |input| {
+            let Ok(input) = std::str::from_utf8(input) else { return };
+            is_beyond_doubt(input);
+            // Few inputs are signed; so the two texts before and after a line end are.
+            if let Some((header, payload)) = input.split_once('\n') {
+                is_beyond_doubt(&spelled(header, payload));
+            }
+        });
     }
 
     proptest::proptest! {

@@ -7,6 +7,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use contract::{Tier, to_timestamp};
 
 mod change;
+#[cfg(test)]
+mod lifecycle;
 mod table;
 
 pub use change::{change, change_locked, lapse};
@@ -107,6 +109,10 @@ impl Subscription {
             return;
         }
         self.cancelled_at = Some(now);
+        if self.status == Status::Trialing {
+            // A trial of which nobody said when it is over would last for ever.
+            self.trial_ends_at = self.trial_ends_at.or(self.end_date);
+        }
         if self.status == Status::PastDue || self.end_date.is_none_or(|end| end <= now) {
             self.status = Status::Canceled;
             self.end_date = Some(now);

@@ -1,6 +1,7 @@
 //! Tests on a real server: a database for each test, and a stand-in for identity-svc on a real socket.
 
 mod days;
+mod idempotency;
 mod identity;
 mod newcomers;
 mod outbox;
