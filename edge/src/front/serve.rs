@@ -219,11 +219,12 @@ impl Connection {
                     }
                 }
             }
-            ceased = self.activity.ceases(patience.headers, patience.idle) => {
+            ceased = self.activity.ceases(patience.headers, patience.idle, patience.stall) => {
                 tracing::debug!(%peer, ?ceased, "a connection of no use was closed");
                 match ceased {
                     Ceased::Unheard => Limit::HeaderTime.bites(),
                     Ceased::Idle => Limit::Idle.bites(),
+                    Ceased::Stalled => Limit::Stall.bites(),
                 }
             }
         }
