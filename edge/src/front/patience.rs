@@ -197,11 +197,11 @@ pub struct Answering<B> {
     /// Whether it is handed on as the windows of HTTP/2 allow, instead of as fast as the client takes it off the wire.
     has_window: bool,
     running: Running,
-    _seat: Option<Seat>,
+    _seat: Option<Arc<Seat>>,
 }
 
 impl<B> Answering<B> {
-    pub fn new(body: B, mut running: Running, seat: Option<Seat>) -> Self {
+    pub fn new(body: B, mut running: Running, seat: Option<Arc<Seat>>) -> Self {
         running.is_answered = true;
         let has_window = running.activity.is_http2.load(Ordering::Relaxed);
         // Nobody asks for the first piece before the client has room for it; an answer without one is gone by then.

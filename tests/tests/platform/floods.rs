@@ -142,6 +142,26 @@ async fn behind_a_proxy_the_requests_and_sockets_of_each_address_that_it_names_a
 }
 
 #[tokio::test]
+async fn behind_a_proxy_a_request_that_asks_for_an_upgrade_counts_like_any_other() {
+    let sandbox = with(&[("EDGE_PER_ADDRESS", "3"), ("TRUSTED_PROXY_HOPS", "1")]).await;
+    let user = sandbox.register().await;
+    let ask = async |delay: &str| {
+        let upgrade = [("connection", "upgrade"), ("upgrade", "foo")];
+        let headers =
+            [&upgrade[..], &[("x-forwarded-for", "192.0.2.1"), ("x-stub-delay-ms", delay)]].concat();
+        sandbox.edge().send(http::Method::GET, INSTANCES, Some(&user.token), &headers, None).await
+    };
+    let (first, second, third, refused) = tokio::join!(ask("3000"), ask("3000"), ask("3000"), async {
+        until("three run", async || asked(&sandbox).await >= 3).await;
+        ask("0").await
+    });
+    refused.must_fail(503, "GW003");
+    for answered in [first, second, third, ask("0").await] {
+        assert_eq!(answered.status, 200);
+    }
+}
+
+#[tokio::test]
 async fn headers_that_are_too_many_or_too_large_are_refused_alike_over_both_protocols() {
     let sandbox = Sandbox::start().await;
     let names: Vec<String> = (0..120).map(|number| format!("x-many-{number}")).collect();
