@@ -162,6 +162,26 @@ async fn behind_a_proxy_a_request_that_asks_for_an_upgrade_counts_like_any_other
 }
 
 #[tokio::test]
+async fn behind_a_proxy_nobody_is_taken_for_the_proxy_whatever_they_send() {
+    let sandbox = with(&[("EDGE_PER_ADDRESS", "1"), ("TRUSTED_PROXY_HOPS", "1")]).await;
+    let user = sandbox.register().await;
+    let (head, end) = (format!("GET {INSTANCES} HTTP/1.1\r\nhost: a\r\nx-stub-hang: true\r\n"), "\r\n\r\n");
+    let head = format!("{head}authorization: Bearer {}\r\nx-forwarded-for: ", user.token);
+    let mut stream = connect(&sandbox).await;
+    stream
+        .write_all(&[head.as_bytes(), b"\xff, 192.0.2.1:50000", end.as_bytes()].concat())
+        .await
+        .expect("sent");
+    until("it runs", async || asked(&sandbox).await >= 1).await;
+    let ask = async |client: &str| {
+        let headers = [("x-forwarded-for", client)];
+        sandbox.edge().send(http::Method::GET, "/health", None, &headers, None).await
+    };
+    ask("192.0.2.1").await.must_fail(503, "GW003");
+    ask("127.0.0.1").await.must_be(200);
+}
+
+#[tokio::test]
 async fn headers_that_are_too_many_or_too_large_are_refused_alike_over_both_protocols() {
     let sandbox = Sandbox::start().await;
     let names: Vec<String> = (0..120).map(|number| format!("x-many-{number}")).collect();
