@@ -12,7 +12,7 @@ mod path;
 mod patience;
 mod serve;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -228,11 +228,17 @@ fn forwarded_for<B>(request: &http::Request<B>, hops: usize) -> Option<IpAddr> {
     if hops == 0 {
         return None;
     }
-    let values =
-        request.headers().get_all("x-forwarded-for").into_iter().filter_map(|value| value.to_str().ok());
-    let all: Vec<&str> = values.flat_map(|value| value.split(',')).map(str::trim).collect();
-    let place = all.len().checked_sub(hops)?;
-    all[place].parse().ok()
+    // An entry counts whatever it holds, or a client could move the others by what it sends.
+    let lines = request.headers().get_all("x-forwarded-for").into_iter().rev();
+    let entry = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b',')).nth(hops - 1)?;
+    address_in(std::str::from_utf8(entry).ok()?.trim())
+}
+
+/// The address of an entry. Some proxies write the port, too, and that of IPv6 after brackets.
+fn address_in(entry: &str) -> Option<IpAddr> {
+    let bare = entry.strip_prefix('[').and_then(|entry| entry.strip_suffix(']')).unwrap_or(entry);
+    let with_port = || entry.parse().map(|address: SocketAddr| address.ip());
+    bare.parse().or_else(|_| with_port()).ok()
 }
 
 /// What the access log says of a request, taken before it is handed on.
@@ -297,6 +303,43 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The address of a client that sent these lines behind so many proxies.
+    fn client_of(lines: &[&[u8]], hops: usize) -> Option<String> {
+        let mut request = http::Request::new(());
+        for line in lines {
+            let line = HeaderValue::from_bytes(line).expect("a value");
+            request.headers_mut().append("x-forwarded-for", line);
+        }
+        forwarded_for(&request, hops).map(|address| address.to_string())
+    }
+
+    #[test]
+    fn the_entry_of_a_trusted_proxy_is_found_whatever_the_client_wrote_before_it() {
+        for claimed in [&b"9.9.9.9"[..], b"", b",", b"\xff", b"9.9.9.9, \xe9", b"\"a, b\""] {
+            let one_line = [claimed, b", 192.0.2.1"].concat();
+            assert_eq!(client_of(&[&one_line], 1).as_deref(), Some("192.0.2.1"), "{claimed:?}");
+            assert_eq!(client_of(&[claimed, b"192.0.2.1"], 1).as_deref(), Some("192.0.2.1"), "{claimed:?}");
+            let two_hops = [&one_line, &b", 10.0.0.1"[..]].concat();
+            assert_eq!(client_of(&[&two_hops], 2).as_deref(), Some("192.0.2.1"), "{claimed:?}");
+        }
+        assert_eq!(client_of(&[b"192.0.2.1, \xff"], 1), None);
+        assert_eq!(client_of(&[b"192.0.2.1"], 2), None);
+        assert_eq!(client_of(&[b"192.0.2.1"], 0), None);
+    }
+
+    #[test]
+    fn an_address_is_read_as_any_proxy_writes_it() {
+        for written in ["192.0.2.1", " 192.0.2.1 ", "192.0.2.1:50000"] {
+            assert_eq!(client_of(&[written.as_bytes()], 1).as_deref(), Some("192.0.2.1"), "{written:?}");
+        }
+        for written in ["2001:db8::1", "[2001:db8::1]", "[2001:db8::1]:50000"] {
+            assert_eq!(client_of(&[written.as_bytes()], 1).as_deref(), Some("2001:db8::1"), "{written:?}");
+        }
+        for none in ["unknown", "192.0.2.1:", "[2001:db8::1", "2001:db8::1]:50000", "192.0.2.1 x", ""] {
+            assert_eq!(client_of(&[none.as_bytes()], 1), None, "{none:?}");
+        }
+    }
 
     #[tokio::test]
     async fn a_panic_is_the_answer_of_one_request() {

@@ -5,13 +5,18 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::Version;
 use http_body::{Body, Frame, SizeHint};
 
 use super::crowd::Seat;
+
+/// What an answer of HTTP/2 hands on at once, in bytes: to take so much within the time of a stall is all that is asked
+/// of a slow client. core-manager's answers come in pieces that are many times as long.
+const MAX_PIECE_BYTES: usize = 16 * 1024;
 
 /// What goes on at one connection.
 #[derive(Default)]
@@ -28,6 +33,11 @@ pub struct Activity {
     most_given_up: u32,
     /// Some of the last answer may not have been written yet.
     unwritten: AtomicBool,
+    /// Answers of HTTP/2 that wait for the client to let more be sent, by whether they began to in a period of an even
+    /// number or an odd one.
+    awaiting: [AtomicUsize; 2],
+    /// The number of the period, of which each is as long as a stall.
+    period: AtomicUsize,
 }
 
 /// Why a connection ceases.
@@ -36,6 +46,8 @@ pub enum Ceased {
     /// The first request did not come, or the headers of a later one not whole.
     Unheard,
     Idle,
+    /// An answer waited for the client for too long.
+    Stalled,
 }
 
 impl Activity {
@@ -52,7 +64,7 @@ impl Activity {
             self.is_http2.store(true, Ordering::Relaxed);
         }
         self.running.fetch_add(1, Ordering::Relaxed);
-        Running { activity: self.clone(), is_answered: false }
+        Running { activity: self.clone(), is_answered: false, awaits_client_since: None }
     }
 
     /// Bytes have come. Those of a body come while its request runs.
@@ -96,11 +108,25 @@ impl Activity {
         }
     }
 
+    /// Answers that began to wait for the client in a period.
+    fn awaiting(&self, period: usize) -> &AtomicUsize {
+        &self.awaiting[period % 2]
+    }
+
+    /// Ends a period. Whether an answer has waited for the client during all of it: windows of HTTP/2 that stay shut
+    /// block no write, and pings are answered beside them.
+    fn is_stalled(&self) -> bool {
+        let period = self.period.fetch_add(1, Ordering::Relaxed);
+        self.awaiting(period + 1).load(Ordering::Relaxed) > 0
+    }
+
     /// Returns once no request came in the first `headers`; or, later, the headers of one took longer, or none ran and
-    /// none came for `idle`: either up to `headers` more, as looking now and then costs requests nothing. hyper's own
-    /// timer of headers would run between requests, too.
-    pub async fn ceases(&self, headers: Duration, idle: Duration) -> Ceased {
+    /// none came for `idle`; or an answer waited for the client for `stall`, up to twice as long: each up to `headers`
+    /// more, as looking now and then costs requests nothing. hyper's own timer of headers would run between requests,
+    /// too.
+    pub async fn ceases(&self, headers: Duration, idle: Duration, stall: Duration) -> Ceased {
         let (mut seen, mut rested, mut was_half_heard) = (0, Duration::ZERO, true);
+        let mut period = Duration::ZERO;
         let mut pause = headers;
         loop {
             tokio::time::sleep(pause).await;
@@ -117,6 +143,13 @@ impl Activity {
             if rested >= idle {
                 return Ceased::Idle;
             }
+            period += pause;
+            if period >= stall {
+                if self.is_stalled() {
+                    return Ceased::Stalled;
+                }
+                period = Duration::ZERO;
+            }
             (seen, was_half_heard) = (begun, is_half_heard);
             pause = headers.min(idle);
         }
@@ -127,10 +160,29 @@ impl Activity {
 pub struct Running {
     activity: Arc<Activity>,
     is_answered: bool,
+    /// The period in which its answer began to wait for the client.
+    awaits_client_since: Option<usize>,
+}
+
+impl Running {
+    /// Notes whether the client is what the answer waits for from now on.
+    fn await_client(&mut self, is_awaited: bool) {
+        let since = is_awaited.then(|| self.activity.period.load(Ordering::Relaxed));
+        if since == self.awaits_client_since {
+            return;
+        }
+        if let Some(period) = since {
+            self.activity.awaiting(period).fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(period) = std::mem::replace(&mut self.awaits_client_since, since) {
+            self.activity.awaiting(period).fetch_sub(1, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
+        self.await_client(false);
         self.activity.ended(self.is_answered);
         self.activity.unwritten.store(true, Ordering::Relaxed);
         self.activity.running.fetch_sub(1, Ordering::Relaxed);
@@ -140,53 +192,95 @@ impl Drop for Running {
 /// The body of an answer; its request runs, and holds its seat, for as long as it is sent.
 pub struct Answering<B> {
     body: B,
-    _running: Running,
-    _seat: Option<Seat>,
+    /// What was taken of the body and not handed on.
+    rest: Bytes,
+    /// Whether it is handed on as the windows of HTTP/2 allow, instead of as fast as the client takes it off the wire.
+    has_window: bool,
+    running: Running,
+    _seat: Option<Arc<Seat>>,
 }
 
 impl<B> Answering<B> {
-    pub fn new(body: B, mut running: Running, seat: Option<Seat>) -> Self {
+    pub fn new(body: B, mut running: Running, seat: Option<Arc<Seat>>) -> Self {
         running.is_answered = true;
-        Answering { body, _running: running, _seat: seat }
+        let has_window = running.activity.is_http2.load(Ordering::Relaxed);
+        // Nobody asks for the first piece before the client has room for it; an answer without one is gone by then.
+        running.await_client(has_window);
+        Answering { body, rest: Bytes::new(), has_window, running, _seat: seat }
     }
 }
 
-impl<B: Body + Unpin> Body for Answering<B> {
-    type Data = B::Data;
+impl<B: Body<Data = Bytes> + Unpin> Answering<B> {
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        if self.rest.is_empty() {
+            match ready!(Pin::new(&mut self.body).poll_frame(context))
+                .map(|frame| frame.map(Frame::into_data))
+            {
+                Some(Ok(Ok(data))) => self.rest = data,
+                Some(Ok(Err(trailers))) => return Poll::Ready(Some(Ok(trailers))),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            }
+        }
+        let piece = self.rest.split_to(self.rest.len().min(MAX_PIECE_BYTES));
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for Answering<B> {
+    type Data = Bytes;
     type Error = B::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        if !self.has_window {
+            return Pin::new(&mut self.body).poll_frame(context);
+        }
+        let piece = self.poll_piece(context);
+        // The next one is asked for as soon as the client has room; until this one is there it waits for us.
+        self.running.await_client(piece.is_ready());
+        piece
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let (rest, body) = (self.rest.len() as u64, self.body.size_hint());
+        let mut hint = SizeHint::new();
+        hint.set_lower(body.lower() + rest);
+        if let Some(upper) = body.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+    use std::future::poll_fn;
+
+    use futures_util::stream;
+
     use super::*;
 
     const FIRST: Duration = Duration::from_secs(10);
     const IDLE: Duration = Duration::from_secs(75);
+    const STALL: Duration = Duration::from_secs(30);
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_ceases_when_no_request_comes_and_none_runs() {
         let started = tokio::time::Instant::now();
-        assert_eq!(Arc::new(Activity::default()).ceases(FIRST, IDLE).await, Ceased::Unheard);
+        assert_eq!(Arc::new(Activity::default()).ceases(FIRST, IDLE, STALL).await, Ceased::Unheard);
         assert_eq!(started.elapsed(), FIRST);
 
         let activity = Arc::new(Activity::default());
         let long = activity.begin(Version::HTTP_11);
-        let ceases = activity.ceases(FIRST, IDLE);
+        let ceases = activity.ceases(FIRST, IDLE, STALL);
         tokio::pin!(ceases);
         assert!(tokio::time::timeout(10 * IDLE, &mut ceases).await.is_err(), "while one runs it stays");
         drop(long);
@@ -201,12 +295,59 @@ mod tests {
             let running = activity.begin(version);
             activity.heard();
             drop(running);
-            let ceases = activity.ceases(FIRST, IDLE);
+            let ceases = activity.ceases(FIRST, IDLE, STALL);
             tokio::pin!(ceases);
             assert!(tokio::time::timeout(3 * FIRST, &mut ceases).await.is_err(), "a body is no half request");
             activity.heard();
             assert_eq!(ceases.await, expected, "{version:?}");
         }
+    }
+
+    /// Why a connection ceases whose one answer is asked for more after each `pause`.
+    async fn asked_every(pause: Duration, version: Version, body: axum::body::Body) -> Option<Ceased> {
+        let activity = Arc::new(Activity::default());
+        let mut answer = Answering::new(body, activity.begin(version), None);
+        let asking = async {
+            loop {
+                tokio::time::sleep(pause).await;
+                poll_fn(|context| Poll::Ready(Pin::new(&mut answer).poll_frame(context).is_ready())).await;
+            }
+        };
+        tokio::select! {
+            ceased = activity.ceases(FIRST, IDLE, STALL) => Some(ceased),
+            () = tokio::time::sleep(2 * STALL + FIRST) => None,
+            () = asking => None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_of_http2_that_lets_nothing_be_sent_is_not_waited_for() {
+        let long = || axum::body::Body::from(vec![0; 1 << 20]);
+        let never_there = || axum::body::Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
+        let (often, never) = (STALL / 3, 100 * STALL);
+        assert_eq!(asked_every(never, Version::HTTP_2, long()).await, Some(Ceased::Stalled));
+        assert_eq!(asked_every(often, Version::HTTP_2, long()).await, None, "it reads slowly");
+        assert_eq!(asked_every(often, Version::HTTP_2, never_there()).await, None, "it waits for us");
+        assert_eq!(asked_every(never, Version::HTTP_11, long()).await, None, "its writes are watched");
+    }
+
+    #[tokio::test]
+    async fn an_answer_in_pieces_is_the_same_answer() {
+        use http_body_util::BodyExt;
+        let whole: Vec<u8> = (0..3 * MAX_PIECE_BYTES + 1).map(|number| number as u8).collect();
+        let activity = Arc::new(Activity::default());
+        let body = axum::body::Body::from(whole.clone());
+        let mut answer = Answering::new(body, activity.begin(Version::HTTP_2), None);
+        let mut taken = Vec::new();
+        while !answer.is_end_stream() {
+            assert_eq!(answer.size_hint().exact(), Some((whole.len() - taken.len()) as u64));
+            let piece = answer.frame().await.expect("more").expect("no error").into_data().expect("data");
+            assert!(piece.len() <= MAX_PIECE_BYTES);
+            taken.extend_from_slice(&piece);
+        }
+        assert!(taken == whole && answer.frame().await.is_none());
+        drop(answer);
+        assert!(!activity.is_stalled() && !activity.is_stalled(), "who is gone waits for nobody");
     }
 
     #[test]

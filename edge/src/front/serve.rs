@@ -138,13 +138,13 @@ impl Guests {
     ///
     /// # Errors
     /// GW003 when its address has no more.
-    fn seat_of_request(&self, request: &Request<Incoming>, peer: SocketAddr) -> Outcome<Option<Seat>> {
+    fn seat_of_request(&self, request: &Request<Incoming>, peer: SocketAddr) -> Outcome<Option<Arc<Seat>>> {
         if self.trusted_hops == 0 {
             return Ok(None);
         }
         let address = forwarded_for(request, self.trusted_hops).unwrap_or(peer.ip());
         match self.seat(address) {
-            Some(seat) => Ok(Some(seat)),
+            Some(seat) => Ok(Some(Arc::new(seat))),
             None => Err(Failure::new(ErrorCode::Overloaded).retry_after(Duration::from_secs(1))),
         }
     }
@@ -219,19 +219,20 @@ impl Connection {
                     }
                 }
             }
-            ceased = self.activity.ceases(patience.headers, patience.idle) => {
+            ceased = self.activity.ceases(patience.headers, patience.idle, patience.stall) => {
                 tracing::debug!(%peer, ?ceased, "a connection of no use was closed");
                 match ceased {
                     Ceased::Unheard => Limit::HeaderTime.bites(),
                     Ceased::Idle => Limit::Idle.bites(),
+                    Ceased::Stalled => Limit::Stall.bites(),
                 }
             }
         }
     }
 
     /// The answer to a request, with the seat that it holds until it was sent.
-    async fn answer(&self, mut request: Request<Incoming>) -> (Response, Option<Seat>) {
-        let mut seat = match self.guests.seat_of_request(&request, self.peer) {
+    async fn answer(&self, mut request: Request<Incoming>) -> (Response, Option<Arc<Seat>>) {
+        let seat = match self.guests.seat_of_request(&request, self.peer) {
             Ok(seat) => seat,
             Err(failure) => {
                 let refusing =
@@ -240,7 +241,8 @@ impl Connection {
             }
         };
         if request.headers().contains_key(UPGRADE) {
-            let place = ConnectionPlace { _seat: seat.take().map(Arc::new), ..self.place.clone() };
+            // Only a socket keeps it: everybody may ask for an upgrade, and be answered as if they had not.
+            let place = ConnectionPlace { _seat: seat.clone(), ..self.place.clone() };
             request.extensions_mut().insert(place);
         }
         (self.guests.public.answer(&self.client, self.guests.patiently(request)).await, seat)

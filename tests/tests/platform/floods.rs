@@ -9,7 +9,7 @@ use e2e::{Plan, Sandbox, User, until};
 use http::{Request, Response, Uri, Version};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
-use hyper::client::conn::http2::{SendRequest, handshake};
+use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -40,8 +40,15 @@ struct Http2(SendRequest<Empty<Bytes>>);
 
 impl Http2 {
     async fn connect(sandbox: &Sandbox) -> Http2 {
+        Self::connect_with(sandbox, 1 << 20).await
+    }
+
+    /// With so many bytes of each answer that it lets be sent before it has read them.
+    async fn connect_with(sandbox: &Sandbox, window: u32) -> Http2 {
         let io = TokioIo::new(connect(sandbox).await);
-        let (sender, connection) = handshake(TokioExecutor::new(), io).await.expect("HTTP/2");
+        let mut builder = Builder::new(TokioExecutor::new());
+        let builder = builder.initial_stream_window_size(window);
+        let (sender, connection) = builder.handshake(io).await.expect("HTTP/2");
         tokio::spawn(connection);
         Http2(sender)
     }
@@ -135,6 +142,46 @@ async fn behind_a_proxy_the_requests_and_sockets_of_each_address_that_it_names_a
 }
 
 #[tokio::test]
+async fn behind_a_proxy_a_request_that_asks_for_an_upgrade_counts_like_any_other() {
+    let sandbox = with(&[("EDGE_PER_ADDRESS", "3"), ("TRUSTED_PROXY_HOPS", "1")]).await;
+    let user = sandbox.register().await;
+    let ask = async |delay: &str| {
+        let upgrade = [("connection", "upgrade"), ("upgrade", "foo")];
+        let headers =
+            [&upgrade[..], &[("x-forwarded-for", "192.0.2.1"), ("x-stub-delay-ms", delay)]].concat();
+        sandbox.edge().send(http::Method::GET, INSTANCES, Some(&user.token), &headers, None).await
+    };
+    let (first, second, third, refused) = tokio::join!(ask("3000"), ask("3000"), ask("3000"), async {
+        until("three run", async || asked(&sandbox).await >= 3).await;
+        ask("0").await
+    });
+    refused.must_fail(503, "GW003");
+    for answered in [first, second, third, ask("0").await] {
+        assert_eq!(answered.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn behind_a_proxy_nobody_is_taken_for_the_proxy_whatever_they_send() {
+    let sandbox = with(&[("EDGE_PER_ADDRESS", "1"), ("TRUSTED_PROXY_HOPS", "1")]).await;
+    let user = sandbox.register().await;
+    let (head, end) = (format!("GET {INSTANCES} HTTP/1.1\r\nhost: a\r\nx-stub-hang: true\r\n"), "\r\n\r\n");
+    let head = format!("{head}authorization: Bearer {}\r\nx-forwarded-for: ", user.token);
+    let mut stream = connect(&sandbox).await;
+    stream
+        .write_all(&[head.as_bytes(), b"\xff, 192.0.2.1:50000", end.as_bytes()].concat())
+        .await
+        .expect("sent");
+    until("it runs", async || asked(&sandbox).await >= 1).await;
+    let ask = async |client: &str| {
+        let headers = [("x-forwarded-for", client)];
+        sandbox.edge().send(http::Method::GET, "/health", None, &headers, None).await
+    };
+    ask("192.0.2.1").await.must_fail(503, "GW003");
+    ask("127.0.0.1").await.must_be(200);
+}
+
+#[tokio::test]
 async fn headers_that_are_too_many_or_too_large_are_refused_alike_over_both_protocols() {
     let sandbox = Sandbox::start().await;
     let names: Vec<String> = (0..120).map(|number| format!("x-many-{number}")).collect();
@@ -181,6 +228,47 @@ async fn who_gives_up_more_requests_than_it_lets_be_answered_loses_the_connectio
     }
     assert_eq!(bites(&sandbox, "http2_resets").await, 1);
     assert!(honest.send(Http2::request(&sandbox, "/health", &[])).await.is_ok());
+}
+
+#[tokio::test]
+async fn who_lets_nothing_be_sent_over_http2_loses_the_connection_and_who_reads_slowly_does_not() {
+    let mut settings =
+        vec![("EDGE_HEADER_TIMEOUT_SECONDS", "1"), ("EDGE_IDLE_SECONDS", "60"), ("EDGE_STALL_SECONDS", "1")];
+    settings.extend([("EDGE_PER_ADDRESS", "2"), ("TRUSTED_PROXY_HOPS", "1")]);
+    let sandbox = with(&settings).await;
+    let user = sandbox.register().await;
+    let token = format!("Bearer {}", user.token);
+    let asking = |client: &str, bytes: &str| {
+        let headers =
+            [("authorization", &*token), ("x-forwarded-for", client), ("x-stub-stream-bytes", bytes)];
+        Http2::request(&sandbox, INSTANCES, &headers)
+    };
+
+    // Pings are answered by the library.
+    let mut shut = Http2::connect_with(&sandbox, 0).await;
+    let held = (
+        shut.send(asking("192.0.2.1", "100000000")).await.expect("an answer"),
+        shut.send(asking("192.0.2.1", "1")).await.expect("an answer"),
+    );
+    assert!(held.0.status() == 200 && held.1.status() == 200);
+    let mut other = Http2::connect(&sandbox).await;
+    assert_eq!(other.send(asking("192.0.2.1", "1")).await.expect("an answer").status(), 503);
+    assert!(timeout(LONG, held.0.into_body().collect()).await.expect("it holds its place").is_err());
+    until("what they held is free", async || {
+        other.send(asking("192.0.2.1", "1")).await.is_ok_and(|answer| answer.status() == 200)
+    })
+    .await;
+    assert_eq!(bites(&sandbox, "stall").await, 1);
+
+    // Much longer than a stall, and for one piece of core-manager's, too.
+    let mut slow = Http2::connect_with(&sandbox, 2_048).await;
+    let mut body = slow.send(asking("192.0.2.2", "200000")).await.expect("an answer").into_body();
+    let mut read = 0;
+    while let Some(frame) = body.frame().await {
+        read += frame.expect("still served").data_ref().map_or(0, Bytes::len);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!((read, bites(&sandbox, "stall").await), (200_000, 1));
 }
 
 /// A frame of HTTP/2 (RFC 9113 section 4.1).
