@@ -252,7 +252,13 @@ async fn what_became_of_a_creation_is_counted_whatever_goes_wrong() {
         let (edge, user) = (sandbox.edges[0].clone(), user.clone());
         tokio::spawn(async move { create(&edge, &user, &[("x-stub-delay-ms", "2000")]).await })
     };
-    until("core-manager works", async || quota_of(&edge, &user).await == (0, 19)).await;
+    // A client that goes before core-manager is asked has nothing made, and its place expires.
+    until("core-manager works", async || {
+        let requests = sandbox.stub.open_get("/stub/requests").await.must_be(200);
+        requests.to_string().contains("x-stub-delay-ms")
+    })
+    .await;
+    assert_eq!(quota_of(&edge, &user).await, (0, 19));
     gone.abort();
     assert!(gone.await.is_err_and(|error| error.is_cancelled()), "the client has no answer");
     until("what was made for nobody is counted", async || {
