@@ -2,7 +2,6 @@
 //! events that every replica follows say whose are to be read again: what is found here is as old as the last reading of
 //! the events, and while they cannot be read nothing is.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,11 +25,9 @@ pub struct Holders(Arc<Shared>);
 struct Shared {
     /// By the id of the account, since that is what events name.
     known: Cache<String, Arc<Known>>,
-    /// How often something was forgotten.
-    changes: AtomicU64,
-    /// Held while what is known changes, so that nothing is kept of before what was forgotten meanwhile. Looking needs
-    /// it not.
-    changing: Mutex<()>,
+    /// How often something was forgotten. Held while what is known changes, so that nothing is kept of before what was
+    /// forgotten meanwhile; looking needs it not.
+    changes: Mutex<u64>,
     /// When the last reading that left nothing unread began.
     current: Mutex<Option<Instant>>,
 }
@@ -58,8 +55,7 @@ impl Holders {
     pub fn new() -> Self {
         Holders(Arc::new(Shared {
             known: Cache::new(MOST),
-            changes: AtomicU64::new(0),
-            changing: Mutex::default(),
+            changes: Mutex::default(),
             current: Mutex::default(),
         }))
     }
@@ -74,14 +70,14 @@ impl Holders {
 
     /// Taken before the database is read for [`Holders::keep`].
     pub fn mark(&self) -> Mark {
-        Mark(self.is_current().then(|| self.0.changes.load(Ordering::SeqCst)))
+        Mark(self.is_current().then(|| *lock(&self.0.changes)))
     }
 
     /// Keeps an account and its session, open until then, unless something has changed since the mark.
     pub fn keep(&self, mark: Mark, account: &Account, session_id: &str, until: DateTime<Utc>) {
         let Mark(Some(changes)) = mark else { return };
-        let _changing = lock(&self.0.changing);
-        if self.0.changes.load(Ordering::SeqCst) != changes {
+        let now = lock(&self.0.changes);
+        if *now != changes {
             return;
         }
         let mut sessions = vec![(session_id.to_owned(), until)];
@@ -95,8 +91,8 @@ impl Holders {
 
     /// Forgets an account that an event concerns.
     pub fn forget(&self, user_id: &str) {
-        let _changing = lock(&self.0.changing);
-        self.0.changes.fetch_add(1, Ordering::SeqCst);
+        let mut changes = lock(&self.0.changes);
+        *changes += 1;
         self.0.known.remove(user_id);
     }
 
@@ -111,8 +107,8 @@ impl Holders {
 
     /// Forgets everything, as for another table of events.
     pub fn forget_all(&self) {
-        let _changing = lock(&self.0.changing);
-        self.0.changes.fetch_add(1, Ordering::SeqCst);
+        let mut changes = lock(&self.0.changes);
+        *changes += 1;
         self.0.known.clear();
     }
 
@@ -128,7 +124,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use std::sync::RwLock;
-    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use contract::{Role, Tier};
 

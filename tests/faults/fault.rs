@@ -240,8 +240,8 @@ impl Field {
             }
             Fault::Slowloris => {
                 for place in 0..SLOW {
-                    let edge = &self.sandbox.edges[place % self.sandbox.edges.len()];
-                    self.attackers.spawn(dawdle(edge.authority().to_owned()));
+                    let authority = self.authority(place).to_owned();
+                    self.attackers.spawn(dawdle(authority));
                 }
             }
             Fault::Overload => self.overload().await,
@@ -320,6 +320,16 @@ impl Field {
         }
     }
 
+    /// Where the next of some that take turns goes.
+    fn authority(&self, place: usize) -> &str {
+        self.sandbox.edges[place % self.sandbox.edges.len()].authority()
+    }
+
+    /// The same with connections of its own.
+    fn client(&self, place: usize) -> Client {
+        Client::new(format!("http://{}", self.authority(place)))
+    }
+
     async fn misbehave(&self, how: Value) {
         self.sandbox.stub.open_post("/stub/behaviour", how).await.must_be(204);
     }
@@ -349,13 +359,8 @@ impl Field {
         let good = Arc::new(AtomicUsize::new(0));
         let mut pace = tokio::time::interval(Duration::from_secs_f64(1.0 / (3.0 * self.peak)));
         pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
-        let edges: Vec<Client> = self
-            .sandbox
-            .edges
-            .iter()
-            .map(|edge| Client::new(format!("http://{}", edge.authority())))
-            .collect();
-        let edges = Arc::new(edges);
+        let edges =
+            Arc::new((0..self.sandbox.edges.len()).map(|place| self.client(place)).collect::<Vec<_>>());
         let started = Instant::now();
         let mut place = 0;
         while started.elapsed() < FLOOD {
@@ -391,10 +396,8 @@ impl Field {
         let users = self.users(10).await;
         let mut sockets = Vec::with_capacity(count);
         while sockets.len() < count {
-            let some = (sockets.len()..count.min(sockets.len() + 50)).map(|place| {
-                let edge = &self.sandbox.edges[place % self.sandbox.edges.len()];
-                Socket::connect(edge.authority(), &users[place % users.len()].token)
-            });
+            let some = (sockets.len()..count.min(sockets.len() + 50))
+                .map(|place| Socket::connect(self.authority(place), &users[place % users.len()].token));
             sockets.extend(join_all(some).await);
         }
         sockets
@@ -404,8 +407,7 @@ impl Field {
     async fn storm(&mut self) {
         let users = self.users(10).await;
         for place in 0..STORM {
-            let edge = &self.sandbox.edges[place % self.sandbox.edges.len()];
-            let client = Client::new(format!("http://{}", edge.authority()));
+            let client = self.client(place);
             let user = &users[place % users.len()];
             let body = json!({ "email": user.email, "password": user.password });
             self.attackers.spawn(async move {
@@ -424,8 +426,7 @@ impl Field {
             sessions.extend(join_all((0..4).map(|_| self.sandbox.log_in(user))).await);
         }
         for (place, session) in sessions.into_iter().enumerate() {
-            let edge = &self.sandbox.edges[place % self.sandbox.edges.len()];
-            let client = Client::new(format!("http://{}", edge.authority()));
+            let client = self.client(place);
             self.attackers.spawn(async move {
                 let body = json!({ "refresh_token": session.refresh_token });
                 client.open_post("/api/v1/auth/refresh", body).await.must_be(200);

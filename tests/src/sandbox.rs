@@ -195,22 +195,32 @@ impl Sandbox {
 
     fn start_processes(&mut self, count: usize) {
         for place in 0..count {
-            let internal = local();
-            self.identity_internals.push(Client::new(format!("http://{internal}")));
-            let identity =
-                [("IDENTITY_LISTEN", self.identity[place].clone()), ("IDENTITY_INTERNAL_LISTEN", internal)];
-            self.identity_processes.push(self.process("identity-svc", &identity));
-            let subscription = [
-                ("SUBSCRIPTION_LISTEN", self.subscription[place].clone()),
-                ("SUBSCRIPTION_INTERNAL_LISTEN", local()),
-            ];
-            self.subscription_processes.push(self.process("subscription-svc", &subscription));
-            let (public, internal) = (local(), local());
-            let edge = [("EDGE_LISTEN", public.clone()), ("EDGE_INTERNAL_LISTEN", internal.clone())];
-            self.edge_processes.push(self.process("edge", &edge));
-            self.edges.push(Client::new(format!("http://{public}")));
-            self.internals.push(Client::new(format!("http://{internal}")));
+            let client = || Client::new(format!("http://{}", local()));
+            self.identity_internals.push(client());
+            self.edges.push(client());
+            self.internals.push(client());
+            self.identity_processes.push(self.identity_process(place));
+            self.subscription_processes.push(self.subscription_process(place));
+            self.edge_processes.push(self.edge_process(place));
         }
+    }
+
+    fn identity_process(&self, place: usize) -> Process {
+        let internal = self.identity_internals[place].authority().to_owned();
+        let own = [("IDENTITY_LISTEN", self.identity[place].clone()), ("IDENTITY_INTERNAL_LISTEN", internal)];
+        self.process("identity-svc", &own)
+    }
+
+    fn subscription_process(&self, place: usize) -> Process {
+        let public = self.subscription[place].clone();
+        let own = [("SUBSCRIPTION_LISTEN", public), ("SUBSCRIPTION_INTERNAL_LISTEN", local())];
+        self.process("subscription-svc", &own)
+    }
+
+    fn edge_process(&self, place: usize) -> Process {
+        let [public, internal] =
+            [&self.edges[place], &self.internals[place]].map(|client| client.authority().to_owned());
+        self.process("edge", &[("EDGE_LISTEN", public), ("EDGE_INTERNAL_LISTEN", internal)])
     }
 
     fn process(&self, name: &'static str, own: &[(&'static str, String)]) -> Process {
@@ -258,29 +268,21 @@ impl Sandbox {
     /// Starts a replica of identity-svc again, at its old place, and waits until an edge is ready with it.
     pub async fn restart_identity(&mut self, place: usize) {
         self.identity_processes[place].kill();
-        let own = [("IDENTITY_LISTEN", self.identity[place].clone()), ("IDENTITY_INTERNAL_LISTEN", local())];
-        self.identity_processes[place] = self.process("identity-svc", &own);
+        self.identity_processes[place] = self.identity_process(place);
         self.ready().await;
     }
 
     /// Starts an edge again, at its old place, and waits until it is ready.
     pub async fn restart_edge(&mut self, place: usize) {
         self.edge_processes[place].kill();
-        let [public, internal] =
-            [&self.edges[place], &self.internals[place]].map(|client| client.authority().to_owned());
-        let own = [("EDGE_LISTEN", public), ("EDGE_INTERNAL_LISTEN", internal)];
-        self.edge_processes[place] = self.process("edge", &own);
+        self.edge_processes[place] = self.edge_process(place);
         self.ready().await;
     }
 
     /// Starts a replica of subscription-svc again, at its old place, without waiting for it.
     pub fn restart_subscription(&mut self, place: usize) {
         self.subscription_processes[place].kill();
-        let own = [
-            ("SUBSCRIPTION_LISTEN", self.subscription[place].clone()),
-            ("SUBSCRIPTION_INTERNAL_LISTEN", local()),
-        ];
-        self.subscription_processes[place] = self.process("subscription-svc", &own);
+        self.subscription_processes[place] = self.subscription_process(place);
     }
 
     /// Stops a replica of subscription-svc where it stands.

@@ -18,7 +18,8 @@ use uuid::Uuid;
 const SIGNATURE: HeaderName = HeaderName::from_static("x-identity-signature");
 const SIGNATURE_INPUT: HeaderName = HeaderName::from_static("x-identity-signature-input");
 
-/// The headers that are signed after method, path and query, in this order.
+/// What is signed of the request line, and the headers after it, in this order.
+const DERIVED: [&str; 3] = ["@method", "@path", "@query"];
 const HEADERS: [&str; 7] = [
     "x-user-id",
     "x-client-id",
@@ -28,7 +29,6 @@ const HEADERS: [&str; 7] = [
     "x-user-permissions",
     "x-request-id",
 ];
-const COMPONENTS: &str = r#"("@method" "@path" "@query" "x-user-id" "x-client-id" "x-user-role" "x-user-tier" "x-user-email" "x-user-permissions" "x-request-id")"#;
 
 /// By which name core-manager finds the key.
 #[derive(Clone, Debug)]
@@ -54,12 +54,15 @@ pub struct Signer(Arc<Key>);
 struct Key {
     id: KeyId,
     key: hmac::Key,
+    /// What is signed, as the headers say it.
+    components: String,
 }
 
 impl Signer {
     pub fn new(id: KeyId, secret: &SecretString) -> Self {
         let key = hmac::Key::new(hmac::HMAC_SHA256, secret.expose_secret().as_bytes());
-        Signer(Arc::new(Key { id, key }))
+        let names: Vec<String> = DERIVED.iter().chain(&HEADERS).map(|name| format!("\"{name}\"")).collect();
+        Signer(Arc::new(Key { id, key, components: format!("({})", names.join(" ")) }))
     }
 
     /// Signs a request whose headers are otherwise those that core-manager gets.
@@ -70,8 +73,8 @@ impl Signer {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).map_err(Failure::internal)?;
         let (created, nonce) = (since.as_secs(), Uuid::new_v4().simple());
         let params = format!(
-            r#"{COMPONENTS};created={created};nonce="{nonce}";keyid="{}";alg="hmac-sha256";tag="persona-identity""#,
-            self.0.id.0
+            r#"{};created={created};nonce="{nonce}";keyid="{}";alg="hmac-sha256";tag="persona-identity""#,
+            self.0.components, self.0.id.0
         );
         let base = base(request, &params)?;
         let signature = STANDARD.encode(hmac::sign(&self.0.key, base.as_bytes()));
@@ -90,9 +93,10 @@ fn base<B>(request: &Request<B>, params: &str) -> Outcome<String> {
     let mut line = |name: &str, value: [&str; 2]| {
         writeln!(base, "\"{name}\": {}{}", value[0], value[1]).map_err(Failure::internal)
     };
-    line("@method", [request.method().as_str(), ""])?;
-    line("@path", [uri.path(), ""])?;
-    line("@query", ["?", query])?;
+    let derived = [[request.method().as_str(), ""], [uri.path(), ""], ["?", query]];
+    for (name, value) in DERIVED.iter().zip(derived) {
+        line(name, value)?;
+    }
     for name in HEADERS {
         let value = headers.get(name).and_then(|value| value.to_str().ok());
         let value =

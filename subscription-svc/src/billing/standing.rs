@@ -176,6 +176,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::subscriptions::tests::bought;
 
     fn best(subscriptions: serde_json::Value) -> Option<Standing> {
         let all = serde_json::from_value(subscriptions).expect("subscriptions");
@@ -194,22 +195,7 @@ mod tests {
     }
 
     fn free() -> Subscription {
-        let now = now();
-        Subscription {
-            id: "s".to_owned(),
-            user_id: "u".to_owned(),
-            tier: Tier::Free,
-            status: Status::Active,
-            start_date: now,
-            end_date: None,
-            trial_ends_at: None,
-            cancelled_at: None,
-            payment_method: None,
-            stripe_customer_id: None,
-            stripe_subscription_id: None,
-            created_at: now,
-            updated_at: now,
-        }
+        Subscription { tier: Tier::Free, ..bought(now()) }
     }
 
     #[test]

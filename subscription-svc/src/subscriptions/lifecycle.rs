@@ -4,6 +4,7 @@ use chrono::{DateTime, Duration, Utc};
 use contract::Tier;
 use proptest::prelude::*;
 
+use super::tests::bought;
 use super::{Status, Subscription};
 
 /// Something that happens to a subscription.
@@ -30,24 +31,6 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..30_i64).prop_map(Step::BeginsTrial),
         3 => hours.prop_map(Step::Waits),
     ]
-}
-
-fn bought(now: DateTime<Utc>) -> Subscription {
-    Subscription {
-        id: "s".to_owned(),
-        user_id: "u".to_owned(),
-        tier: Tier::Premium,
-        status: Status::Active,
-        start_date: now,
-        end_date: None,
-        trial_ends_at: None,
-        cancelled_at: None,
-        payment_method: None,
-        stripe_customer_id: None,
-        stripe_subscription_id: None,
-        created_at: now,
-        updated_at: now,
-    }
 }
 
 const GRACE: Duration = Duration::days(7);

@@ -174,19 +174,19 @@ impl From<Subscription> for contract::subscription::Subscription {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use chrono::Duration;
 
     use super::*;
     use chassis::clock::now;
 
-    fn bought(status: Status) -> Subscription {
-        let now = now();
+    /// Premium, and nothing more to say of it.
+    pub fn bought(now: DateTime<Utc>) -> Subscription {
         Subscription {
             id: "s".to_owned(),
             user_id: "u".to_owned(),
             tier: Tier::Premium,
-            status,
+            status: Status::Active,
             start_date: now,
             end_date: None,
             trial_ends_at: None,
@@ -199,27 +199,32 @@ mod tests {
         }
     }
 
+    fn standing(status: Status) -> Subscription {
+        Subscription { status, ..bought(now()) }
+    }
+
     #[test]
     fn a_tier_counts_as_long_as_it_lasts() {
         let now = now();
         let (before, after) = (Some(now - Duration::days(1)), Some(now + Duration::days(1)));
-        assert_eq!(bought(Status::Active).effective_tier(now), Tier::Premium);
-        assert_eq!(bought(Status::PastDue).effective_tier(now), Tier::Premium);
-        assert_eq!(bought(Status::Expired).effective_tier(now), Tier::Free);
-        let ends = |status, end_date, cancelled_at| Subscription { end_date, cancelled_at, ..bought(status) };
+        assert_eq!(standing(Status::Active).effective_tier(now), Tier::Premium);
+        assert_eq!(standing(Status::PastDue).effective_tier(now), Tier::Premium);
+        assert_eq!(standing(Status::Expired).effective_tier(now), Tier::Free);
+        let ends =
+            |status, end_date, cancelled_at| Subscription { end_date, cancelled_at, ..standing(status) };
         assert_eq!(ends(Status::Canceled, after, before).effective_tier(now), Tier::Premium);
         assert_eq!(ends(Status::Canceled, before, before).effective_tier(now), Tier::Free);
         assert_eq!(ends(Status::Active, before, before).effective_tier(now), Tier::Free);
         assert_eq!(ends(Status::Active, before, None).effective_tier(now), Tier::Premium, "it renews");
         assert_eq!(ends(Status::PastDue, after, None).effective_tier(now), Tier::Premium);
         assert_eq!(ends(Status::PastDue, before, None).effective_tier(now), Tier::Free);
-        let trial = Subscription { trial_ends_at: before, ..bought(Status::Trialing) };
+        let trial = Subscription { trial_ends_at: before, ..standing(Status::Trialing) };
         assert_eq!(trial.effective_tier(now), Tier::Free);
         let just = Some(now - Duration::minutes(1));
         let paid_next = Subscription {
             trial_ends_at: just,
             stripe_subscription_id: Some("sub_1".to_owned()),
-            ..bought(Status::Trialing)
+            ..standing(Status::Trialing)
         };
         assert_eq!(paid_next.effective_tier(now), Tier::Premium, "its first payment is being made");
         let cancelled = Subscription { cancelled_at: before, ..paid_next };
@@ -229,16 +234,16 @@ mod tests {
     #[test]
     fn what_is_paid_for_lasts_to_its_end_and_the_rest_ends_at_once() {
         let now = now();
-        let mut paid = Subscription { end_date: Some(now + Duration::days(3)), ..bought(Status::Active) };
+        let mut paid = Subscription { end_date: Some(now + Duration::days(3)), ..standing(Status::Active) };
         paid.cancel(now);
         assert_eq!((paid.status, paid.cancelled_at), (Status::Active, Some(now)));
-        let mut open = bought(Status::Active);
+        let mut open = standing(Status::Active);
         open.cancel(now);
         assert_eq!((open.status, open.effective_tier(now)), (Status::Canceled, Tier::Free));
-        let mut late = Subscription { end_date: Some(now + Duration::days(3)), ..bought(Status::PastDue) };
+        let mut late = Subscription { end_date: Some(now + Duration::days(3)), ..standing(Status::PastDue) };
         late.cancel(now);
         assert_eq!((late.status, late.effective_tier(now)), (Status::Canceled, Tier::Free));
-        let mut free = Subscription { tier: Tier::Free, ..bought(Status::Active) };
+        let mut free = Subscription { tier: Tier::Free, ..standing(Status::Active) };
         free.cancel(now);
         assert_eq!((free.status, free.cancelled_at), (Status::Active, None));
     }
@@ -246,7 +251,7 @@ mod tests {
     #[test]
     fn cancelling_twice_changes_nothing() {
         let now = now();
-        let mut paid = Subscription { end_date: Some(now + Duration::days(3)), ..bought(Status::Active) };
+        let mut paid = Subscription { end_date: Some(now + Duration::days(3)), ..standing(Status::Active) };
         paid.cancel(now);
         let once = paid.clone();
         paid.cancel(now + Duration::days(1));
@@ -256,12 +261,12 @@ mod tests {
     #[test]
     fn what_is_over_says_so() {
         let now = now();
-        let mut trial = Subscription { trial_ends_at: Some(now), ..bought(Status::Trialing) };
+        let mut trial = Subscription { trial_ends_at: Some(now), ..standing(Status::Trialing) };
         trial.lapse(now - Duration::seconds(1));
         assert_eq!(trial.status, Status::Trialing);
         trial.lapse(now);
         assert_eq!((trial.status, trial.end_date), (Status::Expired, Some(now)));
-        let mut paid = Subscription { end_date: Some(now + Duration::days(3)), ..bought(Status::Active) };
+        let mut paid = Subscription { end_date: Some(now + Duration::days(3)), ..standing(Status::Active) };
         paid.lapse(now + Duration::days(4));
         assert_eq!(paid.status, Status::Active, "a renewal that is late does not end it");
         paid.cancel(now);
@@ -272,7 +277,7 @@ mod tests {
     #[test]
     fn a_late_payment_has_a_grace_and_then_the_tier_is_gone() {
         let (now, grace) = (now(), Duration::days(7));
-        let mut late = bought(Status::Active);
+        let mut late = standing(Status::Active);
         late.set_status(Status::PastDue, now, grace);
         assert_eq!((late.status, late.end_date), (Status::PastDue, Some(now + grace)));
         late.lapse(now + grace - Duration::seconds(1));
