@@ -42,15 +42,18 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// What the program `edge` does, told by its arguments.
 pub async fn run() -> ExitCode {
     memory::use_small_pages();
-    match std::env::args().nth(1).as_deref() {
-        None => {}
+    let command = std::env::args().nth(1);
+    match command.as_deref() {
+        None | Some("healthy") => {}
         Some("settings") => {
             print!("{}", chassis::settings::table(Settings::read));
             return ExitCode::SUCCESS;
         }
         Some(_) => {
             eprintln!(
-                "usage: edge            serve, with settings from the environment\n       edge settings   print them"
+                "usage: edge            serve, with settings from the environment\n       \
+                 edge settings   print them\n       \
+                 edge healthy    ask the one that serves here whether it is ready"
             );
             return ExitCode::FAILURE;
         }
@@ -62,6 +65,15 @@ pub async fn run() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    if command.is_some() {
+        return match internal::ask_ready(settings.internal_listen).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(fault) => {
+                eprintln!("edge: {fault}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let logs = match logs::init(&settings.logs, "edge") {
         Ok(logs) => logs,
         Err(error) => {
