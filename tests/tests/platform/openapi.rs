@@ -30,7 +30,9 @@ async fn every_route_is_in_the_document_and_the_document_has_no_other() {
     let document = sandbox.edge().open_get("/openapi.json").await.must_be(200);
     assert_eq!(document["openapi"], "3.1.0");
     let mut described = BTreeSet::new();
-    for (path, item) in document["paths"].as_object().expect("paths") {
+    // What the sandbox itself adds is no route of the platform.
+    let paths = document["paths"].as_object().expect("paths").iter();
+    for (path, item) in paths.filter(|(path, _)| !path.starts_with("/api/v1/echo/")) {
         for (method, operation) in item.as_object().expect("operations") {
             described.insert((method.to_uppercase(), nameless(path), who(operation)));
         }

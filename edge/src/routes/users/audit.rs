@@ -26,7 +26,7 @@ pub struct Page {
     limit: i32,
     /// The `next_cursor` of the page before.
     #[serde(default)]
-    #[param(value_type = kinds::Id)]
+    #[param(pattern = "^([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})?$")]
     cursor: String,
 }
 

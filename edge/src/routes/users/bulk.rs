@@ -66,13 +66,14 @@ impl Bulk {
             failure.add_field("reason", format!("must have at most {MAX_REASON} characters"));
         }
         let tier = self.params.as_ref().and_then(|params| params.tier.as_deref());
-        let operation = match (self.operation.as_str(), tier.map(str::parse::<Tier>)) {
+        let tier = tier.map(str::parse::<Tier>);
+        if let Some(Err(fault)) = &tier {
+            failure.add_field("params.tier", fault);
+        }
+        let operation = match (self.operation.as_str(), tier) {
             (name @ ("activate" | "deactivate" | "delete"), _) => Some(Operation::Change(name.to_owned())),
             ("upgrade_tier", Some(Ok(tier))) => Some(Operation::UpgradeTier(tier)),
-            ("upgrade_tier", Some(Err(fault))) => {
-                failure.add_field("params.tier", fault);
-                None
-            }
+            ("upgrade_tier", Some(Err(_))) => None,
             ("upgrade_tier", None) => {
                 failure.add_field("params.tier", "is required");
                 None

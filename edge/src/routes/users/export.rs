@@ -40,7 +40,7 @@ pub struct Export {
 #[schema(as = ExportFilters)]
 struct Filters {
     /// A part of the e-mail address.
-    #[schema(pattern = r"^\S+$", max_length = 80, example = "@example.com")]
+    #[schema(min_length = 1, max_length = 255, example = "@example.com")]
     email: Option<String>,
     #[schema(value_type = Option<kinds::ClientId>)]
     client_id: Option<String>,

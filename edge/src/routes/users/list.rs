@@ -45,7 +45,7 @@ pub struct Asked {
     #[param(value_type = Option<kinds::UserOrder>)]
     sort_by: Option<String>,
     /// Descending by default.
-    #[param(pattern = "^(asc|desc)$", example = "desc")]
+    #[param(pattern = "^(asc|desc)?$", example = "desc")]
     sort_order: Option<String>,
 }
 

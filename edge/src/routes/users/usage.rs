@@ -19,11 +19,11 @@ use crate::services::{Services, from_subscription};
 pub struct Range {
     /// The first day; 30 days by default.
     #[serde(default)]
-    #[param(value_type = kinds::Day)]
+    #[param(pattern = "^([0-9]{4}-[0-9]{2}-[0-9]{2})?$", example = "2026-01-01")]
     from: String,
     /// The last day; today by default.
     #[serde(default)]
-    #[param(value_type = kinds::Day)]
+    #[param(pattern = "^([0-9]{4}-[0-9]{2}-[0-9]{2})?$", example = "2026-01-31")]
     to: String,
 }
 
