@@ -1,6 +1,6 @@
 use std::error::Error;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::Request;
 use axum::middleware::{self, Next};
@@ -17,7 +17,7 @@ use tracing::Instrument;
 use tracing::field::Empty;
 
 use super::call::Call;
-use super::{REQUEST_ID, Settings, handshakes};
+use super::{REQUEST_ID, Settings, handshakes, meters};
 use crate::drain::Drain;
 use crate::health::{Health, State};
 use crate::traces;
@@ -130,8 +130,9 @@ async fn admit(
     if path.starts_with(HEALTH_PREFIX) {
         return next.run(request).await;
     }
+    let (path, since) = (path.to_owned(), Instant::now());
     let request_id = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
-    let logged = tracing::info_span!("call", rpc = path, request_id);
+    let logged = tracing::info_span!("call", rpc = path.as_str(), request_id);
     let traced = tracing::info_span!(
         target: traces::TARGET,
         "call",
@@ -144,6 +145,7 @@ async fn admit(
     traces::continue_from(&traced, request.headers());
     let call = Call::new(request.headers(), traced.clone());
     let response = call.serve(next.run(request).instrument(logged).instrument(traced.clone())).await;
+    meters::served(&path, response.headers(), since);
     if let Some(status) = response.headers().get("grpc-status").and_then(|status| status.to_str().ok()) {
         traced.record("rpc.grpc.status_code", status);
     }
