@@ -3,6 +3,7 @@
 mod bench;
 mod cargo;
 mod certs;
+mod dashboards;
 mod database;
 mod demo;
 mod deny;
@@ -10,6 +11,7 @@ mod faults;
 mod fuzz;
 mod http;
 mod instructions;
+mod manifests;
 mod packages;
 mod prepare;
 mod process;
@@ -63,6 +65,10 @@ enum Task {
     Deny,
     /// Writes what the programs consist of, as CycloneDX
     Sbom,
+    /// Renders the manifests of Kubernetes and checks them against its schemas
+    Manifests,
+    /// Checks the expressions of dashboards and rules, and asks a Prometheus for them
+    Dashboards(dashboards::Options),
 }
 
 /// Why a task could not be done, in words for whoever started it.
@@ -85,6 +91,8 @@ async fn main() -> ExitCode {
         Task::Fuzz(options) => fuzz::run(options).await,
         Task::Deny => deny::run().await,
         Task::Sbom => sbom::run().await,
+        Task::Manifests => manifests::run().await,
+        Task::Dashboards(options) => dashboards::run(options).await,
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
