@@ -1,5 +1,6 @@
-//! Whether Prometheus takes the rules and the expressions of the dashboards, and, asked with `--prometheus`, which of them
-//! find nothing there. That they use only metrics that exist is a test (`tests/tests/deploy`).
+//! Whether Prometheus takes the rules and the expressions of the dashboards, whether alerts fire when they should, and, asked
+//! with `--prometheus`, which expressions find nothing there. That they use only metrics that exist is a test
+//! (`tests/tests/deploy`).
 
 use std::path::{Path, PathBuf};
 
@@ -38,6 +39,8 @@ async fn check(options: Options) -> Outcome {
     )?;
     let config = root().join("deploy/observability/prometheus/prometheus.yml");
     run_cargo(Command::new(&promtool).args(["check", "config"]).arg(&config)).await?;
+    let tests = root().join("deploy/observability/prometheus/tests/alerts.yml");
+    run_cargo(Command::new(&promtool).args(["test", "rules"]).arg(&tests)).await?;
     let queries = queries()?;
     let rules = as_rules(&queries)?;
     run_cargo(Command::new(&promtool).args(["check", "rules"]).arg(&rules)).await?;

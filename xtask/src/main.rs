@@ -67,7 +67,7 @@ enum Task {
     Sbom,
     /// Renders the manifests of Kubernetes and checks them against its schemas
     Manifests,
-    /// Checks the expressions of dashboards and rules, and asks a Prometheus for them
+    /// Checks dashboards, rules and alerts with promtool, and asks a Prometheus for them
     Dashboards(dashboards::Options),
 }
 

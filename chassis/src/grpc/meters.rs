@@ -8,6 +8,8 @@ use http::HeaderMap;
 use prometheus::{HistogramVec, IntCounterVec};
 use tonic::Code;
 
+use super::server::HEALTH_PREFIX;
+
 /// The label of calls to methods that do not exist: whatever a caller makes up must not become a label.
 const UNKNOWN: &str = "unknown";
 /// The label of calls that reached no replica.
@@ -23,6 +25,9 @@ pub fn served(path: &str, headers: &HeaderMap, since: Instant) {
 
 /// Counts a call that this process has made, or could not make.
 pub fn called(path: &str, answer: Option<&HeaderMap>, since: Instant) {
+    if path.starts_with(HEALTH_PREFIX) {
+        return;
+    }
     let method = path.trim_start_matches('/');
     let outcome = answer.map_or(UNREACHED, |headers| name(code(headers)));
     CALLED.with_label_values(&[method, outcome]).inc();
@@ -95,6 +100,18 @@ static CALLED_SECONDS: LazyLock<HistogramVec> = LazyLock::new(|| {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_call_counts_by_what_came_of_it_and_a_health_check_does_not() {
+        called("/real/Called", None, Instant::now());
+        called("/real/Called", Some(&HeaderMap::new()), Instant::now());
+        called("/grpc.health.v1.Health/Check", None, Instant::now());
+        let text = prometheus::TextEncoder::new().encode_to_string(&prometheus::gather()).expect("text");
+        for code in ["ok", "unreached"] {
+            assert!(text.contains(&format!(r#"{{code="{code}",method="real/Called"}} 1"#)), "{text}");
+        }
+        assert!(!text.contains("Health/Check"), "{text}");
+    }
 
     #[test]
     fn a_method_that_does_not_exist_makes_no_label() {

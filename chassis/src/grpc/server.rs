@@ -25,7 +25,8 @@ use crate::traces;
 /// How long a call may take when the caller sets no shorter deadline.
 const CALL_LIMIT: Duration = Duration::from_secs(30);
 const REPORT_INTERVAL: Duration = Duration::from_millis(250);
-const HEALTH_PREFIX: &str = "/grpc.health.v1.Health/";
+/// What the methods of health checks begin with.
+pub(super) const HEALTH_PREFIX: &str = "/grpc.health.v1.Health/";
 
 /// Serves `services` with health and, when their descriptors are given, reflection (v1, and v1alpha which older grpcurl
 /// speaks) until the drain. Every call but health needs the token, those to unknown methods included.
