@@ -49,6 +49,8 @@ pub struct Sandbox {
     pub internals: Vec<Client>,
     /// The internal listener of each identity-svc, as it was first started.
     pub identity_internals: Vec<Client>,
+    /// The internal listener of each subscription-svc, as it was first started.
+    pub subscription_internals: Vec<Client>,
     /// `host:port` of each identity-svc and subscription-svc.
     pub identity: Vec<String>,
     pub subscription: Vec<String>,
@@ -173,6 +175,7 @@ impl Sandbox {
             edges: Vec::new(),
             internals: Vec::new(),
             identity_internals: Vec::new(),
+            subscription_internals: Vec::new(),
             identity,
             subscription,
             edge_processes: Vec::new(),
@@ -197,6 +200,7 @@ impl Sandbox {
         for place in 0..count {
             let client = || Client::new(format!("http://{}", local()));
             self.identity_internals.push(client());
+            self.subscription_internals.push(client());
             self.edges.push(client());
             self.internals.push(client());
             self.identity_processes.push(self.identity_process(place));
@@ -213,7 +217,8 @@ impl Sandbox {
 
     fn subscription_process(&self, place: usize) -> Process {
         let public = self.subscription[place].clone();
-        let own = [("SUBSCRIPTION_LISTEN", public), ("SUBSCRIPTION_INTERNAL_LISTEN", local())];
+        let internal = self.subscription_internals[place].authority().to_owned();
+        let own = [("SUBSCRIPTION_LISTEN", public), ("SUBSCRIPTION_INTERNAL_LISTEN", internal)];
         self.process("subscription-svc", &own)
     }
 

@@ -3,6 +3,7 @@
 mod bench;
 mod cargo;
 mod certs;
+mod dashboards;
 mod database;
 mod demo;
 mod deny;
@@ -10,6 +11,7 @@ mod faults;
 mod fuzz;
 mod http;
 mod instructions;
+mod manifests;
 mod openapi;
 mod packages;
 mod prepare;
@@ -66,6 +68,10 @@ enum Task {
     Deny,
     /// Writes what the programs consist of, as CycloneDX
     Sbom,
+    /// Renders the manifests of Kubernetes and checks them against its schemas
+    Manifests,
+    /// Checks dashboards, rules and alerts with promtool, and asks a Prometheus for them
+    Dashboards(dashboards::Options),
 }
 
 /// Why a task could not be done, in words for whoever started it.
@@ -89,6 +95,8 @@ async fn main() -> ExitCode {
         Task::Fuzz(options) => fuzz::run(options).await,
         Task::Deny => deny::run().await,
         Task::Sbom => sbom::run().await,
+        Task::Manifests => manifests::run().await,
+        Task::Dashboards(options) => dashboards::run(options).await,
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

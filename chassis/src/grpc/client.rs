@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::header::AUTHORIZATION;
 use http::uri::Scheme;
@@ -17,7 +17,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tower::Service;
 
-use super::{Settings, call, handshakes};
+use super::{Settings, call, handshakes, meters};
 use crate::health::State;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -139,7 +139,13 @@ impl Service<Request<Body>> for InternalChannel {
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         request.headers_mut().insert(AUTHORIZATION, self.0.authorization.clone());
         call::hand_down(request.headers_mut());
-        Box::pin(self.clone().send(request))
+        let (channel, path) = (self.clone(), request.uri().path().to_owned());
+        Box::pin(async move {
+            let since = Instant::now();
+            let outcome = channel.send(request).await;
+            meters::called(&path, outcome.as_ref().ok().map(Response::headers), since);
+            outcome
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 mod call;
 mod client;
 mod handshakes;
+mod meters;
 mod server;
 mod tls;
 

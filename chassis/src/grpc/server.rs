@@ -1,6 +1,6 @@
 use std::error::Error;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::Request;
 use axum::middleware::{self, Next};
@@ -17,7 +17,7 @@ use tracing::Instrument;
 use tracing::field::Empty;
 
 use super::call::Call;
-use super::{REQUEST_ID, Settings, handshakes};
+use super::{REQUEST_ID, Settings, handshakes, meters};
 use crate::drain::Drain;
 use crate::health::{Health, State};
 use crate::traces;
@@ -25,7 +25,8 @@ use crate::traces;
 /// How long a call may take when the caller sets no shorter deadline.
 const CALL_LIMIT: Duration = Duration::from_secs(30);
 const REPORT_INTERVAL: Duration = Duration::from_millis(250);
-const HEALTH_PREFIX: &str = "/grpc.health.v1.Health/";
+/// What the methods of health checks begin with.
+pub(super) const HEALTH_PREFIX: &str = "/grpc.health.v1.Health/";
 
 /// Serves `services` with health and, when their descriptors are given, reflection (v1, and v1alpha which older grpcurl
 /// speaks) until the drain. Every call but health needs the token, those to unknown methods included.
@@ -130,8 +131,9 @@ async fn admit(
     if path.starts_with(HEALTH_PREFIX) {
         return next.run(request).await;
     }
+    let (path, since) = (path.to_owned(), Instant::now());
     let request_id = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
-    let logged = tracing::info_span!("call", rpc = path, request_id);
+    let logged = tracing::info_span!("call", rpc = path.as_str(), request_id);
     let traced = tracing::info_span!(
         target: traces::TARGET,
         "call",
@@ -144,6 +146,7 @@ async fn admit(
     traces::continue_from(&traced, request.headers());
     let call = Call::new(request.headers(), traced.clone());
     let response = call.serve(next.run(request).instrument(logged).instrument(traced.clone())).await;
+    meters::served(&path, response.headers(), since);
     if let Some(status) = response.headers().get("grpc-status").and_then(|status| status.to_str().ok()) {
         traced.record("rpc.grpc.status_code", status);
     }

@@ -5,11 +5,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use contract::{ErrorCode, Failure, Outcome};
 use http::StatusCode;
-use prometheus::{HistogramVec, IntCounterVec};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::error::ErrorKind;
 use sqlx::migrate::{MigrateError, Migrator};
@@ -21,6 +20,7 @@ use crate::settings::Env;
 use crate::traces;
 
 mod lane;
+mod meters;
 
 pub use lane::Lane;
 
@@ -205,6 +205,7 @@ pub async fn migrate(
 /// Whether the database answers.
 pub async fn probe(pool: &MySqlPool) -> crate::health::State {
     let answer = async { pool.acquire().await?.ping().await };
+    meters::look_at(pool);
     if answer.await.is_ok() { crate::health::State::Healthy } else { crate::health::State::Unhealthy }
 }
 
@@ -229,13 +230,13 @@ pub async fn transaction<C: Sync, T>(
 
 /// Tries until the database has chosen another victim, and measures.
 async fn repeated<T, F: Future<Output = Outcome<T>>>(name: &'static str, once: impl Fn() -> F) -> Outcome<T> {
-    let timer = metrics().seconds.with_label_values(&[name]).start_timer();
+    let since = Instant::now();
     let attempts = async {
         let mut attempt = 1;
         loop {
             match once().await {
                 Err(failure) if attempt < ATTEMPTS && is_contention(&failure) => {
-                    metrics().repeated.with_label_values(&[name]).inc();
+                    meters::REPEATED.with_label_values(&[name]).inc();
                     tokio::time::sleep(Duration::from_millis(10 * u64::from(attempt))).await;
                     attempt += 1;
                 }
@@ -251,7 +252,7 @@ async fn repeated<T, F: Future<Output = Outcome<T>>>(name: &'static str, once: i
         db.system.name = "mysql"
     );
     let outcome = tokio::time::timeout(TRANSACTION_LIMIT, attempts).instrument(span).await;
-    timer.observe_duration();
+    meters::SECONDS.with_label_values(&[name]).observe(since.elapsed().as_secs_f64());
     outcome.unwrap_or_else(|_| Err(Failure::new(ErrorCode::Timeout).with_fact("service", "mysql")))
 }
 
@@ -260,7 +261,7 @@ async fn once<C, T>(
     given: &C,
     work: &impl for<'c> Fn(&'c mut MySqlConnection, &'c C) -> Work<'c, T>,
 ) -> Outcome<T> {
-    let mut transaction = pool.begin().await.map_err(failed)?;
+    let mut transaction = meters::begun(pool.begin()).await.map_err(failed)?;
     let value = work(&mut transaction, given).await?;
     transaction.commit().await.map_err(failed)?;
     Ok(value)
@@ -318,29 +319,6 @@ fn is_contention(failure: &Failure) -> bool {
 
 fn is_lost_race(code: u16) -> bool {
     matches!(code, 1213 | 1205 | 3572)
-}
-
-struct Metrics {
-    seconds: HistogramVec,
-    repeated: IntCounterVec,
-}
-
-fn metrics() -> &'static Metrics {
-    static METRICS: std::sync::LazyLock<Metrics> = std::sync::LazyLock::new(|| Metrics {
-        seconds: prometheus::register_histogram_vec!(
-            "db_transaction_seconds",
-            "Duration of a named transaction, its repetitions included",
-            &["transaction"]
-        )
-        .unwrap_or_else(|e| unreachable!("registered once: {e}")),
-        repeated: prometheus::register_int_counter_vec!(
-            "db_transaction_repeated_total",
-            "Repetitions of a named transaction after a deadlock or a lock timeout",
-            &["transaction"]
-        )
-        .unwrap_or_else(|e| unreachable!("registered once: {e}")),
-    });
-    &METRICS
 }
 
 #[cfg(test)]

@@ -18,6 +18,8 @@ mod idempotency;
 mod internal;
 mod keys;
 mod live;
+mod logs;
+mod metrics;
 mod openapi;
 mod outages;
 mod projects;
