@@ -76,7 +76,7 @@ impl Garbage {
                 ANSWERS[TURN.fetch_add(1, Relaxed) % ANSWERS.len()].words()
             }
             // Reserved bits and an operation that does not exist.
-            Garbage::Frames => (b"\xff\xff\xff\xff no frame", b""),
+            Garbage::Frames => (b"\xf3\x05frame", b""),
         }
     }
 
