@@ -3,6 +3,7 @@
 mod administration;
 mod billing;
 mod census;
+mod forgetting;
 mod idempotency;
 mod newcomers;
 mod outbox;
@@ -140,6 +141,7 @@ async fn in_the_background(service: Service) {
         service.relay.clone().run(),
         billing::run(service.clone()),
         sweep::run(service.clone()),
+        forgetting::run(service.pool.clone()),
         newcomers::run(service)
     );
 }

@@ -78,6 +78,15 @@ enum Task {
 type Fault = Box<dyn std::error::Error + Send + Sync>;
 type Outcome<T = ()> = Result<T, Fault>;
 
+/// Whether a command such as `xtask faults edge-killed` would run, with all that it names.
+fn understands(command: &str) -> bool {
+    match Arguments::try_parse_from(command.split_whitespace()) {
+        Ok(Arguments { task: Task::Faults(options) }) => options.are_known(),
+        Ok(Arguments { task: Task::Fuzz(options) }) => options.are_known(),
+        parsed => parsed.is_ok(),
+    }
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {

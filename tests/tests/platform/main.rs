@@ -27,6 +27,7 @@ mod quota;
 mod rate;
 mod recovery;
 mod replicas;
+mod rude;
 mod sessions;
 mod signature;
 mod subscription;
