@@ -1,13 +1,10 @@
 /** Who is signed in: one session for all tabs of a browser, refreshed by one of them at a time. */
 
+import { type Account, Auth, type Credentials, type Fresh, codeOf, isAway, isOver } from './auth.js';
 import { PersonaError } from './errors.js';
 import { Emitter } from './events.js';
-import type { components } from './generated/api.js';
 import { type News, type Tabs, tabs } from './tabs.js';
 import { type TokenStore, type Tokens, type UserInfo, memoryStore } from './tokens.js';
-import { pause, pauseBefore, uuid } from './waiting.js';
-
-type TokenResponse = components['schemas']['TokenResponse'];
 
 /** Tokens are replaced this long before they expire, or when a third of their life is left. */
 const AHEAD_MS = 60_000;
@@ -16,10 +13,6 @@ const HANDOVER_MS = 5_000;
 const GREETING_MS = 300;
 /** How often the other tabs are asked meanwhile. */
 const ASK_MS = 100;
-const ANSWER_MS = 30_000;
-/** A refresh whose answer was lost is repeated with the same token, which the platform admits for a minute. */
-const REFRESHES = 4;
-const REFRESH_PAUSE = { first: 250, most: 2_000 };
 
 export interface SessionEvents {
   /** Somebody has signed in, here or in another tab. */
@@ -42,8 +35,7 @@ export interface SessionOptions {
 }
 
 export class Session extends Emitter<SessionEvents> {
-  readonly #baseUrl: string;
-  readonly #fetch: typeof fetch;
+  readonly #auth: Auth;
   readonly #store: TokenStore;
   readonly #tabs: Tabs;
   #current: Tokens | undefined;
@@ -54,8 +46,7 @@ export class Session extends Emitter<SessionEvents> {
 
   constructor(options: SessionOptions) {
     super();
-    this.#baseUrl = options.baseUrl;
-    this.#fetch = options.fetch ?? fetch.bind(globalThis);
+    this.#auth = new Auth(options.baseUrl, options.fetch ?? fetch.bind(globalThis));
     this.#store = options.store ?? memoryStore();
     this.#tabs = tabs(`${options.baseUrl} ${options.name ?? ''}`, options.shareTabs);
     this.#tabs.listen((news) => void this.#hear(news));
@@ -73,18 +64,22 @@ export class Session extends Emitter<SessionEvents> {
 
   /** Finds the session of the store or of another tab. Gives who is signed in. */
   async restore(): Promise<UserInfo | undefined> {
-    await (this.#restored ??= this.#find());
+    this.#restored ??= this.#find().catch((error: unknown) => {
+      this.#restored = undefined;
+      throw error;
+    });
+    await this.#restored;
     return this.user;
   }
 
   /** Makes an account and signs in. Fails with USER002, USER003, REQ001 or AUTH005. */
-  register(account: components['schemas']['Register']): Promise<UserInfo> {
-    return this.#signIn('register', account);
+  register(account: Account): Promise<UserInfo> {
+    return this.#signIn(() => this.#auth.register(account));
   }
 
   /** Fails with AUTH001 for every reason that it can, or AUTH005. */
-  login(credentials: components['schemas']['Login']): Promise<UserInfo> {
-    return this.#signIn('login', credentials);
+  login(credentials: Credentials): Promise<UserInfo> {
+    return this.#signIn(() => this.#auth.login(credentials));
   }
 
   /** An access token that is good for a while; refreshed when it is about to expire. Fails with SIGNED_OUT, or when a
@@ -136,7 +131,7 @@ export class Session extends Emitter<SessionEvents> {
   async check(): Promise<UserInfo> {
     const accessToken = await this.accessToken();
     try {
-      return (await this.#post<{ user: UserInfo }>('validate', undefined, accessToken)).user;
+      return await this.#auth.validate(accessToken);
     } catch (error) {
       if (codeOf(error) === 'AUTH002') return (await this.refresh()).user;
       if (codeOf(error) !== 'AUTH003') throw error;
@@ -171,14 +166,12 @@ export class Session extends Emitter<SessionEvents> {
     this.#tabs.close();
   }
 
-  async #signIn(route: string, body: unknown): Promise<UserInfo> {
+  async #signIn(call: () => Promise<Fresh>): Promise<UserInfo> {
     await this.restore();
-    const askedAt = Date.now();
-    const answer = await this.#post<TokenResponse>(route, body);
+    const fresh = await call();
     return this.#tabs.inTurn(async () => {
       const { generation } = await this.#tabs.mark();
-      const newest = Math.max(generation, this.#generation);
-      return (await this.#adopt(tokensOf(answer, { askedAt, signIn: uuid(), generation: newest + 1 }))).user;
+      return (await this.#adopt({ ...fresh, generation: Math.max(generation, this.#generation) + 1 })).user;
     });
   }
 
@@ -196,27 +189,18 @@ export class Session extends Emitter<SessionEvents> {
     }
   }
 
-  async #next({ refreshToken, signIn, generation }: Tokens): Promise<Tokens> {
-    const askedAt = Date.now();
-    for (let attempt = 1; ; attempt += 1) {
-      try {
-        const answer = await this.#post<TokenResponse>('refresh', { refresh_token: refreshToken });
-        return tokensOf(answer, { askedAt, signIn, generation: generation + 1 });
-      } catch (error) {
-        if (!isAway(error) || attempt === REFRESHES) throw error;
-        await pause(pauseBefore(attempt, REFRESH_PAUSE));
-      }
-    }
+  async #next(spent: Tokens): Promise<Tokens> {
+    return { ...(await this.#auth.refresh(spent)), generation: spent.generation + 1 };
   }
 
   async #tellLogout(current: Tokens): Promise<void> {
     const fresh = Date.now() < current.expiresAt ? current : await this.#adopt(await this.#next(current));
     try {
-      await this.#post('logout', undefined, fresh.accessToken);
+      await this.#auth.logout(fresh.accessToken);
     } catch (error) {
       if (codeOf(error) !== 'AUTH002') throw error;
       const { accessToken } = await this.#adopt(await this.#next(fresh));
-      await this.#post('logout', undefined, accessToken);
+      await this.#auth.logout(accessToken);
     }
   }
 
@@ -332,22 +316,6 @@ export class Session extends Emitter<SessionEvents> {
     if (!this.#current) throw signedOut();
     return this.#current;
   }
-
-  async #post<T>(route: string, body?: unknown, accessToken?: string): Promise<T> {
-    const headers: Record<string, string> = {};
-    if (body !== undefined) headers['Content-Type'] = 'application/json';
-    if (accessToken) headers['Authorization'] = `Bearer ${accessToken}`;
-    const init: RequestInit = { method: 'POST', headers, signal: AbortSignal.timeout(ANSWER_MS) };
-    if (body !== undefined) init.body = JSON.stringify(body);
-    let response: Response;
-    try {
-      response = await this.#fetch(`${this.#baseUrl}/api/v1/auth/${route}`, init);
-      if (response.ok) return (await response.json()) as T;
-    } catch (cause) {
-      throw PersonaError.ofFailedFetch(cause);
-    }
-    throw await PersonaError.of(response);
-  }
 }
 
 export function signedOut(cause?: unknown): PersonaError {
@@ -356,23 +324,4 @@ export function signedOut(cause?: unknown): PersonaError {
 
 function dueAt({ askedAt, expiresAt }: Tokens): number {
   return expiresAt - Math.min(AHEAD_MS, (expiresAt - askedAt) / 3);
-}
-
-function tokensOf(answer: TokenResponse, more: Pick<Tokens, 'askedAt' | 'signIn' | 'generation'>): Tokens {
-  const { access_token: accessToken, refresh_token: refreshToken, expires_in, user } = answer;
-  return { accessToken, refreshToken, user, expiresAt: more.askedAt + expires_in * 1000, ...more };
-}
-
-function codeOf(error: unknown): string {
-  return error instanceof PersonaError ? error.code : '';
-}
-
-/** Whether the platform has said that the session is no more. */
-function isOver(error: unknown): boolean {
-  return ['AUTH002', 'AUTH003', 'SIGNED_OUT'].includes(codeOf(error));
-}
-
-/** Whether there was no verdict, so that asking again may give one. */
-function isAway(error: unknown): boolean {
-  return error instanceof PersonaError && (error.status === 0 || error.status >= 500) && error.code !== 'SIGNED_OUT';
 }

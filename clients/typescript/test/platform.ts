@@ -36,6 +36,11 @@ export function fact(name: string): string {
   return value;
 }
 
+/** Nothing outlives the tests, also when they hang and are told to end. */
+const started = new Set<ChildProcess>();
+process.on('exit', () => started.forEach((one) => one.kill('SIGKILL')));
+process.once('SIGTERM', () => process.exit(1));
+
 /** A process that a test may stop, kill and start again in the same place. */
 export class Unit {
   readonly url: string;
@@ -54,10 +59,11 @@ export class Unit {
   async start(): Promise<this> {
     const env = { PATH: process.env['PATH'] ?? '', LOG_LEVEL: 'warn', LOG_FORMAT: 'text', ...this.#settings };
     this.#process = spawn(`${PROGRAMS}/${this.#program}`, { env, stdio: ['ignore', 'ignore', 'inherit'] });
-    const started = Date.now();
+    started.add(this.#process);
+    const since = Date.now();
     while (!(await answers(`${this.internal}/readyz`))) {
       if (this.#process.exitCode !== null) throw new Error(`${this.#program} ended with ${this.#process.exitCode}`);
-      if (Date.now() - started > READY_MS) throw new Error(`${this.#program} was not ready in time`);
+      if (Date.now() - since > READY_MS) throw new Error(`${this.#program} was not ready in time`);
       await sleep(25);
     }
     return this;

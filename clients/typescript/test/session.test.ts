@@ -63,12 +63,13 @@ test('a refusal is an error with everything that the platform says of it', async
 });
 
 test('many requests that need a new token at once refresh once', async () => {
-  const one = await signedIn(brief);
-  await sleep(1_500);
-  const before = await brief.answered('POST', REFRESH);
+  const store = memoryStore();
+  await store.save({ ...(await signedIn(edge)).session.tokens!, expiresAt: Date.now() });
+  const one = client(edge, { store });
+  const before = await edge.answered('POST', REFRESH);
   const lists = await Promise.all(Array.from({ length: 20 }, () => one.api.GET('/api/v1/projects')));
   assert.deepEqual(new Set(lists.map(({ count }) => count)), new Set([0]));
-  assert.equal((await brief.answered('POST', REFRESH)) - before, 1);
+  assert.equal((await edge.answered('POST', REFRESH)) - before, 1);
 });
 
 test('a token that the platform finds expired is replaced, and what can be repeated is', async () => {
@@ -165,10 +166,15 @@ test('who asks too often waits as long as the platform says', async () => {
       return answer;
     };
     const one = await signedIn(slow, { fetch: counting });
-    const started = Date.now();
-    await Promise.all(Array.from({ length: 62 }, () => one.api.GET('/api/v1/projects')));
-    assert.ok(refused >= 1, 'never refused');
-    assert.ok(Date.now() - started >= 900, 'never waited');
+    await Promise.all(Array.from({ length: 60 }, () => one.api.GET('/api/v1/projects')));
+    let longest = 0;
+    for (let asked = 0; refused === 0 && asked < 200; asked += 1) {
+      const started = Date.now();
+      await one.api.GET('/api/v1/projects');
+      longest = Math.max(longest, Date.now() - started);
+    }
+    assert.equal(refused, 1);
+    assert.ok(longest >= 1_000, `waited ${longest} ms`);
   } finally {
     await slow.stop();
   }

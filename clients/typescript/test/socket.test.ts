@@ -42,8 +42,9 @@ test('each message gets its own answer', async () => {
     const refused = await failure(socket.send('start_workflow', { workflow_type: '' }));
     assert.equal(refused.code, 'REQ001');
     assert.ok(refused.details['fields'], JSON.stringify(refused.details));
-    assert.equal((await socket.send('anything', { n: 1 })).type, 'echo');
-    assert.equal((await failure(socket.send(...UNANSWERED, { timeout: 300 }))).code, 'TIMEOUT');
+    const unanswered = failure(socket.send(...UNANSWERED, { timeout: 300 }));
+    assert.equal((await socket.send('anything')).type, 'echo');
+    assert.equal((await unanswered).code, 'TIMEOUT');
   } finally {
     socket.close();
   }
@@ -77,7 +78,9 @@ test('a start that is sent again under its id starts nothing, and is told how it
     const workflow = first.startWorkflow(start);
     await workflow.result();
     const again = await all(second.startWorkflow(start, workflow.id));
-    assert.deepEqual(again.map(({ status, repeated }) => [status, repeated]), [['completed', true]]);
+    // The platform may still be writing down how it ended, and says so when it is asked once more.
+    assert.ok(again.every(({ repeated }) => repeated), JSON.stringify(again));
+    assert.equal(again.at(-1)?.status, 'completed');
   } finally {
     first.close();
     second.close();
