@@ -3,6 +3,7 @@
 mod bench;
 mod cargo;
 mod certs;
+mod client;
 mod dashboards;
 mod database;
 mod demo;
@@ -52,6 +53,8 @@ enum Task {
     Instructions(instructions::Options),
     /// Runs the platform under a steady load through one fault after the other
     Faults(faults::Options),
+    /// Tests the TypeScript client in Node and in Chromium, on a platform of its own
+    Client,
     /// Renews the committed query data in .sqlx
     Prepare(prepare::Options),
     /// Renews the table of settings in docs/settings.md
@@ -96,6 +99,7 @@ async fn main() -> ExitCode {
         Task::Bench(options) => bench::run(options).await,
         Task::Instructions(options) => instructions::run(options).await,
         Task::Faults(options) => faults::run(options).await,
+        Task::Client => client::run().await,
         Task::Prepare(options) => prepare::run(options).await,
         Task::Settings(options) => settings::run(options).await,
         Task::Openapi(options) => openapi::run(options).await,

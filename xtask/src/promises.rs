@@ -88,7 +88,7 @@ impl Tests {
         for entry in std::fs::read_dir(folder)? {
             let path = entry?.path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            if path.is_dir() && name != "target" && !name.starts_with('.') {
+            if path.is_dir() && !["target", "node_modules"].contains(&name) && !name.starts_with('.') {
                 self.read(&path)?;
             } else if name.ends_with(".rs") {
                 self.take(&path, &std::fs::read_to_string(&path)?);
