@@ -25,6 +25,8 @@ pub struct Settings {
     pub name: String,
     pub staleness: Staleness,
     pub origins: Origins,
+    /// Whether `/console` is served.
+    pub console: bool,
     pub rate: RateSettings,
     pub gateway: GatewaySettings,
     pub sockets: SocketSettings,
@@ -147,6 +149,11 @@ impl Settings {
                 "",
                 "Origins of browsers that may call, such as `https://app.example.com`; none by default",
             )),
+            console: env.value(
+                "EDGE_CONSOLE",
+                "true",
+                "Whether the console for developers and administrators is served at `/console` (`true` or `false`)",
+            ),
             rate: RateSettings::read(env),
             gateway: GatewaySettings::read(env),
             sockets: SocketSettings::read(env),

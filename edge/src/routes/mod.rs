@@ -26,6 +26,7 @@ use tower::ServiceExt;
 
 use crate::answer::Refusal;
 use crate::claims::Authenticator;
+use crate::console;
 use crate::front::{self, Client, Front, RequestContext};
 use crate::gateway::{self, Gateway};
 use crate::idempotency::{self, Waiting};
@@ -69,8 +70,8 @@ impl Listener {
 }
 
 impl Public {
-    pub fn new(edge: Edge, front: Front) -> Self {
-        let (places, routes) = routes(edge.clone());
+    pub fn new(edge: Edge, front: Front, has_console: bool) -> Self {
+        let (places, routes) = routes(edge.clone(), has_console);
         Public(Arc::new(Listener { front, edge, places, routes }))
     }
 
@@ -106,7 +107,7 @@ impl Public {
 }
 
 /// Our own routes, `/ws`, and the gateway for the rest; with the places of all but the rest.
-fn routes(edge: Edge) -> (Vec<&'static str>, Router) {
+fn routes(edge: Edge, has_console: bool) -> (Vec<&'static str>, Router) {
     let nested = [
         ("/api/v1/auth", auth::routes().merge(email::routes())),
         ("/api/v1/user", user::routes()),
@@ -130,6 +131,10 @@ fn routes(edge: Edge) -> (Vec<&'static str>, Router) {
     for (place, route) in single {
         router = router.route(place, route);
         places.push(place);
+    }
+    if has_console {
+        router = router.merge(console::routes());
+        places.push(console::PLACE);
     }
     let router = router
         .layer(middleware::from_fn(private))

@@ -18,7 +18,7 @@ enum Who {
 use Who::{Admin, Anybody, User};
 
 /// Every route of the public listener.
-const ROUTES: [(&str, &str, Who); 55] = [
+const ROUTES: [(&str, &str, Who); 58] = [
     ("POST", "/api/v1/auth/register", Anybody),
     ("POST", "/api/v1/auth/login", Anybody),
     ("POST", "/api/v1/auth/refresh", Anybody),
@@ -66,6 +66,9 @@ const ROUTES: [(&str, &str, Who); 55] = [
     ("GET", "/api/v1/admin/users/{id}/usage", Admin),
     ("GET", "/.well-known/jwks.json", Anybody),
     ("GET", "/health", Anybody),
+    ("GET", "/console", Anybody),
+    ("GET", "/console/", Anybody),
+    ("GET", "/console/{asset}", Anybody),
     ("GET", "/ws", User),
     ("GET", "/api/v1/templates", Admin),
     ("POST", "/api/v1/templates", Admin),
