@@ -3,6 +3,7 @@
 mod bench;
 mod cargo;
 mod certs;
+mod console;
 mod database;
 mod demo;
 mod deny;
@@ -49,6 +50,8 @@ enum Task {
     Instructions(instructions::Options),
     /// Runs the platform under a steady load through one fault after the other
     Faults(faults::Options),
+    /// Tests the console in a real browser
+    Console(console::Options),
     /// Renews the committed query data in .sqlx
     Prepare(prepare::Options),
     /// Renews the table of settings in docs/settings.md
@@ -78,6 +81,7 @@ async fn main() -> ExitCode {
         Task::Bench(options) => bench::run(options).await,
         Task::Instructions(options) => instructions::run(options).await,
         Task::Faults(options) => faults::run(options).await,
+        Task::Console(options) => console::run(options).await,
         Task::Prepare(options) => prepare::run(options).await,
         Task::Settings(options) => settings::run(options).await,
         Task::Certs(options) => certs::run(&options),
