@@ -51,13 +51,15 @@ test("one user is changed in every way, and feels it at once", async (t) => {
   await change.getByLabel("The e-mail address is verified").check();
   await change.getByRole("button", { name: "Save" }).click();
   await page.getByText("Saved. It counts from the next request on.").waitFor();
+  const roleIs = (role) => until(`the role ${role} counts`, async () => (await api("POST", "/api/v1/auth/validate", { token: user.token, body: {} })).user.role === role);
+  await roleIs("admin");
   await theirs.getByRole("link", { name: "Personas" }).click();
   await theirs.getByText(/Your role is now admin/).waitFor();
   await theirs.getByRole("link", { name: "Users" }).waitFor();
   await page.locator("main header").getByText("admin", { exact: true }).waitFor();
   await change.getByLabel("Role").selectOption("user");
   await change.getByRole("button", { name: "Save" }).click();
-  await until("the role counts", async () => (await api("POST", "/api/v1/auth/validate", { token: user.token, body: {} })).user.role === "user");
+  await roleIs("user");
   await theirs.getByRole("link", { name: "Users" }).click();
   await theirs.getByText("Your role is now user.").waitFor();
   await theirs.getByRole("heading", { name: "For administrators" }).waitFor();
