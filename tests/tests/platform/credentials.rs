@@ -18,7 +18,7 @@ pub enum Who {
 use Who::{Admin, Anybody, User};
 
 /// Every route of the public listener.
-pub const ROUTES: [(&str, &str, Who); 62] = [
+pub const ROUTES: [(&str, &str, Who); 65] = [
     ("POST", "/api/v1/auth/register", Anybody),
     ("POST", "/api/v1/auth/login", Anybody),
     ("POST", "/api/v1/auth/refresh", Anybody),
@@ -69,6 +69,9 @@ pub const ROUTES: [(&str, &str, Who); 62] = [
     ("GET", "/openapi.json", Anybody),
     ("GET", "/docs", Anybody),
     ("GET", "/docs/{file}", Anybody),
+    ("GET", "/console", Anybody),
+    ("GET", "/console/", Anybody),
+    ("GET", "/console/{asset}", Anybody),
     ("GET", "/ws", User),
     ("GET", "/api/v1/templates", Admin),
     ("POST", "/api/v1/templates", Admin),

@@ -7,6 +7,7 @@ mod auth;
 mod billing;
 mod checkout;
 mod connections;
+mod console;
 mod credentials;
 mod customers;
 mod email;

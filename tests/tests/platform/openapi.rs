@@ -37,8 +37,10 @@ async fn every_route_is_in_the_document_and_the_document_has_no_other() {
             described.insert((method.to_uppercase(), nameless(path), who(operation)));
         }
     }
-    let routes = ROUTES.map(|(method, path, who)| (method.to_owned(), nameless(path), who));
-    assert_eq!(described, BTreeSet::from(routes));
+    // Pages of the console are for people alone.
+    let routes = ROUTES.into_iter().filter(|(_, path, _)| !path.starts_with("/console"));
+    let routes = routes.map(|(method, path, who)| (method.to_owned(), nameless(path), who));
+    assert_eq!(described, routes.collect());
 }
 
 /// A route that the document has is one of the edge, and a method that it has not is none.
