@@ -10,6 +10,7 @@ mod gateway;
 pub mod hot_path;
 mod idempotency;
 mod json;
+mod openapi;
 mod rate;
 mod routes;
 mod services;
@@ -48,9 +49,14 @@ pub async fn run() -> ExitCode {
             print!("{}", chassis::settings::table(Settings::read));
             return ExitCode::SUCCESS;
         }
+        Some("openapi") => {
+            println!("{:#}", routes::document());
+            return ExitCode::SUCCESS;
+        }
         Some(_) => {
             eprintln!(
-                "usage: edge            serve, with settings from the environment\n       edge settings   print them"
+                "usage: edge            serve, with settings from the environment\n       edge settings   print them\n       \
+                 edge openapi    print what its routes are"
             );
             return ExitCode::FAILURE;
         }
@@ -123,7 +129,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     let waiting = Arc::new(Waiting::default());
     let edge =
         Edge { authenticator, services, json_limit, gateway, sockets: sockets.clone(), imports, waiting };
-    let public = Public::new(edge, front);
+    let public = Public::new(edge, front, settings.docs);
 
     let internal = tokio::spawn(internal::serve(private, "edge", health, drain.clone()));
     sockets.outlasting(front::serve(listener, public, &settings.front, drain)).await;

@@ -11,6 +11,7 @@ mod faults;
 mod fuzz;
 mod http;
 mod instructions;
+mod openapi;
 mod packages;
 mod prepare;
 mod process;
@@ -56,6 +57,8 @@ enum Task {
     Prepare(prepare::Options),
     /// Renews the table of settings in docs/settings.md
     Settings(settings::Options),
+    /// Renews the document of all routes in docs/openapi.json
+    Openapi(openapi::Options),
     /// Makes certificates for the internal plane, for development
     Certs(certs::Options),
     /// Runs the private database alone and prints how to sign in
@@ -84,6 +87,7 @@ async fn main() -> ExitCode {
         Task::Client => client::run().await,
         Task::Prepare(options) => prepare::run(options).await,
         Task::Settings(options) => settings::run(options).await,
+        Task::Openapi(options) => openapi::run(options).await,
         Task::Certs(options) => certs::run(&options),
         Task::Database(options) => database::run(options).await,
         Task::Fuzz(options) => fuzz::run(options).await,

@@ -18,6 +18,7 @@ mod idempotency;
 mod internal;
 mod keys;
 mod live;
+mod openapi;
 mod outages;
 mod projects;
 mod quota;
