@@ -1056,7 +1056,8 @@ export interface components {
             format: string;
         };
         ForgotPassword: {
-            email: components["schemas"]["Email"];
+            /** @example ada@example.com */
+            email: string;
         };
         GrantPermission: {
             permission_name: components["schemas"]["Permission"];
@@ -2925,7 +2926,7 @@ export interface operations {
                  */
                 limit?: number;
                 /** @description The `next_cursor` of the page before. */
-                cursor?: components["schemas"]["Id"];
+                cursor?: string;
             };
             header?: never;
             path: {
@@ -3205,10 +3206,16 @@ export interface operations {
     list_usage_days: {
         parameters: {
             query?: {
-                /** @description The first day; 30 days by default. */
-                from?: components["schemas"]["Day"];
-                /** @description The last day; today by default. */
-                to?: components["schemas"]["Day"];
+                /**
+                 * @description The first day; 30 days by default.
+                 * @example 2026-01-01
+                 */
+                from?: string;
+                /**
+                 * @description The last day; today by default.
+                 * @example 2026-01-31
+                 */
+                to?: string;
             };
             header?: never;
             path: {
@@ -3747,6 +3754,7 @@ export interface operations {
             };
             400: components["responses"]["400_REQ001"];
             401: components["responses"]["401_AUTH002_AUTH003"];
+            404: components["responses"]["404_REQ002"];
             429: components["responses"]["429_RATE001"];
             431: components["responses"]["431_REQ003"];
             500: components["responses"]["500_SRV001"];
@@ -3809,16 +3817,8 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            400: components["responses"]["400_REQ001"];
-            401: components["responses"]["401_AUTH002_AUTH003"];
-            429: components["responses"]["429_RATE001"];
-            431: components["responses"]["431_REQ003"];
-            500: components["responses"]["500_SRV001"];
-            502: components["responses"]["502_GW001"];
-            503: components["responses"]["503_GW001_GW003"];
-            504: components["responses"]["504_GW002"];
-            /** @description The answer of core-manager */
-            default: {
+            /** @description What is there */
+            200: {
                 headers: {
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
@@ -3832,8 +3832,26 @@ export interface operations {
                      *       "name": "Guide"
                      *     }
                      */
-                    "application/json": unknown;
+                    "*/*": unknown;
                 };
+            };
+            400: components["responses"]["400_REQ001"];
+            401: components["responses"]["401_AUTH002_AUTH003"];
+            429: components["responses"]["429_RATE001"];
+            431: components["responses"]["431_REQ003"];
+            500: components["responses"]["500_SRV001"];
+            502: components["responses"]["502_GW001"];
+            503: components["responses"]["503_GW001_GW003"];
+            504: components["responses"]["504_GW002"];
+            /** @description Any other answer of core-manager */
+            default: {
+                headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
+                    "X-Request-ID": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
         };
     };
@@ -3858,18 +3876,8 @@ export interface operations {
             };
         };
         responses: {
-            400: components["responses"]["400_REQ001"];
-            401: components["responses"]["401_AUTH002_AUTH003"];
-            403: components["responses"]["403_SUB002"];
-            413: components["responses"]["413_REQ003"];
-            429: components["responses"]["429_RATE001"];
-            431: components["responses"]["431_REQ003"];
-            500: components["responses"]["500_SRV001"];
-            502: components["responses"]["502_GW001"];
-            503: components["responses"]["503_GW001_GW003"];
-            504: components["responses"]["504_GW002"];
-            /** @description The answer of core-manager */
-            default: {
+            /** @description What was made */
+            201: {
                 headers: {
                     "Idempotency-Replayed": components["headers"]["IdempotencyReplayed"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -3884,8 +3892,29 @@ export interface operations {
                      *       "name": "Guide"
                      *     }
                      */
-                    "application/json": unknown;
+                    "*/*": unknown;
                 };
+            };
+            400: components["responses"]["400_REQ001"];
+            401: components["responses"]["401_AUTH002_AUTH003"];
+            403: components["responses"]["403_SUB002"];
+            413: components["responses"]["413_REQ003"];
+            429: components["responses"]["429_RATE001"];
+            431: components["responses"]["431_REQ003"];
+            500: components["responses"]["500_SRV001"];
+            502: components["responses"]["502_GW001"];
+            503: components["responses"]["503_GW001_GW003"];
+            504: components["responses"]["504_GW002"];
+            /** @description Any other answer of core-manager */
+            default: {
+                headers: {
+                    "Idempotency-Replayed": components["headers"]["IdempotencyReplayed"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
+                    "X-Request-ID": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
         };
     };
@@ -3901,16 +3930,8 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            400: components["responses"]["400_REQ001"];
-            401: components["responses"]["401_AUTH002_AUTH003"];
-            429: components["responses"]["429_RATE001"];
-            431: components["responses"]["431_REQ003"];
-            500: components["responses"]["500_SRV001"];
-            502: components["responses"]["502_GW001"];
-            503: components["responses"]["503_GW001_GW003"];
-            504: components["responses"]["504_GW002"];
-            /** @description The answer of core-manager */
-            default: {
+            /** @description What is there */
+            200: {
                 headers: {
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
@@ -3924,8 +3945,26 @@ export interface operations {
                      *       "name": "Guide"
                      *     }
                      */
-                    "application/json": unknown;
+                    "*/*": unknown;
                 };
+            };
+            400: components["responses"]["400_REQ001"];
+            401: components["responses"]["401_AUTH002_AUTH003"];
+            429: components["responses"]["429_RATE001"];
+            431: components["responses"]["431_REQ003"];
+            500: components["responses"]["500_SRV001"];
+            502: components["responses"]["502_GW001"];
+            503: components["responses"]["503_GW001_GW003"];
+            504: components["responses"]["504_GW002"];
+            /** @description Any other answer of core-manager */
+            default: {
+                headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
+                    "X-Request-ID": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
         };
     };
@@ -3950,16 +3989,8 @@ export interface operations {
             };
         };
         responses: {
-            400: components["responses"]["400_REQ001"];
-            401: components["responses"]["401_AUTH002_AUTH003"];
-            429: components["responses"]["429_RATE001"];
-            431: components["responses"]["431_REQ003"];
-            500: components["responses"]["500_SRV001"];
-            502: components["responses"]["502_GW001"];
-            503: components["responses"]["503_GW001_GW003"];
-            504: components["responses"]["504_GW002"];
-            /** @description The answer of core-manager */
-            default: {
+            /** @description What is there */
+            200: {
                 headers: {
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
@@ -3973,8 +4004,26 @@ export interface operations {
                      *       "name": "Guide"
                      *     }
                      */
-                    "application/json": unknown;
+                    "*/*": unknown;
                 };
+            };
+            400: components["responses"]["400_REQ001"];
+            401: components["responses"]["401_AUTH002_AUTH003"];
+            429: components["responses"]["429_RATE001"];
+            431: components["responses"]["431_REQ003"];
+            500: components["responses"]["500_SRV001"];
+            502: components["responses"]["502_GW001"];
+            503: components["responses"]["503_GW001_GW003"];
+            504: components["responses"]["504_GW002"];
+            /** @description Any other answer of core-manager */
+            default: {
+                headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
+                    "X-Request-ID": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
         };
     };
@@ -3990,6 +4039,16 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
+            /** @description It is gone */
+            204: {
+                headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
+                    "X-Request-ID": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
             400: components["responses"]["400_REQ001"];
             401: components["responses"]["401_AUTH002_AUTH003"];
             429: components["responses"]["429_RATE001"];
@@ -3998,7 +4057,7 @@ export interface operations {
             502: components["responses"]["502_GW001"];
             503: components["responses"]["503_GW001_GW003"];
             504: components["responses"]["504_GW002"];
-            /** @description The answer of core-manager */
+            /** @description Any other answer of core-manager */
             default: {
                 headers: {
                     RateLimit: components["headers"]["RateLimit"];
@@ -4006,15 +4065,7 @@ export interface operations {
                     "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
-                content: {
-                    /**
-                     * @example {
-                     *       "id": "7",
-                     *       "name": "Guide"
-                     *     }
-                     */
-                    "application/json": unknown;
-                };
+                content?: never;
             };
         };
     };
@@ -4039,16 +4090,8 @@ export interface operations {
             };
         };
         responses: {
-            400: components["responses"]["400_REQ001"];
-            401: components["responses"]["401_AUTH002_AUTH003"];
-            429: components["responses"]["429_RATE001"];
-            431: components["responses"]["431_REQ003"];
-            500: components["responses"]["500_SRV001"];
-            502: components["responses"]["502_GW001"];
-            503: components["responses"]["503_GW001_GW003"];
-            504: components["responses"]["504_GW002"];
-            /** @description The answer of core-manager */
-            default: {
+            /** @description What is there */
+            200: {
                 headers: {
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
@@ -4062,8 +4105,26 @@ export interface operations {
                      *       "name": "Guide"
                      *     }
                      */
-                    "application/json": unknown;
+                    "*/*": unknown;
                 };
+            };
+            400: components["responses"]["400_REQ001"];
+            401: components["responses"]["401_AUTH002_AUTH003"];
+            429: components["responses"]["429_RATE001"];
+            431: components["responses"]["431_REQ003"];
+            500: components["responses"]["500_SRV001"];
+            502: components["responses"]["502_GW001"];
+            503: components["responses"]["503_GW001_GW003"];
+            504: components["responses"]["504_GW002"];
+            /** @description Any other answer of core-manager */
+            default: {
+                headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
+                    "X-Request-ID": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
         };
     };
@@ -4606,17 +4667,8 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            400: components["responses"]["400_REQ001"];
-            401: components["responses"]["401_AUTH002_AUTH003"];
-            403: components["responses"]["403_AUTH004"];
-            429: components["responses"]["429_RATE001"];
-            431: components["responses"]["431_REQ003"];
-            500: components["responses"]["500_SRV001"];
-            502: components["responses"]["502_GW001"];
-            503: components["responses"]["503_GW001_GW003"];
-            504: components["responses"]["504_GW002"];
-            /** @description The answer of core-manager */
-            default: {
+            /** @description What is there */
+            200: {
                 headers: {
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
@@ -4630,8 +4682,27 @@ export interface operations {
                      *       "name": "Guide"
                      *     }
                      */
-                    "application/json": unknown;
+                    "*/*": unknown;
                 };
+            };
+            400: components["responses"]["400_REQ001"];
+            401: components["responses"]["401_AUTH002_AUTH003"];
+            403: components["responses"]["403_AUTH004"];
+            429: components["responses"]["429_RATE001"];
+            431: components["responses"]["431_REQ003"];
+            500: components["responses"]["500_SRV001"];
+            502: components["responses"]["502_GW001"];
+            503: components["responses"]["503_GW001_GW003"];
+            504: components["responses"]["504_GW002"];
+            /** @description Any other answer of core-manager */
+            default: {
+                headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
+                    "X-Request-ID": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
         };
     };
@@ -4656,18 +4727,8 @@ export interface operations {
             };
         };
         responses: {
-            400: components["responses"]["400_REQ001"];
-            401: components["responses"]["401_AUTH002_AUTH003"];
-            403: components["responses"]["403_AUTH004"];
-            413: components["responses"]["413_REQ003"];
-            429: components["responses"]["429_RATE001"];
-            431: components["responses"]["431_REQ003"];
-            500: components["responses"]["500_SRV001"];
-            502: components["responses"]["502_GW001"];
-            503: components["responses"]["503_GW001_GW003"];
-            504: components["responses"]["504_GW002"];
-            /** @description The answer of core-manager */
-            default: {
+            /** @description What was made */
+            201: {
                 headers: {
                     "Idempotency-Replayed": components["headers"]["IdempotencyReplayed"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -4682,8 +4743,29 @@ export interface operations {
                      *       "name": "Guide"
                      *     }
                      */
-                    "application/json": unknown;
+                    "*/*": unknown;
                 };
+            };
+            400: components["responses"]["400_REQ001"];
+            401: components["responses"]["401_AUTH002_AUTH003"];
+            403: components["responses"]["403_AUTH004"];
+            413: components["responses"]["413_REQ003"];
+            429: components["responses"]["429_RATE001"];
+            431: components["responses"]["431_REQ003"];
+            500: components["responses"]["500_SRV001"];
+            502: components["responses"]["502_GW001"];
+            503: components["responses"]["503_GW001_GW003"];
+            504: components["responses"]["504_GW002"];
+            /** @description Any other answer of core-manager */
+            default: {
+                headers: {
+                    "Idempotency-Replayed": components["headers"]["IdempotencyReplayed"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
+                    "X-Request-ID": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
         };
     };
@@ -4699,17 +4781,8 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            400: components["responses"]["400_REQ001"];
-            401: components["responses"]["401_AUTH002_AUTH003"];
-            403: components["responses"]["403_AUTH004"];
-            429: components["responses"]["429_RATE001"];
-            431: components["responses"]["431_REQ003"];
-            500: components["responses"]["500_SRV001"];
-            502: components["responses"]["502_GW001"];
-            503: components["responses"]["503_GW001_GW003"];
-            504: components["responses"]["504_GW002"];
-            /** @description The answer of core-manager */
-            default: {
+            /** @description What is there */
+            200: {
                 headers: {
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
@@ -4723,8 +4796,27 @@ export interface operations {
                      *       "name": "Guide"
                      *     }
                      */
-                    "application/json": unknown;
+                    "*/*": unknown;
                 };
+            };
+            400: components["responses"]["400_REQ001"];
+            401: components["responses"]["401_AUTH002_AUTH003"];
+            403: components["responses"]["403_AUTH004"];
+            429: components["responses"]["429_RATE001"];
+            431: components["responses"]["431_REQ003"];
+            500: components["responses"]["500_SRV001"];
+            502: components["responses"]["502_GW001"];
+            503: components["responses"]["503_GW001_GW003"];
+            504: components["responses"]["504_GW002"];
+            /** @description Any other answer of core-manager */
+            default: {
+                headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
+                    "X-Request-ID": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
         };
     };
@@ -4749,17 +4841,8 @@ export interface operations {
             };
         };
         responses: {
-            400: components["responses"]["400_REQ001"];
-            401: components["responses"]["401_AUTH002_AUTH003"];
-            403: components["responses"]["403_AUTH004"];
-            429: components["responses"]["429_RATE001"];
-            431: components["responses"]["431_REQ003"];
-            500: components["responses"]["500_SRV001"];
-            502: components["responses"]["502_GW001"];
-            503: components["responses"]["503_GW001_GW003"];
-            504: components["responses"]["504_GW002"];
-            /** @description The answer of core-manager */
-            default: {
+            /** @description What is there */
+            200: {
                 headers: {
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
@@ -4773,8 +4856,27 @@ export interface operations {
                      *       "name": "Guide"
                      *     }
                      */
-                    "application/json": unknown;
+                    "*/*": unknown;
                 };
+            };
+            400: components["responses"]["400_REQ001"];
+            401: components["responses"]["401_AUTH002_AUTH003"];
+            403: components["responses"]["403_AUTH004"];
+            429: components["responses"]["429_RATE001"];
+            431: components["responses"]["431_REQ003"];
+            500: components["responses"]["500_SRV001"];
+            502: components["responses"]["502_GW001"];
+            503: components["responses"]["503_GW001_GW003"];
+            504: components["responses"]["504_GW002"];
+            /** @description Any other answer of core-manager */
+            default: {
+                headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
+                    "X-Request-ID": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
         };
     };
@@ -4790,6 +4892,16 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
+            /** @description It is gone */
+            204: {
+                headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
+                    "X-Request-ID": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
             400: components["responses"]["400_REQ001"];
             401: components["responses"]["401_AUTH002_AUTH003"];
             403: components["responses"]["403_AUTH004"];
@@ -4799,7 +4911,7 @@ export interface operations {
             502: components["responses"]["502_GW001"];
             503: components["responses"]["503_GW001_GW003"];
             504: components["responses"]["504_GW002"];
-            /** @description The answer of core-manager */
+            /** @description Any other answer of core-manager */
             default: {
                 headers: {
                     RateLimit: components["headers"]["RateLimit"];
@@ -4807,15 +4919,7 @@ export interface operations {
                     "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
-                content: {
-                    /**
-                     * @example {
-                     *       "id": "7",
-                     *       "name": "Guide"
-                     *     }
-                     */
-                    "application/json": unknown;
-                };
+                content?: never;
             };
         };
     };
