@@ -78,6 +78,8 @@ enum Command {
     Migrate,
     /// Prints the settings as rows of a Markdown table.
     Settings,
+    /// Asks the one that serves here whether it is ready.
+    Healthy,
     /// Administrators.
     #[command(subcommand)]
     Admin(admin::Command),
@@ -119,6 +121,7 @@ async fn main() -> ExitCode {
                 Err(error) => Err(error.into()),
             }
         }
+        Some(Command::Healthy) => internal::ask_ready(settings.internal_listen).await.map_err(Into::into),
         Some(Command::Settings) => Ok(()),
     };
     match outcome {

@@ -3,6 +3,7 @@
 
 mod authority;
 mod client;
+mod clocks;
 mod collector;
 mod gate;
 mod mail;
@@ -15,6 +16,7 @@ mod stripe;
 
 pub use authority::{Authority, Certificates};
 pub use client::{Client, Reply, raw};
+pub use clocks::Clocks;
 pub use collector::{Collector, Traced};
 pub use gate::Gate;
 pub use mail::{Mail, RESET_PAGE, VERIFY_PAGE, token_in};

@@ -3,6 +3,7 @@
 mod bench;
 mod cargo;
 mod certs;
+mod client;
 mod dashboards;
 mod database;
 mod demo;
@@ -12,6 +13,7 @@ mod fuzz;
 mod http;
 mod instructions;
 mod manifests;
+mod openapi;
 mod packages;
 mod prepare;
 mod process;
@@ -51,10 +53,14 @@ enum Task {
     Instructions(instructions::Options),
     /// Runs the platform under a steady load through one fault after the other
     Faults(faults::Options),
+    /// Tests the TypeScript client in Node and in Chromium, on a platform of its own
+    Client,
     /// Renews the committed query data in .sqlx
     Prepare(prepare::Options),
     /// Renews the table of settings in docs/settings.md
     Settings(settings::Options),
+    /// Renews the document of all routes in docs/openapi.json
+    Openapi(openapi::Options),
     /// Makes certificates for the internal plane, for development
     Certs(certs::Options),
     /// Runs the private database alone and prints how to sign in
@@ -75,6 +81,15 @@ enum Task {
 type Fault = Box<dyn std::error::Error + Send + Sync>;
 type Outcome<T = ()> = Result<T, Fault>;
 
+/// Whether a command such as `xtask faults edge-killed` would run, with all that it names.
+fn understands(command: &str) -> bool {
+    match Arguments::try_parse_from(command.split_whitespace()) {
+        Ok(Arguments { task: Task::Faults(options) }) => options.are_known(),
+        Ok(Arguments { task: Task::Fuzz(options) }) => options.are_known(),
+        parsed => parsed.is_ok(),
+    }
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
@@ -84,8 +99,10 @@ async fn main() -> ExitCode {
         Task::Bench(options) => bench::run(options).await,
         Task::Instructions(options) => instructions::run(options).await,
         Task::Faults(options) => faults::run(options).await,
+        Task::Client => client::run().await,
         Task::Prepare(options) => prepare::run(options).await,
         Task::Settings(options) => settings::run(options).await,
+        Task::Openapi(options) => openapi::run(options).await,
         Task::Certs(options) => certs::run(&options),
         Task::Database(options) => database::run(options).await,
         Task::Fuzz(options) => fuzz::run(options).await,

@@ -202,6 +202,26 @@ pub async fn migrate(
     Ok(outcome?)
 }
 
+/// A connection that holds a lock of the schema until it is closed, so that of all replicas one does something at a time;
+/// `None`, at once, while another does. It is the pool's no more: a lock must not stay behind there.
+///
+/// # Errors
+/// When the database is away.
+pub async fn alone(pool: &MySqlPool, what: &str) -> Result<Option<MySqlConnection>, sqlx::Error> {
+    let mut connection = pool.acquire().await?.detach();
+    // Locks are the whole server's, and their names have 64 characters at most.
+    let got: Option<i64> =
+        sqlx::query_scalar("SELECT GET_LOCK(CONCAT(LEFT(SHA1(DATABASE()), 16), ' ', ?), 0)")
+            .bind(what)
+            .fetch_one(&mut connection)
+            .await?;
+    if got == Some(1) {
+        return Ok(Some(connection));
+    }
+    connection.close().await?;
+    Ok(None)
+}
+
 /// Whether the database answers.
 pub async fn probe(pool: &MySqlPool) -> crate::health::State {
     let answer = async { pool.acquire().await?.ping().await };
@@ -305,10 +325,10 @@ fn server_code(error: &sqlx::Error) -> Option<u16> {
     database.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>().map(|e| e.number())
 }
 
-/// Shutting down (1053), too many connections (1040, 1203), read-only (1290, 1836), access while starting (3168), and a
+/// No room on its disk (1021, 1114), shutting down (1053), too many connections (1040, 1203), read-only (1290, 1836), access while starting (3168), and a
 /// connection that the server has given up: killed (1927), or silent for too long (4031).
 fn is_refusal_to_serve(code: u16) -> bool {
-    matches!(code, 1040 | 1053 | 1203 | 1290 | 1836 | 1927 | 3168 | 4031)
+    matches!(code, 1021 | 1040 | 1053 | 1114 | 1203 | 1290 | 1836 | 1927 | 3168 | 4031)
 }
 
 /// A deadlock (1213) or a lock that was not got in time (1205; 3572 for NOWAIT on MySQL).
@@ -352,6 +372,28 @@ mod tests {
             }
         });
         options.host("127.0.0.1").port(port)
+    }
+
+    #[test]
+    fn a_server_without_room_or_that_stops_is_away_and_one_that_minds_the_statement_is_not() {
+        for away in [1021, 1114, 1040, 1053, 1290] {
+            assert!(is_refusal_to_serve(away), "{away}");
+        }
+        for other in [1062, 1064, 1213, 1452] {
+            assert!(!is_refusal_to_serve(other), "{other}");
+        }
+    }
+
+    #[sqlx::test(migrations = false)]
+    async fn of_all_who_want_to_be_alone_one_is_until_its_connection_ends(pool: MySqlPool) {
+        let first = alone(&pool, "sweep").await.expect("a server").expect("nobody else");
+        assert!(alone(&pool, "sweep").await.expect("a server").is_none());
+        assert!(alone(&pool, "another").await.expect("a server").is_some());
+        // Gone without a word, as a replica that dies.
+        drop(first);
+        while alone(&pool, "sweep").await.expect("a server").is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Polls a future once and drops it, as a caller that goes away does.

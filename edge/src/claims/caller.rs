@@ -56,7 +56,7 @@ struct Known {
     sights: Sights,
     rate: RateLimiter,
     identity: LiveClaimsServiceClient<InternalChannel>,
-    /// The second until which identity-svc is not asked again, since it did not answer.
+    /// The age of the live claims until which identity-svc is not asked again, since it did not answer.
     spared_until: AtomicI64,
 }
 
@@ -99,7 +99,7 @@ impl Authenticator {
 
     /// Drops what no token can need any more.
     pub fn forget(&self, now: i64) {
-        self.0.live.forget(now);
+        self.0.live.forget(self.0.live.age());
         self.0.sights.forget(now);
         self.0.rate.forget();
     }
@@ -184,7 +184,7 @@ impl Authenticator {
     }
 
     async fn ask(&self, caller: &Caller) -> Outcome<CheckSessionResponse> {
-        if now() < self.0.spared_until.load(Ordering::Relaxed) {
+        if self.0.live.age() < self.0.spared_until.load(Ordering::Relaxed) {
             return Err(identity_away());
         }
         let mut request = tonic::Request::new(CheckSessionRequest {
@@ -198,7 +198,7 @@ impl Authenticator {
             if failure.code() == ErrorCode::TokenInvalid {
                 return failure;
             }
-            self.0.spared_until.store(now() + SPARED_SECONDS, Ordering::Relaxed);
+            self.0.spared_until.store(self.0.live.age() + SPARED_SECONDS, Ordering::Relaxed);
             identity_away().because(failure)
         })
     }
