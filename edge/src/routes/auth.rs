@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{Edge, device, time};
 use crate::answer::Answer;
-use crate::claims::{Authenticator, Caller, Intent, bearer};
+use crate::claims::{Authenticator, Caller, Intent, Person, bearer};
 use crate::front::RequestContext;
 use crate::json::{Json, PathId};
 use crate::services::{Services, from_identity, present};
@@ -150,6 +150,7 @@ async fn logout(
     headers: HeaderMap,
 ) -> Answer<axum::Json<Value>> {
     let caller = authenticator.uncounted_caller(&headers, Intent::Act).await?;
+    caller.must_be_person()?;
     let (user_id, session_id) = (caller.user_id().to_owned(), caller.session_id().to_owned());
     let request = LogoutRequest { user_id, session_id, device: Some(device(&context, &headers)) };
     from_identity(services.auth().logout(context.call(request)).await)?;
@@ -189,7 +190,7 @@ pub fn sessions_body(sessions: Vec<Session>, current: &str) -> SessionsBody {
 }
 
 async fn sessions(
-    caller: Caller,
+    Person(caller): Person,
     State(services): State<Services>,
     Extension(context): Extension<RequestContext>,
 ) -> Answer<axum::Json<SessionsBody>> {
@@ -199,7 +200,7 @@ async fn sessions(
 }
 
 async fn end_session(
-    caller: Caller,
+    Person(caller): Person,
     PathId(session_id): PathId,
     State(services): State<Services>,
     Extension(context): Extension<RequestContext>,
@@ -212,7 +213,7 @@ async fn end_session(
 }
 
 async fn end_other_sessions(
-    caller: Caller,
+    Person(caller): Person,
     State(services): State<Services>,
     Extension(context): Extension<RequestContext>,
     headers: HeaderMap,

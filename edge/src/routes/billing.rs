@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::time;
 use crate::answer::Answer;
-use crate::claims::Caller;
+use crate::claims::Person;
 use crate::front::RequestContext;
 use crate::json::{Json, read};
 use crate::services::{Services, from_subscription};
@@ -34,7 +34,7 @@ pub struct Checkout {
 
 /// POST `/api/v1/subscription/checkout`
 pub async fn checkout(
-    caller: Caller,
+    Person(caller): Person,
     State(services): State<Services>,
     Extension(context): Extension<RequestContext>,
     Json(Wanted { tier, interval }): Json<Wanted>,

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{Edge, device};
 use crate::answer::Answer;
-use crate::claims::Caller;
+use crate::claims::Person;
 use crate::front::RequestContext;
 use crate::json::Json;
 use crate::services::{Services, from_identity};
@@ -26,7 +26,7 @@ pub fn routes() -> Router<Edge> {
 }
 
 async fn resend(
-    caller: Caller,
+    Person(caller): Person,
     State(services): State<Services>,
     Extension(context): Extension<RequestContext>,
     headers: HeaderMap,

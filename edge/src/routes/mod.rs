@@ -1,5 +1,6 @@
 //! The public routes of the edge itself. Each route stands with its types and its handler.
 
+mod api_keys;
 mod auth;
 mod billing;
 mod email;
@@ -109,7 +110,7 @@ impl Public {
 fn routes(edge: Edge) -> (Vec<&'static str>, Router) {
     let nested = [
         ("/api/v1/auth", auth::routes().merge(email::routes())),
-        ("/api/v1/user", user::routes()),
+        ("/api/v1/user", user::routes().merge(api_keys::routes())),
         ("/api/v1/projects", projects::routes()),
         ("/api/v1/subscription", subscription::routes()),
         ("/api/v1/admin/subscriptions", subscriptions::routes()),

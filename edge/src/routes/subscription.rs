@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::{Edge, billing, time};
 use crate::answer::Answer;
-use crate::claims::Caller;
+use crate::claims::{Caller, Person};
 use crate::front::RequestContext;
 use crate::json::Parameters;
 use crate::services::{Services, from_subscription, present};
@@ -144,7 +144,7 @@ async fn tiers(
 }
 
 async fn cancel(
-    caller: Caller,
+    Person(caller): Person,
     State(services): State<Services>,
     Extension(context): Extension<RequestContext>,
 ) -> Answer<axum::Json<SubscriptionBody>> {

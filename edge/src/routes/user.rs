@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Edge, device, time};
 use crate::answer::Answer;
-use crate::claims::Caller;
+use crate::claims::{Caller, Person};
 use crate::front::RequestContext;
 use crate::json::Json;
 use crate::services::{Services, from_identity, present};
@@ -105,7 +105,7 @@ struct UpdateProfile {
 }
 
 async fn update_profile(
-    caller: Caller,
+    Person(caller): Person,
     State(services): State<Services>,
     Extension(context): Extension<RequestContext>,
     Json(body): Json<UpdateProfile>,
@@ -125,7 +125,7 @@ struct ChangePassword {
 }
 
 async fn change_password(
-    caller: Caller,
+    Person(caller): Person,
     State(services): State<Services>,
     Extension(context): Extension<RequestContext>,
     headers: HeaderMap,
@@ -139,7 +139,7 @@ async fn change_password(
 }
 
 async fn remove(
-    caller: Caller,
+    Person(caller): Person,
     State(services): State<Services>,
     Extension(context): Extension<RequestContext>,
     headers: HeaderMap,

@@ -193,6 +193,7 @@ mod tests {
             role: Role::User,
             tier: Tier::Free,
             permissions: vec![],
+            scope: None,
         }
     }
 
