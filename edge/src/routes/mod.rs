@@ -1,5 +1,6 @@
 //! The public routes of the edge itself. Each route stands with its types and its handler.
 
+mod api_keys;
 mod auth;
 mod billing;
 mod email;
@@ -145,7 +146,7 @@ fn routes(edge: Edge, pages: Pages) -> (Vec<&'static str>, Router) {
 fn described(imports: &Imports) -> (Vec<&'static str>, OpenApiRouter<Edge>) {
     let nested = [
         ("/api/v1/auth", auth::routes().merge(email::routes())),
-        ("/api/v1/user", user::routes()),
+        ("/api/v1/user", user::routes().merge(api_keys::routes())),
         ("/api/v1/projects", projects::routes()),
         ("/api/v1/subscription", subscription::routes()),
         ("/api/v1/admin/subscriptions", subscriptions::routes()),

@@ -3,6 +3,7 @@
 mod admin_subscriptions;
 mod admin_transfer;
 mod admin_users;
+mod api_keys;
 mod auth;
 mod billing;
 mod checkout;

@@ -20,8 +20,8 @@ fn who(operation: &Value) -> Who {
         return Who::Anybody;
     }
     let forbidden = operation["responses"]["403"]["$ref"].as_str().unwrap_or_default();
-    let is_socket = operation["operationId"] == "open_socket";
-    if forbidden.contains("AUTH004") && !is_socket { Who::Admin } else { Who::User }
+    let is_for_all = operation["operationId"] == "open_socket" || operation["x-people-only"] == true;
+    if forbidden.contains("AUTH004") && !is_for_all { Who::Admin } else { Who::User }
 }
 
 #[tokio::test]
