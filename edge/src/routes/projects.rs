@@ -4,8 +4,6 @@ use std::num::NonZeroI32;
 
 use axum::Extension;
 use axum::extract::State;
-use contract::Outcome;
-use contract::Resource;
 use contract::identity::{
     CreateProjectRequest, DeleteProjectRequest, GetProjectRequest, ListProjectsRequest, Project,
     UpdateProjectRequest,
