@@ -74,6 +74,8 @@ pub async fn append_all(connection: &mut MySqlConnection, user_id: &str, changes
     let created_at = now();
     // The lock may have been waited for, and tokens given out meanwhile.
     let forget_at = alive.until + (created_at - alive.at) + MARGIN;
+    // However far behind our own clock is.
+    let life = (forget_at - created_at).num_seconds() + 1;
     let mut numbered = (last - count + 1..).zip(changes).peekable();
     while numbered.peek().is_some() {
         let mut statement = QueryBuilder::<MySql>::new(
@@ -81,7 +83,9 @@ pub async fn append_all(connection: &mut MySqlConnection, user_id: &str, changes
         );
         statement.push_values(numbered.by_ref().take(WRITTEN_AT_ONCE), |mut row, (sequence, change)| {
             row.push_bind(sequence).push_bind(change.kind()).push_bind(user_id);
-            row.push_bind(Json(change)).push_bind(created_at).push_bind(forget_at);
+            row.push_bind(Json(change)).push_bind(created_at).push("GREATEST(");
+            row.push_bind_unseparated(forget_at).push_unseparated(", UTC_TIMESTAMP(6) + INTERVAL ");
+            row.push_bind_unseparated(life).push_unseparated(" SECOND)");
         });
         statement.build().execute(&mut *connection).await.map_err(failed)?;
     }
@@ -149,7 +153,8 @@ pub async fn first(connection: &mut MySqlConnection) -> Outcome<Option<i64>> {
     sqlx::query_scalar!("SELECT MIN(sequence) FROM auth_events").fetch_one(connection).await.map_err(failed)
 }
 
-/// Events of a range that still matter at `then`, in order.
+/// Events of a range that still matter at `then`, in order. Nothing is over before it is by the clock of the database,
+/// too: that of a replica may be ahead.
 ///
 /// # Errors
 /// GW001 when the database is away.
@@ -164,7 +169,7 @@ pub async fn mattering(
         Row,
         r#"SELECT sequence, user_id, payload AS "payload: Json<Change>", created_at AS "created_at: DateTime<Utc>",
                   forget_at AS "forget_at: DateTime<Utc>"
-           FROM auth_events WHERE sequence > ? AND sequence <= ? AND forget_at > ? ORDER BY sequence"#,
+           FROM auth_events WHERE sequence > ? AND sequence <= ? AND forget_at > LEAST(?, UTC_TIMESTAMP(6)) ORDER BY sequence"#,
         after,
         upto,
         then
@@ -266,13 +271,14 @@ impl Tail {
     }
 }
 
-/// Removes events that no token can need any more, for as long as the process lives.
+/// Removes events that no token can need any more by the clock of the database, too, for as long as the process lives.
 pub async fn sweep(pool: MySqlPool) {
-    let step = || {
-        sqlx::query!("DELETE FROM auth_events WHERE forget_at < ? ORDER BY sequence LIMIT 1000", now())
-            .execute(&pool)
-    };
-    sweep::sweep("old auth events", step).await;
+    sweep::sweep(pool, "old auth events", |connection| {
+        let old =
+            sqlx::query!("DELETE FROM auth_events WHERE forget_at < LEAST(?, UTC_TIMESTAMP(6)) ORDER BY sequence LIMIT 1000", now());
+        Box::pin(old.execute(connection))
+    })
+    .await;
 }
 
 /// Whether a subscriber at `since` has missed nothing but what can still be read.

@@ -4,6 +4,7 @@ mod accounts;
 mod admin;
 mod administration;
 mod administrators;
+mod api_keys;
 mod audit;
 mod claims;
 mod email;
@@ -78,6 +79,8 @@ enum Command {
     Migrate,
     /// Prints the settings as rows of a Markdown table.
     Settings,
+    /// Asks the one that serves here whether it is ready.
+    Healthy,
     /// Administrators.
     #[command(subcommand)]
     Admin(admin::Command),
@@ -119,6 +122,7 @@ async fn main() -> ExitCode {
                 Err(error) => Err(error.into()),
             }
         }
+        Some(Command::Healthy) => internal::ask_ready(settings.internal_listen).await.map_err(Into::into),
         Some(Command::Settings) => Ok(()),
     };
     match outcome {
@@ -157,6 +161,7 @@ async fn state(settings: &Settings, pool: MySqlPool) -> Result<Identity, Box<dyn
         holders,
         min_password_length: settings.passwords.min_length,
         limits: settings.limits,
+        api_keys: settings.api_keys,
         mail: Mail::new(settings.mail.clone()),
     })
 }
@@ -187,6 +192,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     tokio::spawn(identity.tail.clone().follow(identity.pool.clone()));
     tokio::spawn(events::sweep(identity.pool.clone()));
     tokio::spawn(sessions::sweep(identity.pool.clone()));
+    tokio::spawn(api_keys::sweep(identity.pool.clone()));
     tokio::spawn(throttle::sweep(identity.pool.clone()));
     tokio::spawn(mail::tokens::sweep(identity.pool.clone()));
     let relay = Relay::new(identity.pool.clone(), &identity.mail)?;
