@@ -5,6 +5,7 @@ import { problem } from "./forms.js";
 import { session, news, resume, leave, isKept, changed } from "./session.js";
 import { signIn, register, forgot, reset, verify } from "./sign-in.js";
 import { account, sessions } from "./account.js";
+import { keys } from "./keys.js";
 import { projects } from "./projects.js";
 import { personas } from "./personas.js";
 import { workflows } from "./workflows.js";
@@ -28,6 +29,7 @@ const PAGES = [
   { path: "/plan", title: "Plan and usage", page: plan, for: "user", group: "Account" },
   { path: "/account", title: "Profile", page: account, for: "user", group: "Account" },
   { path: "/sessions", title: "Sessions", page: sessions, for: "user", group: "Account" },
+  { path: "/keys", title: "API keys", page: keys, for: "user", group: "Account" },
   { path: "/admin/users", title: "Users", page: users, for: "admin", group: "Administration" },
   { path: "/admin/users/:id", title: "User", page: user, for: "admin", within: "/admin/users" },
   { path: "/admin/transfer", title: "Import and export", page: transfer, for: "admin", group: "Administration" },

@@ -44,6 +44,7 @@ const FILES: &[(&str, &[u8])] = files![
     "socket.js"
     "sign-in.js"
     "account.js"
+    "keys.js"
     "projects.js"
     "personas.js"
     "workflows.js"

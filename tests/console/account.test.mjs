@@ -204,3 +204,24 @@ test("a platform that does not answer is said to be away, and the session goes o
   await page.getByRole("button", { name: "Try again" }).click();
   await heading(page, "Profile");
 });
+
+test("a key for a machine is told once, works, and ends", async (t) => {
+  const page = await signedIn(await visitor(t), await newUser(), "/keys");
+  await page.getByText("You have no key.").waitFor();
+  await page.getByRole("button", { name: "New key" }).click();
+  await page.getByRole("dialog").getByLabel("Name").fill("Nightly build");
+  await page.getByRole("dialog").getByLabel("Permissions").fill("admin.users");
+  await page.getByRole("button", { name: "Make the key" }).click();
+  await page.getByRole("dialog").getByRole("alert").waitFor();
+  await page.getByRole("dialog").getByLabel("Permissions").fill("");
+  await page.getByRole("button", { name: "Make the key" }).click();
+  const key = await page.getByRole("dialog").locator("pre").innerText();
+  await api("GET", "/api/v1/projects", { token: key });
+  await page.keyboard.press("Escape");
+  await page.getByRole("cell", { name: "Nightly build", exact: true }).waitFor();
+  assert.ok(!(await page.content()).includes(key), "it is not shown again");
+  await page.getByRole("button", { name: "End Nightly build" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "End it" }).click();
+  await page.getByText("You have no key.").waitFor();
+  await until("the key is refused", async () => (await fetch(`${EDGE}/api/v1/projects`, { headers: { authorization: `Bearer ${key}` } })).status === 401);
+});

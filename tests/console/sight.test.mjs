@@ -9,7 +9,7 @@ before(openBrowser);
 after(closeBrowser);
 
 const OPEN = ["/sign-in", "/register", "/forgot-password", "/reset-password", "/verify-email", "/nowhere"];
-const OWN = ["/projects", "/personas", "/workflows", "/plan", "/account", "/sessions", "/platform"];
+const OWN = ["/projects", "/personas", "/workflows", "/plan", "/account", "/sessions", "/keys", "/platform"];
 const ADMIN = ["/admin/users", "/admin/transfer", "/admin/subscriptions", "/admin/audit"];
 const NARROW = { width: 360, height: 740 };
 
