@@ -11,7 +11,7 @@ use contract::{ErrorCode, Tier};
 use sqlx::{AssertSqlSafe, MySqlPool};
 
 use crate::enforcement::Reports;
-use crate::events::{self, Change, Tail};
+use crate::events::{self, Change};
 use crate::hasher::{Cost, Hasher};
 use crate::holders::Holders;
 use crate::identity::{Identity, Tokens};
@@ -20,8 +20,10 @@ use crate::mail::Mail;
 use crate::sessions::{self, Because};
 use crate::settings::Lifetimes;
 use crate::snapshots::Snapshots;
+use crate::tail::{self, Tail};
 use crate::throttle::Limits;
 use crate::token_lives::Noted;
+use crate::watching::Watching;
 use crate::{accounts, administrators, audit, claims, sign_in};
 
 /// A service on a database of the test's own.
@@ -39,14 +41,15 @@ pub async fn identity(pool: MySqlPool) -> Identity {
     };
     let keys = KeyRing::open(&pool, settings).await.expect("keys");
     let holders = Holders::new();
+    let tail = Tail::new(holders.clone());
     Identity {
-        snapshots: Snapshots::new(pool.clone()),
+        watching: Watching::new(pool.clone(), tail.clone()),
         reports: Reports::default(),
         pool,
         // Cheap: what a hash costs is not what these tests are about.
         hasher: Hasher::new(Cost { memory_kib: 64, iterations: 1 }, 64).expect("a hasher"),
         tokens: Arc::new(Tokens { keys, lifetimes, max_sessions: 100, noted: Noted::default() }),
-        tail: Tail::new(holders.clone()),
+        tail,
         holders,
         min_password_length: 8,
         limits: Limits {
@@ -123,21 +126,21 @@ async fn a_stream_resumes_where_it_was_and_starts_over_when_it_cannot(pool: MySq
     let identity = identity(pool.clone()).await;
     let user = register(&identity, "a@example.com").await;
     claims::set_tier(&identity, &user, Tier::Basic, 1).await.expect("set");
-    let part = identity.snapshots.begin().await.expect("begun").part().await.expect("a snapshot");
+    let part = Snapshots::new(pool.clone()).begin().await.expect("begun").part().await.expect("a snapshot");
     assert_eq!((part.events.len(), part.more), (1, false));
     let position = part.position.expect("a position");
     claims::set_tier(&identity, &user, Tier::Premium, 2).await.expect("set");
-    let missed = events::resume(&pool, &position).await.expect("read").expect("resumed");
+    let missed = tail::resume(&pool, &position).await.expect("read").expect("resumed");
     assert_eq!(missed.len(), 1);
     let mut other = position.clone();
     other.epoch = "another".to_owned();
-    assert!(events::resume(&pool, &other).await.expect("read").is_none());
+    assert!(tail::resume(&pool, &other).await.expect("read").is_none());
     sqlx::query("DELETE FROM auth_events WHERE sequence = ?")
         .bind(position.sequence + 1)
         .execute(&pool)
         .await
         .expect("swept");
-    assert!(events::resume(&pool, &position).await.expect("read").is_none(), "a swept event is a gap");
+    assert!(tail::resume(&pool, &position).await.expect("read").is_none(), "a swept event is a gap");
 }
 
 #[sqlx::test(migrations = "./migrations")]

@@ -45,14 +45,23 @@ struct Replica {
 /// A channel to the given replicas. Connections are made when needed, and again whenever they are lost; the health
 /// of each replica is probed from now on.
 pub fn channel(replicas: &[Uri], settings: &Settings) -> InternalChannel {
+    settings.tls.keep_current();
+    channel_over(replicas, settings, |uri| connect(uri, settings))
+}
+
+/// As [`channel`], over connections that are made otherwise, as in the simulation.
+pub fn channel_over(
+    replicas: &[Uri],
+    settings: &Settings,
+    connect: impl Fn(&Uri) -> Channel,
+) -> InternalChannel {
     let mut authorization = HeaderValue::from_str(&settings.token.authorization())
         // A token with a control character cannot be sent; every call is then refused, which says why.
         .unwrap_or_else(|_| HeaderValue::from_static("Bearer"));
     authorization.set_sensitive(true);
-    let connect = |uri: &Uri| Replica { channel: connect(uri, settings), serving: AtomicBool::new(false) };
-    settings.tls.keep_current();
+    let replica = |uri: &Uri| Replica { channel: connect(uri), serving: AtomicBool::new(false) };
     let replicas = Replicas {
-        replicas: replicas.iter().map(connect).collect(),
+        replicas: replicas.iter().map(replica).collect(),
         next: AtomicUsize::new(0),
         authorization,
     };
@@ -71,7 +80,8 @@ fn connect(uri: &Uri, settings: &Settings) -> Channel {
     }
 }
 
-fn endpoint(uri: Uri) -> Endpoint {
+/// How a replica is called, however the connection to it is made.
+pub fn endpoint(uri: Uri) -> Endpoint {
     Endpoint::from(uri)
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(CALL_TIMEOUT)

@@ -6,7 +6,7 @@ mod handshakes;
 mod server;
 mod tls;
 
-pub use client::{InternalChannel, channel};
+pub use client::{InternalChannel, channel, channel_over, endpoint};
 pub use server::{answer, serve};
 
 use http::Uri;
