@@ -1,21 +1,67 @@
 //! The internal listener of every process: health, readiness, liveness, metrics. Never exposed outside the cluster.
 
+use std::error::Error;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
+use axum::body::Bytes;
 use axum::extract::State as Shared;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use contract::{ErrorCode, Failure};
+use http::Request;
+use http::header::HOST;
+use http_body_util::Empty;
+use hyper::client::conn::http1::handshake;
+use hyper_util::rt::TokioIo;
 use prometheus::{Encoder, TextEncoder};
 use serde_json::json;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::VERSION;
 use crate::drain::Drain;
 use crate::health::{Health, State};
+
+/// How long a process may take to say whether it is ready.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+
+/// Asks the process that listens at `listen` whether it takes work: the health check of a container without a shell.
+///
+/// # Errors
+/// What is wrong, in words: nobody listens, no answer within two seconds, or the process is starting or ending.
+pub async fn ask_ready(listen: SocketAddr) -> Result<(), String> {
+    match timeout(ANSWER_LIMIT, readiness(from_here(listen))).await {
+        Ok(Ok(StatusCode::OK)) => Ok(()),
+        Ok(Ok(status)) => Err(format!("not ready: {status}")),
+        Ok(Err(error)) => Err(format!("not ready: {error}")),
+        Err(_) => Err(format!("not ready: no answer within {} s", ANSWER_LIMIT.as_secs())),
+    }
+}
+
+async fn readiness(address: SocketAddr) -> Result<StatusCode, Box<dyn Error>> {
+    let stream = TcpStream::connect(address).await?;
+    let (mut requests, connection) = handshake(TokioIo::new(stream)).await?;
+    let request = Request::get("/readyz").header(HOST, "localhost").body(Empty::<Bytes>::new())?;
+    tokio::select! {
+        answer = requests.send_request(request) => Ok(answer?.status()),
+        ended = connection => Err(ended.map_or_else(Into::into, |()| "the connection was closed".into())),
+    }
+}
+
+/// Where one reaches, on the same machine, what listens on all addresses.
+fn from_here(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
+}
 
 #[derive(Clone)]
 struct Internal {

@@ -1,6 +1,6 @@
 //! What all requests share, and the routes.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
@@ -27,6 +27,8 @@ pub struct App {
     pub switches: Switchboard,
     pub recorder: Recorder,
     pub healthy: AtomicBool,
+    /// After how long a connection that rests is closed as its next request arrives, in milliseconds; never for 0.
+    pub keep_alive: Arc<AtomicU64>,
     pub sockets: Gauge,
     /// Sockets that were opened in this tier are to close.
     pub close_of_tier: broadcast::Sender<String>,
@@ -43,6 +45,7 @@ impl App {
             switches: Switchboard::default(),
             recorder: Recorder::default(),
             healthy: AtomicBool::new(true),
+            keep_alive: Arc::default(),
             sockets: Gauge::default(),
             close_of_tier: broadcast::channel(16).0,
             workflows: Gauge::default(),

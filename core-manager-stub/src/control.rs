@@ -25,6 +25,7 @@ pub fn routes() -> Router<Arc<App>> {
         .route("/stub/sockets", delete(close_sockets))
         .route("/stub/state", get(state))
         .route("/stub/health", post(set_health))
+        .route("/stub/keep-alive", post(set_keep_alive))
 }
 
 /// `GET /health`.
@@ -45,6 +46,16 @@ struct Health {
 
 async fn set_health(State(app): State<Arc<App>>, Json(health): Json<Health>) -> StatusCode {
     app.healthy.store(health.healthy, Relaxed);
+    StatusCode::NO_CONTENT
+}
+
+#[derive(Deserialize)]
+struct KeepAlive {
+    ms: u64,
+}
+
+async fn set_keep_alive(State(app): State<Arc<App>>, Json(keep_alive): Json<KeepAlive>) -> StatusCode {
+    app.keep_alive.store(keep_alive.ms, Relaxed);
     StatusCode::NO_CONTENT
 }
 

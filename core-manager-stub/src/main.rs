@@ -5,6 +5,7 @@ mod answers;
 mod app;
 mod control;
 mod echo;
+mod garbage;
 mod gauge;
 mod identity;
 mod instances;
@@ -60,7 +61,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     announce(listener.local_addr()?)?;
     let app = App::new(closing.clone());
     let end = async {
-        server::serve(listener, app::router(app.clone()), closing.clone()).await;
+        server::serve(listener, app::router(app.clone()), closing.clone(), app.keep_alive.clone()).await;
         app.sockets.emptied().await;
     };
     tokio::select! {

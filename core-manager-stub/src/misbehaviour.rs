@@ -17,6 +17,7 @@ use tokio::time::sleep;
 use crate::answers::{detail, refused};
 use crate::app::App;
 use crate::echo;
+use crate::garbage::Garbage;
 use crate::recorder::raw_path;
 use crate::server::Connection;
 use crate::switches::Behaviour;
@@ -46,6 +47,10 @@ pub async fn obey(
     if behaviour.reset {
         connection.reset().await;
     }
+    // Of a WebSocket the frames come after the handshake.
+    if let Some(garbage) = behaviour.garbage.filter(|garbage| *garbage != Garbage::Frames) {
+        connection.say(garbage).await;
+    }
     if behaviour.hang {
         // Only the end of the process ends it, so that a hanging request does not hold the process up.
         app.closing.cancelled().await;
@@ -53,6 +58,9 @@ pub async fn obey(
     }
     request.extensions_mut().insert(behaviour.clone());
     let mut response = answer(&behaviour, request, next).await;
+    for name in behaviour.dropped_headers {
+        response.headers_mut().remove(name);
+    }
     for (name, value) in behaviour.response_headers {
         response.headers_mut().append(name, value);
     }

@@ -2,9 +2,12 @@
 
 use std::future::pending;
 use std::io;
+use std::os::fd::AsFd;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -19,6 +22,8 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use crate::app::lock;
+use crate::garbage::Garbage;
 use crate::gauge::Gauge;
 
 /// Well above what a gateway lets through: its own limit is what a test wants to see.
@@ -26,7 +31,10 @@ const MAX_HEADERS: usize = 1000;
 
 /// The connection of a request, for handlers that break it off.
 #[derive(Clone, Default)]
-pub struct Connection(CancellationToken);
+pub struct Connection {
+    broken_off: CancellationToken,
+    last_words: Arc<Mutex<Option<Garbage>>>,
+}
 
 impl Connection {
     /// Resets the connection. It does not come back: the task that awaits it ends with the connection.
@@ -37,22 +45,54 @@ impl Connection {
 
     /// Makes the connection end with a reset, at once or, for a WebSocket, when its owner drops it.
     pub fn mark_reset(&self) {
-        self.0.cancel();
+        self.broken_off.cancel();
+    }
+
+    /// Says garbage and closes the connection. It does not come back either.
+    pub async fn say(&self, garbage: Garbage) {
+        self.mark_garbage(garbage);
+        pending().await
+    }
+
+    /// Makes the connection end with garbage, at once or, for a WebSocket, when its owner drops it.
+    pub fn mark_garbage(&self, garbage: Garbage) {
+        *lock(&self.last_words) = Some(garbage);
+        self.broken_off.cancel();
     }
 }
 
-/// A TCP stream that ends with RST, not FIN, once its connection is marked. Being the stream itself it works in
-/// whoever's hands it is at the end: hyper's, or those of a WebSocket after the upgrade.
+/// A TCP stream that ends as its connection is told to: with RST instead of FIN, or with garbage. Being the stream
+/// itself it works in whoever's hands it is at the end: hyper's, or those of a WebSocket after the upgrade.
 struct Socket {
     stream: TcpStream,
     connection: Connection,
+    /// After how long a rest it ends as more arrives, in milliseconds; never for 0.
+    keep_alive: Arc<AtomicU64>,
+    /// When it last said something.
+    spoke: Instant,
+}
+
+impl Socket {
+    /// Whether it has rested for longer than connections are kept.
+    fn is_stale(&self) -> bool {
+        let keep_alive = self.keep_alive.load(Relaxed);
+        keep_alive > 0 && self.spoke.elapsed() >= Duration::from_millis(keep_alive)
+    }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        if self.connection.0.is_cancelled() {
+        if !self.connection.broken_off.is_cancelled() {
+            return;
+        }
+        let Some(garbage) = lock(&self.connection.last_words).take() else {
             // It fails when the peer has gone already, and then there is nobody to reset.
             let _ = self.stream.set_zero_linger();
+            return;
+        };
+        let again = self.stream.as_fd().try_clone_to_owned().map(std::net::TcpStream::from);
+        if let Ok(stream) = again.and_then(TcpStream::from_std) {
+            tokio::spawn(garbage.say(stream));
         }
     }
 }
@@ -63,12 +103,19 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let filled = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > filled && self.is_stale() {
+            // As a server whose patience has just come to its end.
+            buf.set_filled(filled);
+        }
+        read
     }
 }
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.spoke = Instant::now();
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
@@ -82,14 +129,19 @@ impl AsyncWrite for Socket {
 }
 
 /// Accepts until the process is told to end, then waits for what runs.
-pub async fn serve(listener: TcpListener, router: Router, closing: CancellationToken) {
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    closing: CancellationToken,
+    keep_alive: Arc<AtomicU64>,
+) {
     let connections = Gauge::default();
     loop {
         tokio::select! {
             () = closing.cancelled() => break,
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    let (open, answer) = (connections.enter(), answer(stream, router.clone(), closing.clone()));
+                    let (open, answer) = (connections.enter(), answer(stream, router.clone(), closing.clone(), keep_alive.clone()));
                     tokio::spawn(async move {
                         answer.await;
                         drop(open);
@@ -105,11 +157,11 @@ pub async fn serve(listener: TcpListener, router: Router, closing: CancellationT
 }
 
 /// Answers the requests of one connection until either side, a handler, or the end of the process ends it.
-async fn answer(stream: TcpStream, router: Router, closing: CancellationToken) {
+async fn answer(stream: TcpStream, router: Router, closing: CancellationToken, keep_alive: Arc<AtomicU64>) {
     // Without it small frames wait for the peer's acknowledgement. Failure means that the peer has gone.
     let _ = stream.set_nodelay(true);
     let connection = Connection::default();
-    let socket = Socket { stream, connection: connection.clone() };
+    let socket = Socket { stream, connection: connection.clone(), keep_alive, spoke: Instant::now() };
     let for_handlers = connection.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(for_handlers.clone());
@@ -123,11 +175,11 @@ async fn answer(stream: TcpStream, router: Router, closing: CancellationToken) {
     // Errors are the peer's, or were asked for by a switch.
     tokio::select! {
         _ = serving.as_mut() => return,
-        () = connection.0.cancelled() => return,
+        () = connection.broken_off.cancelled() => return,
         () = closing.cancelled() => serving.as_mut().graceful_shutdown(),
     }
     tokio::select! {
         _ = serving => {}
-        () = connection.0.cancelled() => {}
+        () = connection.broken_off.cancelled() => {}
     }
 }

@@ -19,6 +19,7 @@ use crate::app::App;
 use crate::identity::Identity;
 use crate::recorder::Frame;
 use crate::server::Connection;
+use crate::switches::Behaviour;
 use crate::workflow;
 
 /// Status reports on their way to one client.
@@ -35,11 +36,15 @@ pub async fn upgrade(
     State(app): State<Arc<App>>,
     Extension(connection): Extension<Connection>,
     Extension(identity): Extension<Identity>,
+    Extension(behaviour): Extension<Behaviour>,
     upgrade: WebSocketUpgrade,
 ) -> Response {
     // Counted from here on, so that the process does not end between the answer and the upgrade.
     let open = app.sockets.enter();
     upgrade.protocols(["persona.v1"]).on_upgrade(async move |mut socket| {
+        if let Some(garbage) = behaviour.garbage {
+            return connection.mark_garbage(garbage);
+        }
         let (reporter, reports) = mpsc::channel(BUFFER);
         let session = Session { app, identity, reporter, workflows: JoinSet::new() };
         match session.run(&mut socket, reports).await {

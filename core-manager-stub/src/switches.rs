@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::{Map, Value};
 
 use crate::app::lock;
+use crate::garbage::Garbage;
 use crate::recorder::text;
 
 /// What is to be done with a request instead of, or besides, answering it as usual.
@@ -34,6 +35,10 @@ pub struct Behaviour {
     pub echo: bool,
     /// The echo counts the body and does not keep it.
     pub discard_body: bool,
+    /// Says what is no answer.
+    pub garbage: Option<Garbage>,
+    /// Headers taken away from whatever is answered, before others are added.
+    pub dropped_headers: Vec<HeaderName>,
     /// Headers added to whatever is answered.
     pub response_headers: Vec<(HeaderName, HeaderValue)>,
 }
@@ -62,6 +67,8 @@ impl Behaviour {
             "slow-body-ms" => self.slow_body = Some(millis(switch, value)?),
             "echo" => self.echo = flag(switch, value)?,
             "discard-body" => self.discard_body = flag(switch, value)?,
+            "garbage" => self.garbage = Some(parsed(switch, value)?),
+            "drop-header" => self.dropped_headers.push(parsed(switch, value)?),
             "response-header" => self.response_headers.push(header(switch, value)?),
             _ => return Err(format!("there is no switch {switch}")),
         }

@@ -10,6 +10,7 @@ mod gateway;
 pub mod hot_path;
 mod idempotency;
 mod json;
+mod openapi;
 mod rate;
 mod routes;
 mod services;
@@ -44,15 +45,23 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// What the program `edge` does, told by its arguments.
 pub async fn run() -> ExitCode {
     memory::use_small_pages();
-    match std::env::args().nth(1).as_deref() {
-        None => {}
+    let command = std::env::args().nth(1);
+    match command.as_deref() {
+        None | Some("healthy") => {}
         Some("settings") => {
             print!("{}", chassis::settings::table(Settings::read));
             return ExitCode::SUCCESS;
         }
+        Some("openapi") => {
+            println!("{:#}", routes::document());
+            return ExitCode::SUCCESS;
+        }
         Some(_) => {
             eprintln!(
-                "usage: edge            serve, with settings from the environment\n       edge settings   print them"
+                "usage: edge            serve, with settings from the environment\n       \
+                 edge settings   print them\n       \
+                 edge openapi    print what its routes are\n       \
+                 edge healthy    ask the one that serves here whether it is ready"
             );
             return ExitCode::FAILURE;
         }
@@ -64,6 +73,15 @@ pub async fn run() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    if command.is_some() {
+        return match internal::ask_ready(settings.internal_listen).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(fault) => {
+                eprintln!("edge: {fault}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let logs = match logs::init(&settings.logs, "edge") {
         Ok(logs) => logs,
         Err(error) => {
@@ -126,7 +144,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     let waiting = Arc::new(Waiting::default());
     let edge =
         Edge { authenticator, services, json_limit, gateway, sockets: sockets.clone(), imports, waiting };
-    let public = Public::new(edge, front);
+    let public = Public::new(edge, front, settings.docs);
 
     let internal = tokio::spawn(internal::serve(private, "edge", health, drain.clone()));
     sockets.outlasting(front::serve(listener, public, &settings.front, drain)).await;

@@ -29,6 +29,8 @@ pub struct Settings {
     pub gateway: GatewaySettings,
     pub sockets: SocketSettings,
     pub front: FrontSettings,
+    /// Whether `/openapi.json` and `/docs` are there.
+    pub docs: bool,
 }
 
 /// How many requests users may send.
@@ -151,6 +153,11 @@ impl Settings {
             gateway: GatewaySettings::read(env),
             sockets: SocketSettings::read(env),
             front: FrontSettings::read(env),
+            docs: env.value(
+                "EDGE_DOCS",
+                "true",
+                "Whether `/openapi.json` and `/docs` are served (`true` or `false`)",
+            ),
             internal,
         }
     }

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io::Read;
+use std::path::PathBuf;
 
 use chassis::mysql;
 use clap::Subcommand;
@@ -20,8 +21,11 @@ pub enum Command {
         #[arg(long, default_value = "admin")]
         client_id: String,
         /// The password of a new account is read from standard input; a line end is not part of it.
-        #[arg(long, required = true)]
+        #[arg(long, required_unless_present = "password_file")]
         password_stdin: bool,
+        /// The same from a file, where nothing can be piped into the program.
+        #[arg(long, conflicts_with = "password_stdin")]
+        password_file: Option<PathBuf>,
     },
 }
 
@@ -30,12 +34,19 @@ pub enum Command {
 /// # Errors
 /// What is wrong with the arguments, or that the database is away.
 pub async fn run(settings: Settings, command: Command) -> Result<(), Box<dyn Error>> {
-    let Command::Create { email, client_id, password_stdin: _ } = command;
+    let Command::Create { email, client_id, password_stdin: _, password_file } = command;
     if !is_client_id(&client_id) {
         return Err("--client-id: must have 1 to 100 letters, digits, dots, hyphens or underscores".into());
     }
-    let mut password = String::new();
-    std::io::stdin().read_to_string(&mut password)?;
+    let password = match password_file {
+        Some(path) => std::fs::read_to_string(&path)
+            .map_err(|error| format!("--password-file {}: {error}", path.display()))?,
+        None => {
+            let mut password = String::new();
+            std::io::stdin().read_to_string(&mut password)?;
+            password
+        }
+    };
     let password = password.trim_end_matches(['\r', '\n']);
     let pool = mysql::pool(&settings.database);
     crate::migrate(&pool).await?;

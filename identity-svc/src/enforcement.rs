@@ -125,9 +125,11 @@ async fn note(tx: &mut MySqlConnection, begun: &BTreeMap<(i64, i64), Begun>) -> 
 
 /// Removes what is too old, for as long as the process lives.
 pub async fn sweep(pool: MySqlPool) {
-    let step =
-        || sqlx::query!("DELETE FROM enforcements WHERE at < ? LIMIT 1000", now() - KEPT).execute(&pool);
-    sweep::sweep("old times of enforcement", step).await;
+    sweep::sweep(pool, "old times of enforcement", |connection| {
+        let old = sqlx::query!("DELETE FROM enforcements WHERE at < ? LIMIT 1000", now() - KEPT);
+        Box::pin(old.execute(connection))
+    })
+    .await;
 }
 
 #[cfg(test)]

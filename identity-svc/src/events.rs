@@ -65,6 +65,8 @@ pub async fn append_all(connection: &mut MySqlConnection, user_id: &str, changes
     let created_at = now();
     // The lock may have been waited for, and tokens given out meanwhile.
     let forget_at = alive.until + (created_at - alive.at) + MARGIN;
+    // However far behind our own clock is.
+    let life = (forget_at - created_at).num_seconds() + 1;
     let mut numbered = (last - count + 1..).zip(changes).peekable();
     while numbered.peek().is_some() {
         let mut statement = QueryBuilder::<MySql>::new(
@@ -72,7 +74,9 @@ pub async fn append_all(connection: &mut MySqlConnection, user_id: &str, changes
         );
         statement.push_values(numbered.by_ref().take(WRITTEN_AT_ONCE), |mut row, (sequence, change)| {
             row.push_bind(sequence).push_bind(change.kind()).push_bind(user_id);
-            row.push_bind(Json(change)).push_bind(created_at).push_bind(forget_at);
+            row.push_bind(Json(change)).push_bind(created_at).push("GREATEST(");
+            row.push_bind_unseparated(forget_at).push_unseparated(", UTC_TIMESTAMP(6) + INTERVAL ");
+            row.push_bind_unseparated(life).push_unseparated(" SECOND)");
         });
         statement.build().execute(&mut *connection).await.map_err(failed)?;
     }
@@ -105,7 +109,8 @@ pub trait Log: Clone + Send + Sync + 'static {
     /// GW001 when the database is away.
     fn ends(&self) -> impl Future<Output = Outcome<(Position, Option<i64>)>> + Send;
 
-    /// Events after one number up to another that still matter, in order.
+    /// Events after one number up to another that still matter, in order. Nothing is over before it is by the clock of the
+    /// database, too: that of a replica may be ahead.
     ///
     /// # Errors
     /// GW001 when the database is away.
@@ -148,7 +153,7 @@ impl Log for MySqlPool {
             Row,
             r#"SELECT sequence, user_id, payload AS "payload: Json<Change>", created_at AS "created_at: DateTime<Utc>",
                   forget_at AS "forget_at: DateTime<Utc>"
-           FROM auth_events WHERE sequence > ? AND sequence <= ? AND forget_at > ? ORDER BY sequence"#,
+           FROM auth_events WHERE sequence > ? AND sequence <= ? AND forget_at > LEAST(?, UTC_TIMESTAMP(6)) ORDER BY sequence"#,
             after,
             upto,
             now()
@@ -201,11 +206,12 @@ fn to_wire(row: Row, epoch: &str) -> AuthEvent {
     }
 }
 
-/// Removes events that no token can need any more, for as long as the process lives.
+/// Removes events that no token can need any more by the clock of the database, too, for as long as the process lives.
 pub async fn sweep(pool: MySqlPool) {
-    let step = || {
-        sqlx::query!("DELETE FROM auth_events WHERE forget_at < ? ORDER BY sequence LIMIT 1000", now())
-            .execute(&pool)
-    };
-    sweep::sweep("old auth events", step).await;
+    sweep::sweep(pool, "old auth events", |connection| {
+        let old =
+            sqlx::query!("DELETE FROM auth_events WHERE forget_at < LEAST(?, UTC_TIMESTAMP(6)) ORDER BY sequence LIMIT 1000", now());
+        Box::pin(old.execute(connection))
+    })
+    .await;
 }

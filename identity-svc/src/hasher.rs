@@ -9,7 +9,7 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use contract::{ErrorCode, Failure, Outcome};
-use prometheus::{Histogram, IntGauge};
+use prometheus::{Histogram, IntCounter, IntGauge};
 use ring::rand::{SecureRandom, SystemRandom};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{OnceCell, Semaphore};
@@ -114,6 +114,7 @@ impl Hasher {
 
     async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Outcome<T> {
         let Ok(_place) = self.places.try_acquire() else {
+            METRICS.refused.inc();
             return Err(Failure::new(ErrorCode::Overloaded).retry_after(Duration::from_secs(1)));
         };
         METRICS.waiting.inc();
@@ -160,12 +161,18 @@ fn is_weaker(hash: &PasswordHash, cost: Cost) -> bool {
 
 struct Metrics {
     waiting: IntGauge,
+    refused: IntCounter,
     seconds: Histogram,
 }
 
 static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics {
     waiting: prometheus::register_int_gauge!("identity_password_hash_waiting", "Hashes that wait for a core")
         .unwrap_or_else(|e| unreachable!("registered once: {e}")),
+    refused: prometheus::register_int_counter!(
+        "identity_password_hashes_refused_total",
+        "Hashes that were refused because too many waited"
+    )
+    .unwrap_or_else(|e| unreachable!("registered once: {e}")),
     seconds: prometheus::register_histogram!(
         "identity_password_hash_seconds",
         "Duration of one Argon2id hash"

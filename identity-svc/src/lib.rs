@@ -79,6 +79,8 @@ enum Command {
     Migrate,
     /// Prints the settings as rows of a Markdown table.
     Settings,
+    /// Asks the one that serves here whether it is ready.
+    Healthy,
     /// Administrators.
     #[command(subcommand)]
     Admin(admin::Command),
@@ -120,6 +122,7 @@ pub async fn run() -> ExitCode {
                 Err(error) => Err(error.into()),
             }
         }
+        Some(Command::Healthy) => internal::ask_ready(settings.internal_listen).await.map_err(Into::into),
         Some(Command::Settings) => Ok(()),
     };
     match outcome {

@@ -1,28 +1,37 @@
-//! Removes what no longer matters from a table, for as long as the process lives. Any number of replicas may do so at
-//! once.
+//! Removes what no longer matters from a table, for as long as the process lives. Of all replicas one does so at a time:
+//! on MariaDB two that remove the same rows end in deadlocks.
 
+use std::pin::Pin;
 use std::time::Duration;
 
+use chassis::mysql::alone;
 use sqlx::mysql::MySqlQueryResult;
+use sqlx::{Connection, MySqlConnection, MySqlPool};
 
 const INTERVAL: Duration = Duration::from_secs(60);
 /// The `LIMIT` of every step, so that none holds many locks for long.
 const STEP: u64 = 1000;
 
-/// Takes step after step, each a `DELETE … LIMIT 1000`, until one finds less, once a minute. `what` is said when a step
-/// fails.
-pub async fn sweep<F: Future<Output = sqlx::Result<MySqlQueryResult>>>(what: &str, step: impl Fn() -> F) {
+/// One `DELETE … LIMIT 1000`.
+pub type Step<'c> = Pin<Box<dyn Future<Output = sqlx::Result<MySqlQueryResult>> + Send + 'c>>;
+
+/// Takes step after step until one finds less, once a minute, unless another replica is at it. `what` names the lock, and
+/// is said when a step fails.
+pub async fn sweep(pool: MySqlPool, what: &str, step: impl for<'c> Fn(&'c mut MySqlConnection) -> Step<'c>) {
     loop {
         tokio::time::sleep(INTERVAL).await;
-        loop {
-            match step().await {
-                Ok(done) if done.rows_affected() == STEP => {}
-                Ok(_) => break,
-                Err(error) => {
-                    tracing::warn!(%error, "{what} were not removed");
-                    break;
-                }
-            }
+        if let Err(error) = once(&pool, what, &step).await {
+            tracing::warn!(%error, "{what} were not removed");
         }
     }
+}
+
+async fn once(
+    pool: &MySqlPool,
+    what: &str,
+    step: impl for<'c> Fn(&'c mut MySqlConnection) -> Step<'c>,
+) -> sqlx::Result<()> {
+    let Some(mut connection) = alone(pool, what).await? else { return Ok(()) };
+    while step(&mut connection).await?.rows_affected() == STEP {}
+    connection.close().await
 }

@@ -10,6 +10,8 @@ use prost::Message;
 use sqlx::{MySqlConnection, MySqlPool};
 use uuid::Uuid;
 
+use crate::forgetting::Step;
+
 /// The longest key, in bytes, as the column holds it.
 const MAX_KEY: usize = 255;
 /// The largest answer that is kept, in bytes.
@@ -189,14 +191,8 @@ pub async fn abandon(pool: &MySqlPool, user_id: &str, key: &str, runner: &str) -
     Ok(())
 }
 
-/// Forgets old answers. Any number of replicas may do so.
-///
-/// # Errors
-/// GW001 when the database is away.
-pub async fn sweep(pool: &MySqlPool) -> Outcome<()> {
-    sqlx::query!("DELETE FROM idempotent_requests WHERE created_at < ? LIMIT 1000", now() - KEPT)
-        .execute(pool)
-        .await
-        .map_err(failed)?;
-    Ok(())
+/// Forgets old answers.
+pub fn forget(connection: &mut MySqlConnection) -> Step<'_> {
+    let old = sqlx::query!("DELETE FROM idempotent_requests WHERE created_at < ? LIMIT 1000", now() - KEPT);
+    Box::pin(old.execute(connection))
 }

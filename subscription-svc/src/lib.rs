@@ -3,6 +3,7 @@
 mod administration;
 mod billing;
 mod census;
+mod forgetting;
 mod idempotency;
 mod newcomers;
 mod outbox;
@@ -54,6 +55,8 @@ enum Command {
     Migrate,
     /// Prints the settings as rows of a Markdown table.
     Settings,
+    /// Asks the one that serves here whether it is ready.
+    Healthy,
 }
 
 /// What the program `subscription-svc` does, told by its arguments.
@@ -71,17 +74,18 @@ pub async fn run() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let outcome = if command.is_some() {
-        migrate(&mysql::pool(&settings.database)).await.map_err(Into::into)
-    } else {
-        match logs::init(&settings.logs, "subscription-svc") {
+    let outcome = match command {
+        None => match logs::init(&settings.logs, "subscription-svc") {
             Ok(logs) => {
                 let outcome = serve(settings).await;
                 logs.finish().await;
                 outcome
             }
             Err(error) => Err(error.into()),
-        }
+        },
+        Some(Command::Migrate) => migrate(&mysql::pool(&settings.database)).await.map_err(Into::into),
+        Some(Command::Healthy) => internal::ask_ready(settings.internal_listen).await.map_err(Into::into),
+        Some(Command::Settings) => Ok(()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -136,6 +140,7 @@ async fn in_the_background(service: Service) {
         service.relay.clone().run(),
         billing::run(service.clone()),
         sweep::run(service.clone()),
+        forgetting::run(service.pool.clone()),
         newcomers::run(service)
     );
 }

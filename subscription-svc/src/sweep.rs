@@ -1,19 +1,16 @@
-//! What time alone changes: trials, cancelled periods and the grace of late payments end, and keys of counted usage are
-//! forgotten. The count of subscriptions for metrics goes on along with it.
+//! What time alone changes: trials, cancelled periods, the grace of late payments and reservations end. The count of
+//! subscriptions for metrics goes on along with it.
 
 use std::time::Duration;
 
-use chassis::mysql::{failed, transaction};
 use contract::Outcome;
 
 use crate::census::Census;
 use crate::service::Service;
-use crate::{idempotency, subscriptions, usage};
+use crate::{subscriptions, usage};
 use chassis::clock::now;
 
 const INTERVAL: Duration = Duration::from_secs(2);
-/// How long a repeated RecordUsage is recognised; callers give up long before.
-const KEYS_KEPT_DAYS: i64 = 7;
 
 /// Sweeps for as long as the process lives. Every replica may: each subscription is looked at again under its lock.
 pub async fn run(service: Service) {
@@ -30,7 +27,7 @@ pub async fn run(service: Service) {
     }
 }
 
-/// Ends what is over, with the change of tier that follows, and forgets old keys.
+/// Ends what is over, with the change of tier that follows, and releases what has expired.
 ///
 /// # Errors
 /// GW001 when the database is away.
@@ -38,17 +35,5 @@ pub async fn once(service: &Service) -> Outcome<()> {
     for user_id in subscriptions::lapsed_users(&service.pool, now()).await? {
         subscriptions::lapse(service, &user_id).await?;
     }
-    usage::sweep(&service.pool).await?;
-    idempotency::sweep(&service.pool).await?;
-    let old = now() - chrono::Duration::days(KEYS_KEPT_DAYS);
-    transaction(&service.pool, "forget_usage_keys", old, |tx, old| {
-        Box::pin(async move {
-            sqlx::query!("DELETE FROM usage_records WHERE recorded_at < ? LIMIT 1000", old)
-                .execute(tx)
-                .await
-                .map_err(failed)?;
-            Ok(())
-        })
-    })
-    .await
+    usage::sweep(&service.pool).await
 }

@@ -12,7 +12,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use super::load::Kind;
+use super::load::{End, INSTANCES, Kind};
 use super::server::Server;
 
 /// What a fault acts on.
@@ -22,7 +22,7 @@ pub struct Field {
     /// What attacks, until it is healed.
     attackers: JoinSet<()>,
     sockets: Vec<Socket>,
-    /// Who signs in beyond what can be hashed, and how many a second can be.
+    /// Who signs in beyond what can be hashed, and how many a second can be; or whose sessions must outlast it.
     strangers: Vec<User>,
     peak: f64,
     broken: Vec<String>,
@@ -43,10 +43,19 @@ pub enum Fault {
     DatabaseBlackholed,
     DatabaseReadOnly,
     DatabaseStarved,
+    DatabaseFull,
     CoreManagerSlow,
     CoreManagerResets,
     CoreManagerTruncates,
     CoreManagerFails,
+    CoreManagerHangsUp,
+    CoreManagerGarbles,
+    EdgeClockAhead,
+    EdgeClockBehind,
+    IdentityClockAhead,
+    IdentityClockBehind,
+    SubscriptionClockAhead,
+    SubscriptionClockBehind,
     LoginStorm,
     RefreshHerd,
     IdleSockets,
@@ -57,7 +66,7 @@ pub enum Fault {
 }
 
 /// In the order in which they are run.
-pub const FAULTS: [Fault; 24] = [
+pub const FAULTS: [Fault; 33] = [
     Fault::EdgeKilled,
     Fault::IdentityKilled,
     Fault::SubscriptionKilled,
@@ -71,10 +80,19 @@ pub const FAULTS: [Fault; 24] = [
     Fault::DatabaseBlackholed,
     Fault::DatabaseReadOnly,
     Fault::DatabaseStarved,
+    Fault::DatabaseFull,
     Fault::CoreManagerSlow,
     Fault::CoreManagerResets,
     Fault::CoreManagerTruncates,
     Fault::CoreManagerFails,
+    Fault::CoreManagerHangsUp,
+    Fault::CoreManagerGarbles,
+    Fault::EdgeClockAhead,
+    Fault::EdgeClockBehind,
+    Fault::IdentityClockAhead,
+    Fault::IdentityClockBehind,
+    Fault::SubscriptionClockAhead,
+    Fault::SubscriptionClockBehind,
     Fault::LoginStorm,
     Fault::RefreshHerd,
     Fault::IdleSockets,
@@ -90,6 +108,8 @@ const STORM: usize = 64;
 const SPEAKERS: usize = 200;
 /// Sessions that are refreshed at the same moment.
 const HERD: usize = 200;
+/// Sessions that must outlast wrong clocks.
+const SESSIONS: usize = 40;
 /// Sockets that say nothing, and those that come back all at once.
 const IDLE: usize = 10_000;
 const RETURNING: usize = 500;
@@ -98,6 +118,14 @@ const PEAK: Duration = Duration::from_secs(3);
 const FLOOD: Duration = Duration::from_secs(6);
 /// By when the places of unknown outcomes must be free again.
 const SETTLED: Duration = Duration::from_secs(60);
+/// How far a clock jumps, in seconds: further than any access token lives and than any place is reserved.
+const JUMP: i64 = 7200;
+/// How long core-manager takes to make what is counted, while clocks are wrong: many sweeps go by.
+const MAKING_MS: u64 = 2500;
+/// By when a process has noticed that its clock was set.
+const LOOK_AT_CLOCK: Duration = Duration::from_millis(1100);
+/// After how long a rest core-manager closes a connection just as the next request arrives.
+const KEEP_ALIVE_MS: u64 = 250;
 /// Connections that send a header byte by byte.
 const SLOW: usize = 300;
 
@@ -132,19 +160,22 @@ impl Fault {
     pub fn touches(self) -> &'static [Kind] {
         use Kind::{Create, Profile, Proxied, Revoked, Update};
         match self {
-            Fault::EdgeKilled | Fault::NoDescriptors => &[Proxied, Profile, Update, Create, Revoked],
+            Fault::EdgeKilled | Fault::NoDescriptors | Fault::EdgeClockAhead | Fault::EdgeClockBehind => {
+                &[Proxied, Profile, Update, Create, Revoked]
+            }
             Fault::IdentityKilled | Fault::WatchHalfOpen => &[Profile, Update, Create],
             Fault::SubscriptionKilled => &[Create],
             Fault::CoreManagerKilled
             | Fault::CoreManagerSlow
             | Fault::CoreManagerResets
             | Fault::CoreManagerTruncates
-            | Fault::CoreManagerFails => &[Proxied, Create],
+            | Fault::CoreManagerFails
+            | Fault::CoreManagerGarbles => &[Proxied, Create],
             Fault::DatabaseKilled
             | Fault::DatabaseFrozen
             | Fault::DatabaseBlackholed
             | Fault::DatabaseStarved => &[Profile, Update, Create],
-            Fault::DatabaseReadOnly => &[Update, Create],
+            Fault::DatabaseReadOnly | Fault::DatabaseFull => &[Update, Create],
             Fault::EdgesRolled
             | Fault::IdentitiesRolled
             | Fault::SubscriptionsRolled
@@ -153,7 +184,44 @@ impl Fault {
             | Fault::IdleSockets
             | Fault::ReconnectHerd
             | Fault::Slowloris
-            | Fault::Overload => &[],
+            | Fault::Overload
+            | Fault::CoreManagerHangsUp
+            | Fault::IdentityClockAhead
+            | Fault::IdentityClockBehind
+            | Fault::SubscriptionClockAhead
+            | Fault::SubscriptionClockBehind => &[],
+        }
+    }
+
+    /// What takes longer while it lasts, and must succeed all the same.
+    pub fn slows(self) -> &'static [Kind] {
+        match self {
+            Fault::SubscriptionClockAhead | Fault::SubscriptionClockBehind => &[Kind::Create],
+            _ => &[],
+        }
+    }
+
+    /// Whether an answer is what it must cause, though it puts the blame on the client: an edge believes its own clock,
+    /// by which a token is over, or not good yet.
+    pub fn excuses(self, end: &End) -> bool {
+        let code = match self {
+            Fault::EdgeClockAhead => "AUTH002",
+            Fault::EdgeClockBehind => "AUTH003",
+            _ => return false,
+        };
+        matches!(end, End::Refused(401, told) if told == code)
+    }
+
+    /// Whose clock is wrong, and by how many seconds.
+    pub fn clock(self) -> Option<(&'static str, i64)> {
+        match self {
+            Fault::EdgeClockAhead => Some(("edge-0", JUMP)),
+            Fault::EdgeClockBehind => Some(("edge-0", -JUMP)),
+            Fault::IdentityClockAhead => Some(("identity-svc-0", JUMP)),
+            Fault::IdentityClockBehind => Some(("identity-svc-0", -JUMP)),
+            Fault::SubscriptionClockAhead => Some(("subscription-svc-0", JUMP)),
+            Fault::SubscriptionClockBehind => Some(("subscription-svc-0", -JUMP)),
+            _ => None,
         }
     }
 }
@@ -183,6 +251,12 @@ impl Field {
                 }
             }
             Fault::ReconnectHerd => self.sockets = self.connect(RETURNING).await,
+            Fault::IdentityClockAhead | Fault::IdentityClockBehind => {
+                let users = self.users(10).await;
+                for user in users.iter().cycle().take(SESSIONS) {
+                    self.strangers.push(self.sandbox.log_in(user).await);
+                }
+            }
             Fault::Overload => {
                 let users = self.users(10).await;
                 let started = Instant::now();
@@ -231,6 +305,22 @@ impl Field {
             Fault::CoreManagerResets => self.misbehave(json!({ "reset": true })).await,
             Fault::CoreManagerTruncates => self.misbehave(json!({ "truncate": true })).await,
             Fault::CoreManagerFails => self.misbehave(json!({ "status": 500 })).await,
+            Fault::CoreManagerHangsUp => self.keep_alive(KEEP_ALIVE_MS).await,
+            Fault::CoreManagerGarbles => {
+                self.misbehave(json!({ "path_prefix": "/api/v1/echo", "garbage": "any" })).await;
+                // What has no good head makes nothing, and says nothing that was made.
+                self.misbehave(json!({ "path_prefix": INSTANCES, "garbage": "noise" })).await;
+            }
+            Fault::DatabaseFull => self.server.fill_disk(),
+            Fault::EdgeClockAhead | Fault::EdgeClockBehind => self.set_clock(fault, true).await,
+            Fault::IdentityClockAhead | Fault::IdentityClockBehind => {
+                self.set_clock(fault, true).await;
+                self.refresh_all().await;
+            }
+            Fault::SubscriptionClockAhead | Fault::SubscriptionClockBehind => {
+                self.misbehave(json!({ "path_prefix": INSTANCES, "delay_ms": MAKING_MS })).await;
+                self.set_clock(fault, true).await;
+            }
             Fault::LoginStorm => self.storm().await,
             Fault::RefreshHerd => self.herd().await,
             Fault::IdleSockets => self.sockets = self.connect(IDLE).await,
@@ -272,7 +362,22 @@ impl Field {
             Fault::CoreManagerSlow
             | Fault::CoreManagerResets
             | Fault::CoreManagerTruncates
-            | Fault::CoreManagerFails => {
+            | Fault::CoreManagerFails
+            | Fault::CoreManagerGarbles => {
+                self.sandbox.stub.send(Method::DELETE, "/stub/behaviour", None, &[], None).await.must_be(204);
+            }
+            Fault::CoreManagerHangsUp => self.keep_alive(0).await,
+            Fault::DatabaseFull => self.server.free_disk(),
+            Fault::EdgeClockAhead | Fault::EdgeClockBehind => self.set_clock(fault, false).await,
+            Fault::IdentityClockAhead | Fault::IdentityClockBehind => {
+                self.set_clock(fault, false).await;
+                self.refresh_all().await;
+                for user in &self.strangers {
+                    self.sandbox.edge().get("/api/v1/user/profile", &user.token).await.must_be(200);
+                }
+            }
+            Fault::SubscriptionClockAhead | Fault::SubscriptionClockBehind => {
+                self.set_clock(fault, false).await;
                 self.sandbox.stub.send(Method::DELETE, "/stub/behaviour", None, &[], None).await.must_be(204);
             }
             Fault::IdleSockets | Fault::ReconnectHerd => self.sockets.clear(),
@@ -332,6 +437,31 @@ impl Field {
 
     async fn misbehave(&self, how: Value) {
         self.sandbox.stub.open_post("/stub/behaviour", how).await.must_be(204);
+    }
+
+    async fn keep_alive(&self, ms: u64) {
+        self.sandbox.stub.open_post("/stub/keep-alive", json!({ "ms": ms })).await.must_be(204);
+    }
+
+    /// Sets the clock of the fault wrong or right, and waits until the process has looked at it.
+    async fn set_clock(&self, fault: Fault, is_wrong: bool) {
+        let (process, seconds) = fault.clock().expect("a fault of clocks");
+        let clocks = self.sandbox.clocks.as_ref().expect("planned");
+        clocks.set(process, if is_wrong { seconds } else { 0 });
+        tokio::time::sleep(LOOK_AT_CLOCK).await;
+    }
+
+    /// Refreshes the sessions, each of which must go on.
+    async fn refresh_all(&mut self) {
+        let refreshing = self.strangers.iter().enumerate().map(|(place, user)| {
+            let client = self.client(place);
+            async move {
+                let body = json!({ "refresh_token": user.refresh_token });
+                let tokens = client.open_post("/api/v1/auth/refresh", body).await.must_be(200);
+                User::of(&tokens, user.email.clone())
+            }
+        });
+        self.strangers = join_all(refreshing).await;
     }
 
     /// New accounts, ten at a time, so that none waits too long for its hash.

@@ -20,7 +20,7 @@ const PROBE_PATIENCE: Duration = Duration::from_millis(500);
 /// People who use the platform, each fourth of whom may make only so many.
 const PEOPLE: usize = 20;
 const LIMIT: usize = 5;
-const INSTANCES: &str = "/api/v1/personas/instances";
+pub const INSTANCES: &str = "/api/v1/personas/instances";
 
 /// What a request is about, and so on whom it depends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -108,6 +108,7 @@ async fn run(fault: Fault) -> Verdict {
     let plan = Plan {
         replicas: if is_rolled { 3 } else { 2 },
         database: Some(server.url().to_owned()),
+        clocks: fault.clock().is_some(),
         settings: vec![
             // So that the places of unknown outcomes are free again while we look.
             ("GATEWAY_TIMEOUT_MS", number(5000)),
@@ -161,6 +162,7 @@ fn judge(
     healed: Instant,
     watched: Instant,
 ) -> Verdict {
+    let is_unhurt = |kind: Kind| !fault.touches().contains(&kind) && !fault.slows().contains(&kind);
     let is_touched = |kind: Kind| fault.touches().contains(&kind);
     let failures = || records.iter().filter(|record| record.end != End::Fine);
     // Of what replicas and balancers answer for nobody has to wait for the end of the fault.
@@ -177,7 +179,9 @@ fn judge(
             faults.push(format!("{kind:?} after {:.1} s: {:?}", record.took.as_secs_f64(), record.end));
         }
         // Whoever has a good token is not told that it is bad.
-        let blamed = all().find(|record| matches!(&record.end, End::Refused(status, _) if *status < 500));
+        let blamed = all().find(|record| {
+            matches!(&record.end, End::Refused(status, _) if *status < 500) && !fault.excuses(&record.end)
+        });
         if let Some(record) = blamed {
             faults.push(format!("{kind:?} was refused as the client's fault: {:?}", record.end));
         }
@@ -202,7 +206,7 @@ fn judge(
     }
     let slow = |from: Instant, to: Instant| {
         let within =
-            records.iter().filter(|record| !is_touched(record.kind) && (from..to).contains(&record.due));
+            records.iter().filter(|record| is_unhurt(record.kind) && (from..to).contains(&record.due));
         percentile(within.map(|record| record.took.as_secs_f64() * 1e3).collect())
     };
     let first = records.iter().map(|record| record.due).min().unwrap_or(begun);

@@ -1,5 +1,7 @@
 //! The database server, from outside: `cargo xtask faults` starts it, and starts it again when it dies.
 
+use std::fs::File;
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -20,6 +22,8 @@ pub struct Server {
     url: String,
     pid_file: PathBuf,
     hogs: Vec<MySqlConnection>,
+    /// The disk that it has for itself.
+    disk: Option<PathBuf>,
 }
 
 impl Server {
@@ -34,9 +38,11 @@ impl Server {
             admin,
             pid_file,
             hogs: Vec::new(),
+            disk: std::env::var_os("FAULTS_DISK").map(PathBuf::from),
         };
         // As a fault before may have left it that broke off in the middle.
         server.thaw();
+        server.free_disk();
         server.order(&format!("SET GLOBAL max_connections = {MANY}")).await;
         server.set_read_only(false).await;
         server.order(&format!("CREATE USER IF NOT EXISTS {NAME} IDENTIFIED BY '{PASSWORD}'")).await;
@@ -92,6 +98,33 @@ impl Server {
 
     pub async fn set_read_only(&self, is_on: bool) {
         self.order(&format!("SET GLOBAL read_only = {}", u8::from(is_on))).await;
+    }
+
+    /// Takes all that is left of its disk.
+    pub fn fill_disk(&self) {
+        let ballast =
+            self.ballast().expect("the database has no disk of its own: `unshare --mount` is refused here");
+        let mut file = File::create(ballast).expect("a file");
+        let mut piece = vec![0; 1024 * 1024];
+        while !piece.is_empty() {
+            match file.write_all(&piece) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::StorageFull => piece.truncate(piece.len() / 2),
+                Err(error) => panic!("the disk could not be filled: {error}"),
+            }
+        }
+    }
+
+    /// Gives it back.
+    pub fn free_disk(&self) {
+        if let Some(ballast) = self.ballast() {
+            // There is none when the disk was not filled.
+            let _ = std::fs::remove_file(ballast);
+        }
+    }
+
+    fn ballast(&self) -> Option<PathBuf> {
+        self.disk.as_ref().map(|disk| disk.join("ballast"))
     }
 
     /// Throws the services out and takes the places that are left.

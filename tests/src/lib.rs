@@ -3,9 +3,11 @@
 
 mod authority;
 mod client;
+mod clocks;
 mod collector;
 mod gate;
 mod mail;
+mod metrics;
 mod process;
 mod redis;
 mod sandbox;
@@ -14,9 +16,11 @@ mod stripe;
 
 pub use authority::{Authority, Certificates};
 pub use client::{Client, Reply, raw};
+pub use clocks::Clocks;
 pub use collector::{Collector, Traced};
 pub use gate::Gate;
 pub use mail::{Mail, RESET_PAGE, VERIFY_PAGE, token_in};
+pub use metrics::{Documented, Exported, documented_metrics};
 pub use process::Process;
 pub use redis::Redis;
 pub use sandbox::{INTERNAL_TOKEN, JWT_SECRET, Plan, Sandbox, User, until};

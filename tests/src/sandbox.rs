@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::authority::{Authority, Certificates};
 use crate::client::Client;
+use crate::clocks::Clocks;
 use crate::gate::Gate;
 use crate::mail::Mail;
 use crate::process::Process;
@@ -37,6 +38,8 @@ pub struct Plan {
     pub has_certificates: bool,
     /// Whether mails are sent; without, none is.
     pub mail: bool,
+    /// Whether the clocks of the processes can be set.
+    pub clocks: bool,
     /// The URL of another database server than that of the environment.
     pub database: Option<String>,
 }
@@ -49,6 +52,8 @@ pub struct Sandbox {
     pub internals: Vec<Client>,
     /// The internal listener of each identity-svc, as it was first started.
     pub identity_internals: Vec<Client>,
+    /// The internal listener of each subscription-svc, as it was first started.
+    pub subscription_internals: Vec<Client>,
     /// `host:port` of each identity-svc and subscription-svc.
     pub identity: Vec<String>,
     pub subscription: Vec<String>,
@@ -62,6 +67,8 @@ pub struct Sandbox {
     pub database: Gate,
     /// The certificates of all processes, where an authority is planned.
     pub certificates: Certificates,
+    /// The clocks of the services and edges, where they are planned.
+    pub clocks: Option<Clocks>,
     mail: Option<Mail>,
     common: Vec<(&'static str, String)>,
     stub_address: String,
@@ -173,6 +180,7 @@ impl Sandbox {
             edges: Vec::new(),
             internals: Vec::new(),
             identity_internals: Vec::new(),
+            subscription_internals: Vec::new(),
             identity,
             subscription,
             edge_processes: Vec::new(),
@@ -182,6 +190,7 @@ impl Sandbox {
             stub: Client::new(format!("http://{stub_address}")),
             database,
             certificates,
+            clocks: plan.clocks.then(Clocks::default),
             mail,
             common,
             stub_address,
@@ -197,6 +206,7 @@ impl Sandbox {
         for place in 0..count {
             let client = || Client::new(format!("http://{}", local()));
             self.identity_internals.push(client());
+            self.subscription_internals.push(client());
             self.edges.push(client());
             self.internals.push(client());
             self.identity_processes.push(self.identity_process(place));
@@ -208,23 +218,26 @@ impl Sandbox {
     fn identity_process(&self, place: usize) -> Process {
         let internal = self.identity_internals[place].authority().to_owned();
         let own = [("IDENTITY_LISTEN", self.identity[place].clone()), ("IDENTITY_INTERNAL_LISTEN", internal)];
-        self.process("identity-svc", &own)
+        self.process("identity-svc", place, &own)
     }
 
     fn subscription_process(&self, place: usize) -> Process {
         let public = self.subscription[place].clone();
-        let own = [("SUBSCRIPTION_LISTEN", public), ("SUBSCRIPTION_INTERNAL_LISTEN", local())];
-        self.process("subscription-svc", &own)
+        let internal = self.subscription_internals[place].authority().to_owned();
+        let own = [("SUBSCRIPTION_LISTEN", public), ("SUBSCRIPTION_INTERNAL_LISTEN", internal)];
+        self.process("subscription-svc", place, &own)
     }
 
     fn edge_process(&self, place: usize) -> Process {
         let [public, internal] =
             [&self.edges[place], &self.internals[place]].map(|client| client.authority().to_owned());
-        self.process("edge", &[("EDGE_LISTEN", public), ("EDGE_INTERNAL_LISTEN", internal)])
+        self.process("edge", place, &[("EDGE_LISTEN", public), ("EDGE_INTERNAL_LISTEN", internal)])
     }
 
-    fn process(&self, name: &'static str, own: &[(&'static str, String)]) -> Process {
-        let settings: Vec<(&str, String)> = self.common.iter().chain(own).cloned().collect();
+    fn process(&self, name: &'static str, place: usize, own: &[(&'static str, String)]) -> Process {
+        let clock = self.clocks.as_ref().map(|clocks| clocks.settings(&format!("{name}-{place}")));
+        let clock = clock.unwrap_or_default();
+        let settings: Vec<(&str, String)> = self.common.iter().chain(own).chain(&clock).cloned().collect();
         Process::start(name, &settings)
     }
 

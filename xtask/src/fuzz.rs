@@ -24,6 +24,13 @@ pub struct Options {
     list: bool,
 }
 
+impl Options {
+    /// Whether there are all targets that were named.
+    pub fn are_known(&self) -> bool {
+        chosen(&self.targets).is_ok()
+    }
+}
+
 /// A target: a test that calls `fuzzing::check`.
 struct Target {
     name: &'static str,

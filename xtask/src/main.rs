@@ -3,6 +3,8 @@
 mod bench;
 mod cargo;
 mod certs;
+mod client;
+mod dashboards;
 mod database;
 mod demo;
 mod deny;
@@ -10,6 +12,8 @@ mod faults;
 mod fuzz;
 mod http;
 mod instructions;
+mod manifests;
+mod openapi;
 mod packages;
 mod prepare;
 mod process;
@@ -50,10 +54,14 @@ enum Task {
     Instructions(instructions::Options),
     /// Runs the platform under a steady load through one fault after the other
     Faults(faults::Options),
+    /// Tests the TypeScript client in Node and in Chromium, on a platform of its own
+    Client,
     /// Renews the committed query data in .sqlx
     Prepare(prepare::Options),
     /// Renews the table of settings in docs/settings.md
     Settings(settings::Options),
+    /// Renews the document of all routes in docs/openapi.json
+    Openapi(openapi::Options),
     /// Makes certificates for the internal plane, for development
     Certs(certs::Options),
     /// Runs the private database alone and prints how to sign in
@@ -66,11 +74,24 @@ enum Task {
     Deny,
     /// Writes what the programs consist of, as CycloneDX
     Sbom,
+    /// Renders the manifests of Kubernetes and checks them against its schemas
+    Manifests,
+    /// Checks dashboards, rules and alerts with promtool, and asks a Prometheus for them
+    Dashboards(dashboards::Options),
 }
 
 /// Why a task could not be done, in words for whoever started it.
 type Fault = Box<dyn std::error::Error + Send + Sync>;
 type Outcome<T = ()> = Result<T, Fault>;
+
+/// Whether a command such as `xtask faults edge-killed` would run, with all that it names.
+fn understands(command: &str) -> bool {
+    match Arguments::try_parse_from(command.split_whitespace()) {
+        Ok(Arguments { task: Task::Faults(options) }) => options.are_known(),
+        Ok(Arguments { task: Task::Fuzz(options) }) => options.are_known(),
+        parsed => parsed.is_ok(),
+    }
+}
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -81,14 +102,18 @@ async fn main() -> ExitCode {
         Task::Bench(options) => bench::run(options).await,
         Task::Instructions(options) => instructions::run(options).await,
         Task::Faults(options) => faults::run(options).await,
+        Task::Client => client::run().await,
         Task::Prepare(options) => prepare::run(options).await,
         Task::Settings(options) => settings::run(options).await,
+        Task::Openapi(options) => openapi::run(options).await,
         Task::Certs(options) => certs::run(&options),
         Task::Database(options) => database::run(options).await,
         Task::Fuzz(options) => fuzz::run(options).await,
         Task::Simulate(options) => simulate::run(options).await,
         Task::Deny => deny::run().await,
         Task::Sbom => sbom::run().await,
+        Task::Manifests => manifests::run().await,
+        Task::Dashboards(options) => dashboards::run(options).await,
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

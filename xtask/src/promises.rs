@@ -88,7 +88,7 @@ impl Tests {
         for entry in std::fs::read_dir(folder)? {
             let path = entry?.path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            if path.is_dir() && name != "target" && !name.starts_with('.') {
+            if path.is_dir() && !["target", "node_modules"].contains(&name) && !name.starts_with('.') {
                 self.read(&path)?;
             } else if name.ends_with(".rs") {
                 self.take(&path, &std::fs::read_to_string(&path)?);
@@ -124,8 +124,8 @@ impl Tests {
     /// Whether there is what a row names: a test, perhaps shortened with `…` or behind its module; all tests of a
     /// module (`module::*`); a file; or a command.
     fn have(&self, name: &str) -> bool {
-        if name.starts_with("cargo xtask ") {
-            return true;
+        if let Some(task) = name.strip_prefix("cargo ") {
+            return crate::understands(task);
         }
         if let Some(file) = name.split(':').next().filter(|file| file.ends_with(".rs")) {
             return ["", "edge/src/"].iter().any(|folder| root().join(folder).join(file).exists());
@@ -151,6 +151,19 @@ mod tests {
     #[test]
     fn what_the_page_promises_is_kept() {
         check().expect("docs/security.md");
+    }
+
+    #[test]
+    fn a_command_is_one_only_with_a_task_and_names_that_there_are() {
+        let tests = Tests::default();
+        for kept in
+            ["deny", "faults", "faults edge-killed database-frozen", "bench --only fan-out", "fuzz token"]
+        {
+            assert!(tests.have(&format!("cargo xtask {kept}")), "{kept}");
+        }
+        for wrong in ["", "denied", "faults edge-kiled", "bench --only fan", "fuzz tokens", "deny --more"] {
+            assert!(!tests.have(&format!("cargo xtask {wrong}")), "{wrong}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::database::{Account, Database, ensure_schema};
 use crate::process::{Process, unless_interrupted};
 use crate::terminal::{Colour, is_watched, paint, seconds, step};
 use crate::workspace::programs;
-use crate::{Outcome, instructions, prepare, promises, redis, settings};
+use crate::{Outcome, instructions, openapi, prepare, promises, redis, settings};
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -42,6 +42,7 @@ async fn static_checks() -> Outcome {
         step(title, run_cargo(&mut cargo(arguments))).await?;
     }
     step("Settings in the docs", settings::write(true)).await?;
+    step("Routes in the docs", openapi::write(true)).await?;
     step("Tests that the docs name", async { promises::check() }).await
 }
 

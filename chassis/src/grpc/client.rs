@@ -4,8 +4,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use http::header::AUTHORIZATION;
 use http::uri::Scheme;
 use http::{HeaderValue, Request, Response, Uri};
@@ -17,12 +18,11 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tower::Service;
 
-use super::{Settings, call, handshakes};
+use super::tls::Tls;
+use super::{CALL_TIMEOUT, Settings, call, handshakes, meters};
 use crate::health::State;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a call may take unless its own deadline is shorter.
-const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const PROBE_INTERVAL: Duration = Duration::from_millis(300);
 const PROBE_TIMEOUT: Duration = Duration::from_millis(800);
 
@@ -35,10 +35,13 @@ struct Replicas {
     replicas: Vec<Replica>,
     next: AtomicUsize,
     authorization: HeaderValue,
+    connect: Box<dyn Fn(&Uri) -> Channel + Send + Sync>,
 }
 
 struct Replica {
-    channel: Channel,
+    uri: Uri,
+    /// Made anew when those at both ends would not trust each other any more.
+    channel: ArcSwap<Channel>,
     serving: AtomicBool,
 }
 
@@ -46,35 +49,41 @@ struct Replica {
 /// of each replica is probed from now on.
 pub fn channel(replicas: &[Uri], settings: &Settings) -> InternalChannel {
     settings.tls.keep_current();
-    channel_over(replicas, settings, |uri| connect(uri, settings))
+    let tls = settings.tls.clone();
+    channel_over(replicas, settings, move |uri| connect(uri, &tls))
 }
 
 /// As [`channel`], over connections that are made otherwise, as in the simulation.
 pub fn channel_over(
     replicas: &[Uri],
     settings: &Settings,
-    connect: impl Fn(&Uri) -> Channel,
+    connect: impl Fn(&Uri) -> Channel + Send + Sync + 'static,
 ) -> InternalChannel {
     let mut authorization = HeaderValue::from_str(&settings.token.authorization())
         // A token with a control character cannot be sent; every call is then refused, which says why.
         .unwrap_or_else(|_| HeaderValue::from_static("Bearer"));
     authorization.set_sensitive(true);
-    let replica = |uri: &Uri| Replica { channel: connect(uri), serving: AtomicBool::new(false) };
+    let replica = |uri: &Uri| Replica {
+        uri: uri.clone(),
+        channel: ArcSwap::from_pointee(connect(uri)),
+        serving: AtomicBool::new(false),
+    };
     let replicas = Replicas {
         replicas: replicas.iter().map(replica).collect(),
         next: AtomicUsize::new(0),
         authorization,
+        connect: Box::new(connect),
     };
     let channel = InternalChannel(Arc::new(replicas));
     for place in 0..channel.0.replicas.len() {
-        tokio::spawn(probe(Arc::downgrade(&channel.0), place));
+        tokio::spawn(probe(Arc::downgrade(&channel.0), place, settings.tls.clone()));
     }
     channel
 }
 
-fn connect(uri: &Uri, settings: &Settings) -> Channel {
+fn connect(uri: &Uri, tls: &Tls) -> Channel {
     if uri.scheme() == Some(&Scheme::HTTPS) {
-        handshakes::channel(uri, settings.tls.clone(), endpoint)
+        handshakes::channel(uri, tls.clone(), endpoint)
     } else {
         endpoint(uri.clone()).connect_lazy()
     }
@@ -91,16 +100,28 @@ pub fn endpoint(uri: Uri) -> Endpoint {
         .keep_alive_while_idle(true)
 }
 
-async fn probe(replicas: std::sync::Weak<Replicas>, place: usize) {
+async fn probe(replicas: std::sync::Weak<Replicas>, place: usize, tls: Tls) {
+    let mut trust = tls.trust();
     while let Some(all) = replicas.upgrade() {
         let replica = &all.replicas[place];
-        let mut client = HealthClient::new(replica.channel.clone());
+        if trust.is_cancelled() {
+            // What was begun goes on in the former one for as long as that lasts.
+            trust = tls.trust();
+            replica.channel.store(Arc::new((all.connect)(&replica.uri)));
+        }
+        let mut client = HealthClient::new(replica.channel());
         let check = tokio::time::timeout(PROBE_TIMEOUT, client.check(HealthCheckRequest::default())).await;
         let serving =
             check.is_ok_and(|answer| answer.is_ok_and(|a| a.get_ref().status() == ServingStatus::Serving));
         replica.serving.store(serving, Ordering::Relaxed);
         drop(all);
         tokio::time::sleep(PROBE_INTERVAL).await;
+    }
+}
+
+impl Replica {
+    fn channel(&self) -> Channel {
+        Channel::clone(&self.channel.load())
     }
 }
 
@@ -149,7 +170,13 @@ impl Service<Request<Body>> for InternalChannel {
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         request.headers_mut().insert(AUTHORIZATION, self.0.authorization.clone());
         call::hand_down(request.headers_mut());
-        Box::pin(self.clone().send(request))
+        let (channel, path) = (self.clone(), request.uri().path().to_owned());
+        Box::pin(async move {
+            let since = Instant::now();
+            let outcome = channel.send(request).await;
+            meters::called(&path, outcome.as_ref().ok().map(Response::headers), since);
+            outcome
+        })
     }
 }
 
@@ -163,7 +190,7 @@ impl InternalChannel {
         let mut attempt = 1;
         loop {
             let replica = self.pick();
-            let mut channel = replica.channel.clone();
+            let mut channel = replica.channel();
             std::future::poll_fn(|context| channel.poll_ready(context)).await?;
             let request = Request::from_parts(parts.clone(), Body::new(Full::new(message.clone())));
             match channel.call(request).await {

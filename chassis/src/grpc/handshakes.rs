@@ -12,10 +12,10 @@ use rustls::pki_types::ServerName;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 
 use super::tls::Tls;
+use super::trust::{Arrivals, Trusted};
 
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
 /// Most handshakes at once: a caller that never ends its own holds one place until the limit.
@@ -23,13 +23,14 @@ const MOST_HANDSHAKES: usize = 256;
 /// How long the loop pauses when the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-type Arrived = io::Result<server::TlsStream<TcpStream>>;
+/// A caller whose handshake has succeeded.
+pub type Arrived = io::Result<Trusted<server::TlsStream<TcpStream>>>;
 
-/// The callers whose handshake succeeds, until the stream is dropped.
-pub fn incoming(listener: TcpListener, tls: Tls) -> ReceiverStream<Arrived> {
+/// The callers whose handshake succeeds, until the last clone of the stream is dropped.
+pub fn incoming(listener: TcpListener, tls: Tls) -> Arrivals {
     let (arrived, stream) = mpsc::channel(1);
     tokio::spawn(accept(listener, tls, arrived));
-    ReceiverStream::new(stream)
+    Arrivals::of(stream)
 }
 
 async fn accept(listener: TcpListener, tls: Tls, arrived: mpsc::Sender<Arrived>) {
@@ -40,8 +41,15 @@ async fn accept(listener: TcpListener, tls: Tls, arrived: mpsc::Sender<Arrived>)
             () = arrived.closed() => return,
         };
         match (accepted, tls.server()) {
-            (Ok((stream, place)), Some(config)) => {
-                tokio::spawn(greet(stream, config, place, arrived.clone()));
+            (Ok((stream, place)), Some((config, trust))) => {
+                let (arrived, farewell) = (arrived.clone(), tls.farewell());
+                tokio::spawn(async move {
+                    let _place = place;
+                    if let Some(stream) = greet(stream, config).await {
+                        // The server has stopped when nobody takes it any more.
+                        drop(arrived.send(Ok(Trusted::new(stream, trust, farewell))).await);
+                    }
+                });
             }
             (Ok(_), None) => tracing::error!("a caller was refused: there is no certificate"),
             (Err(error), _) => {
@@ -61,22 +69,17 @@ async fn next(
     Ok((stream, place))
 }
 
-async fn greet(
-    stream: TcpStream,
-    config: Arc<ServerConfig>,
-    _place: OwnedSemaphorePermit,
-    arrived: mpsc::Sender<Arrived>,
-) {
+async fn greet(stream: TcpStream, config: Arc<ServerConfig>) -> Option<server::TlsStream<TcpStream>> {
     let greeting = async {
         stream.set_nodelay(true)?;
         TlsAcceptor::from(config).accept(stream).await
     };
     match tokio::time::timeout(HANDSHAKE_LIMIT, greeting).await {
-        // The server has stopped when nobody takes it any more.
-        Ok(Ok(stream)) => drop(arrived.send(Ok(stream)).await),
+        Ok(Ok(stream)) => return Some(stream),
         Ok(Err(error)) => tracing::debug!(%error, "a caller was refused"),
         Err(_) => tracing::debug!("a caller did not end its handshake in time"),
     }
+    None
 }
 
 /// A channel to an `https` URL, which connects when needed. `endpoint` gives all that is not TLS.
@@ -98,12 +101,13 @@ fn plain(uri: &Uri) -> Uri {
     Uri::from_parts(parts).unwrap_or_else(|_| uri.clone())
 }
 
-async fn connect(uri: &Uri, tls: &Tls) -> io::Result<client::TlsStream<TcpStream>> {
-    let config = tls.client().ok_or_else(|| io::Error::other("no authority to believe"))?;
+async fn connect(uri: &Uri, tls: &Tls) -> io::Result<Trusted<client::TlsStream<TcpStream>>> {
+    let (config, trust) = tls.client().ok_or_else(|| io::Error::other("no authority to believe"))?;
     // As the address of IPv6 stands in a URL.
     let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
     let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
     let stream = TcpStream::connect((host, uri.port_u16().unwrap_or(443))).await?;
     stream.set_nodelay(true)?;
-    TlsConnector::from(config).connect(name, stream).await
+    let stream = TlsConnector::from(config).connect(name, stream).await?;
+    Ok(Trusted::new(stream, trust, tls.farewell()))
 }

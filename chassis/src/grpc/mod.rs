@@ -3,11 +3,15 @@
 mod call;
 mod client;
 mod handshakes;
+mod meters;
 mod server;
 mod tls;
+mod trust;
 
 pub use client::{InternalChannel, channel, channel_over, endpoint};
 pub use server::{answer, serve};
+
+use std::time::Duration;
 
 use http::Uri;
 use secrecy::{ExposeSecret, SecretString};
@@ -17,6 +21,9 @@ use tls::Tls;
 
 /// The metadata key, and HTTP header, that ties the logs of all processes for one request together.
 pub const REQUEST_ID: &str = "x-request-id";
+
+/// How long a call may take unless its own deadline is shorter.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How a process takes part in the internal plane.
 #[derive(Clone)]

@@ -1,12 +1,14 @@
 use std::error::Error;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::Request;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use contract::Outcome;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
@@ -17,7 +19,8 @@ use tracing::Instrument;
 use tracing::field::Empty;
 
 use super::call::Call;
-use super::{REQUEST_ID, Settings, handshakes};
+use super::tls::Tls;
+use super::{REQUEST_ID, Settings, handshakes, meters};
 use crate::drain::Drain;
 use crate::health::{Health, State};
 use crate::traces;
@@ -25,7 +28,8 @@ use crate::traces;
 /// How long a call may take when the caller sets no shorter deadline.
 const CALL_LIMIT: Duration = Duration::from_secs(30);
 const REPORT_INTERVAL: Duration = Duration::from_millis(250);
-const HEALTH_PREFIX: &str = "/grpc.health.v1.Health/";
+/// What the methods of health checks begin with.
+pub(super) const HEALTH_PREFIX: &str = "/grpc.health.v1.Health/";
 
 /// Serves `services` with health and, when their descriptors are given, reflection (v1, and v1alpha which older grpcurl
 /// speaks) until the drain. Every call but health needs the token, those to unknown methods included.
@@ -51,30 +55,61 @@ pub async fn serve(
         .add_service(health_service)
         .into_axum_router()
         .layer(middleware::from_fn_with_state(expected, admit));
-    let until = drain.clone();
-    let until = async move { until.stop_accepting().await };
     let server = Server::builder()
         .timeout(CALL_LIMIT)
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
-        .max_concurrent_streams(Some(1024))
-        .add_routes(Routes::from(admitted));
+        .max_concurrent_streams(Some(1024));
+    let routes = Routes::from(admitted);
     let serving = async {
         if settings.tls.server().is_some() {
-            settings.tls.keep_current();
-            let incoming = handshakes::incoming(listener, settings.tls.clone());
-            server.serve_with_incoming_shutdown(incoming, until).await
-        } else {
-            // Small answers must not wait for an acknowledgement.
-            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-            server.serve_with_incoming_shutdown(incoming, until).await
+            return serve_trusted(listener, &server, &routes, &settings.tls, &drain).await;
         }
+        // Small answers must not wait for an acknowledgement.
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let until = drain.stop_accepting();
+        Ok(server.clone().add_routes(routes).serve_with_incoming_shutdown(incoming, until).await?)
     };
     tokio::select! {
-        outcome = serving => Ok(outcome?),
+        outcome = serving => outcome,
         // Streams that never end by themselves must not hold the process back.
         () = overdue(&drain) => Ok(()),
     }
+}
+
+/// Serves until the drain, with one server after the other: when an authority is believed no more, the callers of the
+/// former one are told to connect again, and end what they have begun.
+async fn serve_trusted(
+    listener: TcpListener,
+    server: &Server,
+    routes: &Routes,
+    tls: &Tls,
+    drain: &Drain,
+) -> Result<(), Box<dyn Error + Send + Sync>> {
+    tls.keep_current();
+    let incoming = handshakes::incoming(listener, tls.clone());
+    let mut servers = JoinSet::new();
+    let mut is_over = false;
+    while !is_over {
+        let (trust, end) = (tls.trust(), CancellationToken::new());
+        let until = end.clone().cancelled_owned();
+        let served = server.clone().add_routes(routes.clone());
+        servers.spawn(served.serve_with_incoming_shutdown(incoming.clone(), until));
+        tokio::select! {
+            () = drain.stop_accepting() => is_over = true,
+            () = trust.cancelled() => {}
+        }
+        end.cancel();
+        while let Some(ended) = servers.try_join_next() {
+            ended??;
+        }
+    }
+    // What would otherwise go on accepting for nobody.
+    drop(incoming);
+    while let Some(ended) = servers.join_next().await {
+        ended??;
+    }
+    Ok(())
 }
 
 /// Keeps `grpc.health.v1` true: the whole is served from ready until the drain, and each dependency stands under its
@@ -130,8 +165,9 @@ async fn admit(
     if path.starts_with(HEALTH_PREFIX) {
         return next.run(request).await;
     }
+    let (path, since) = (path.to_owned(), Instant::now());
     let request_id = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
-    let logged = tracing::info_span!("call", rpc = path, request_id);
+    let logged = tracing::info_span!("call", rpc = path.as_str(), request_id);
     let traced = tracing::info_span!(
         target: traces::TARGET,
         "call",
@@ -144,6 +180,7 @@ async fn admit(
     traces::continue_from(&traced, request.headers());
     let call = Call::new(request.headers(), traced.clone());
     let response = call.serve(next.run(request).instrument(logged).instrument(traced.clone())).await;
+    meters::served(&path, response.headers(), since);
     if let Some(status) = response.headers().get("grpc-status").and_then(|status| status.to_str().ok()) {
         traced.record("rpc.grpc.status_code", status);
     }

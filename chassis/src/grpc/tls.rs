@@ -1,5 +1,6 @@
 //! TLS of the internal plane. A process has one certificate, as a server and as a client. What comes from files is
-//! taken over when they change; connections that are open go on with what they began with.
+//! taken over when they change; connections that are open go on with what they began with, until an authority that they
+//! may owe their trust to is believed no more.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +18,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use secrecy::{ExposeSecret, SecretString};
+use tokio_util::sync::CancellationToken;
 
 use crate::settings::Env;
 
@@ -58,6 +60,8 @@ struct Pems {
 struct Configs {
     server: Option<Arc<ServerConfig>>,
     client: Option<Arc<ClientConfig>>,
+    /// Cancelled when an authority is believed no more that was when a connection began.
+    trust: CancellationToken,
 }
 
 impl Tls {
@@ -102,14 +106,28 @@ impl Tls {
         }
     }
 
-    /// What a service listens with from now on; without a certificate of its own it speaks plain HTTP/2.
-    pub fn server(&self) -> Option<Arc<ServerConfig>> {
-        self.0.as_ref()?.current.load().server.clone()
+    /// What a service listens with from now on, and how long it holds; without a certificate of its own it speaks plain
+    /// HTTP/2.
+    pub fn server(&self) -> Option<(Arc<ServerConfig>, CancellationToken)> {
+        let current = self.0.as_ref()?.current.load();
+        Some((current.server.clone()?, current.trust.clone()))
     }
 
-    /// What `https` URLs are called with from now on; needs an authority to believe.
-    pub fn client(&self) -> Option<Arc<ClientConfig>> {
-        self.0.as_ref()?.current.load().client.clone()
+    /// What `https` URLs are called with from now on, and how long it holds; needs an authority to believe.
+    pub fn client(&self) -> Option<(Arc<ClientConfig>, CancellationToken)> {
+        let current = self.0.as_ref()?.current.load();
+        Some((current.client.clone()?, current.trust.clone()))
+    }
+
+    /// Cancelled when an authority that is believed now is believed no more.
+    pub fn trust(&self) -> CancellationToken {
+        self.0.as_ref().map(|live| live.current.load().trust.clone()).unwrap_or_default()
+    }
+
+    /// How long a connection lasts after the end of its trust: until the others have read their files, too, and the
+    /// calls that had begun are over.
+    pub fn farewell(&self) -> Duration {
+        self.0.as_ref().map(|live| live.interval).unwrap_or_default() + super::CALL_TIMEOUT
     }
 
     /// Whether replicas can be called: `https` needs an authority to believe.
@@ -139,7 +157,7 @@ async fn keep_current(live: Arc<Live>) {
         match outcome {
             Ok(None) => complaint = None,
             Ok(Some((read, configs))) => {
-                live.current.store(Arc::new(configs));
+                live.take_over(configs, read.believes_all_of(&used));
                 (used, complaint) = (read, None);
                 RELOADS.with_label_values(&["taken_over"]).inc();
                 tracing::info!("new certificates of the internal plane are in use");
@@ -153,6 +171,19 @@ async fn keep_current(live: Arc<Live>) {
             }
         }
         tokio::time::sleep(live.interval).await;
+    }
+}
+
+impl Live {
+    /// What connections begin with from now on. `keeps_trust`: whether those that are open may stay.
+    fn take_over(&self, configs: Configs, keeps_trust: bool) {
+        let former = self.current.load().trust.clone();
+        if keeps_trust {
+            self.current.store(Arc::new(Configs { trust: former, ..configs }));
+        } else {
+            self.current.store(Arc::new(configs));
+            former.cancel();
+        }
     }
 }
 
@@ -189,6 +220,13 @@ impl PartialEq for Pems {
 impl Pems {
     fn is_empty(&self) -> bool {
         self.certificate.is_none() && self.key.is_none() && self.authority.is_none()
+    }
+
+    /// Whether every authority that was believed still is.
+    fn believes_all_of(&self, former: &Pems) -> bool {
+        let all = |pems: &Pems| pems.authority.as_deref().and_then(|text| certificates(text).ok());
+        let now = all(self).unwrap_or_default();
+        all(former).unwrap_or_default().iter().all(|authority| now.contains(authority))
     }
 
     fn own(&self) -> Result<Option<Own>, String> {
@@ -237,7 +275,7 @@ impl Configs {
             None => None,
         };
         let server = own.map(|own| server(roots, own)).transpose()?;
-        Ok(Configs { server: server.map(Arc::new), client })
+        Ok(Configs { server: server.map(Arc::new), client, trust: CancellationToken::new() })
     }
 }
 

@@ -11,7 +11,7 @@ use sqlx::mysql::MySqlConnectOptions;
 use sqlx::{ConnectOptions, Connection, Executor, MySqlConnection};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::{ACQUIRE_LIMIT, IDLE_LIMIT, Work, failed, is_away, prepare_session, repeated};
+use super::{ACQUIRE_LIMIT, IDLE_LIMIT, Work, failed, is_away, meters, prepare_session, repeated};
 
 /// A bounded number of connections, opened when they are needed. Cheap to clone.
 #[derive(Clone)]
@@ -86,7 +86,7 @@ impl Lane {
 
     /// A connection on which a transaction has begun.
     async fn begin(&self) -> Result<(SemaphorePermit<'_>, MySqlConnection), sqlx::Error> {
-        in_time(async {
+        meters::begun(in_time(async {
             let place = self.place().await?;
             while let Some(mut connection) = self.kept() {
                 if connection.execute("BEGIN").await.is_ok() {
@@ -96,7 +96,7 @@ impl Lane {
             let mut connection = self.connect().await?;
             connection.execute("BEGIN").await?;
             Ok((place, connection))
-        })
+        }))
         .await
     }
 

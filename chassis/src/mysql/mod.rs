@@ -5,11 +5,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use contract::{ErrorCode, Failure, Outcome};
 use http::StatusCode;
-use prometheus::{HistogramVec, IntCounterVec};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::error::ErrorKind;
 use sqlx::migrate::{MigrateError, Migrator};
@@ -21,6 +20,7 @@ use crate::settings::Env;
 use crate::traces;
 
 mod lane;
+mod meters;
 
 pub use lane::Lane;
 
@@ -202,9 +202,30 @@ pub async fn migrate(
     Ok(outcome?)
 }
 
+/// A connection that holds a lock of the schema until it is closed, so that of all replicas one does something at a time;
+/// `None`, at once, while another does. It is the pool's no more: a lock must not stay behind there.
+///
+/// # Errors
+/// When the database is away.
+pub async fn alone(pool: &MySqlPool, what: &str) -> Result<Option<MySqlConnection>, sqlx::Error> {
+    let mut connection = pool.acquire().await?.detach();
+    // Locks are the whole server's, and their names have 64 characters at most.
+    let got: Option<i64> =
+        sqlx::query_scalar("SELECT GET_LOCK(CONCAT(LEFT(SHA1(DATABASE()), 16), ' ', ?), 0)")
+            .bind(what)
+            .fetch_one(&mut connection)
+            .await?;
+    if got == Some(1) {
+        return Ok(Some(connection));
+    }
+    connection.close().await?;
+    Ok(None)
+}
+
 /// Whether the database answers.
 pub async fn probe(pool: &MySqlPool) -> crate::health::State {
     let answer = async { pool.acquire().await?.ping().await };
+    meters::look_at(pool);
     if answer.await.is_ok() { crate::health::State::Healthy } else { crate::health::State::Unhealthy }
 }
 
@@ -229,13 +250,13 @@ pub async fn transaction<C: Sync, T>(
 
 /// Tries until the database has chosen another victim, and measures.
 async fn repeated<T, F: Future<Output = Outcome<T>>>(name: &'static str, once: impl Fn() -> F) -> Outcome<T> {
-    let timer = metrics().seconds.with_label_values(&[name]).start_timer();
+    let since = Instant::now();
     let attempts = async {
         let mut attempt = 1;
         loop {
             match once().await {
                 Err(failure) if attempt < ATTEMPTS && is_contention(&failure) => {
-                    metrics().repeated.with_label_values(&[name]).inc();
+                    meters::REPEATED.with_label_values(&[name]).inc();
                     tokio::time::sleep(Duration::from_millis(10 * u64::from(attempt))).await;
                     attempt += 1;
                 }
@@ -251,7 +272,7 @@ async fn repeated<T, F: Future<Output = Outcome<T>>>(name: &'static str, once: i
         db.system.name = "mysql"
     );
     let outcome = tokio::time::timeout(TRANSACTION_LIMIT, attempts).instrument(span).await;
-    timer.observe_duration();
+    meters::SECONDS.with_label_values(&[name]).observe(since.elapsed().as_secs_f64());
     outcome.unwrap_or_else(|_| Err(Failure::new(ErrorCode::Timeout).with_fact("service", "mysql")))
 }
 
@@ -260,7 +281,7 @@ async fn once<C, T>(
     given: &C,
     work: &impl for<'c> Fn(&'c mut MySqlConnection, &'c C) -> Work<'c, T>,
 ) -> Outcome<T> {
-    let mut transaction = pool.begin().await.map_err(failed)?;
+    let mut transaction = meters::begun(pool.begin()).await.map_err(failed)?;
     let value = work(&mut transaction, given).await?;
     transaction.commit().await.map_err(failed)?;
     Ok(value)
@@ -304,10 +325,10 @@ fn server_code(error: &sqlx::Error) -> Option<u16> {
     database.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>().map(|e| e.number())
 }
 
-/// Shutting down (1053), too many connections (1040, 1203), read-only (1290, 1836), access while starting (3168), and a
+/// No room on its disk (1021, 1114), shutting down (1053), too many connections (1040, 1203), read-only (1290, 1836), access while starting (3168), and a
 /// connection that the server has given up: killed (1927), or silent for too long (4031).
 fn is_refusal_to_serve(code: u16) -> bool {
-    matches!(code, 1040 | 1053 | 1203 | 1290 | 1836 | 1927 | 3168 | 4031)
+    matches!(code, 1021 | 1040 | 1053 | 1114 | 1203 | 1290 | 1836 | 1927 | 3168 | 4031)
 }
 
 /// A deadlock (1213) or a lock that was not got in time (1205; 3572 for NOWAIT on MySQL).
@@ -318,29 +339,6 @@ fn is_contention(failure: &Failure) -> bool {
 
 fn is_lost_race(code: u16) -> bool {
     matches!(code, 1213 | 1205 | 3572)
-}
-
-struct Metrics {
-    seconds: HistogramVec,
-    repeated: IntCounterVec,
-}
-
-fn metrics() -> &'static Metrics {
-    static METRICS: std::sync::LazyLock<Metrics> = std::sync::LazyLock::new(|| Metrics {
-        seconds: prometheus::register_histogram_vec!(
-            "db_transaction_seconds",
-            "Duration of a named transaction, its repetitions included",
-            &["transaction"]
-        )
-        .unwrap_or_else(|e| unreachable!("registered once: {e}")),
-        repeated: prometheus::register_int_counter_vec!(
-            "db_transaction_repeated_total",
-            "Repetitions of a named transaction after a deadlock or a lock timeout",
-            &["transaction"]
-        )
-        .unwrap_or_else(|e| unreachable!("registered once: {e}")),
-    });
-    &METRICS
 }
 
 #[cfg(test)]
@@ -374,6 +372,28 @@ mod tests {
             }
         });
         options.host("127.0.0.1").port(port)
+    }
+
+    #[test]
+    fn a_server_without_room_or_that_stops_is_away_and_one_that_minds_the_statement_is_not() {
+        for away in [1021, 1114, 1040, 1053, 1290] {
+            assert!(is_refusal_to_serve(away), "{away}");
+        }
+        for other in [1062, 1064, 1213, 1452] {
+            assert!(!is_refusal_to_serve(other), "{other}");
+        }
+    }
+
+    #[sqlx::test(migrations = false)]
+    async fn of_all_who_want_to_be_alone_one_is_until_its_connection_ends(pool: MySqlPool) {
+        let first = alone(&pool, "sweep").await.expect("a server").expect("nobody else");
+        assert!(alone(&pool, "sweep").await.expect("a server").is_none());
+        assert!(alone(&pool, "another").await.expect("a server").is_some());
+        // Gone without a word, as a replica that dies.
+        drop(first);
+        while alone(&pool, "sweep").await.expect("a server").is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Polls a future once and drops it, as a caller that goes away does.

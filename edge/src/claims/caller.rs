@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,7 +13,6 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use prometheus::IntCounterVec;
-use tokio::time::Instant;
 
 use super::sights::Sights;
 use super::{Freshness, LiveClaims, recent};
@@ -24,8 +23,8 @@ use crate::services::{IDENTITY, present};
 
 /// How long a request waits for identity-svc to confirm its caller.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
-/// For how long identity-svc is not asked after it did not answer, so that reads do not wait for nothing.
-const SPARED: Duration = Duration::from_secs(1);
+/// Seconds for which identity-svc is not asked after it did not answer, so that reads do not wait for nothing.
+const SPARED_SECONDS: i64 = 1;
 
 /// Seconds since 1970.
 pub fn now() -> i64 {
@@ -57,9 +56,8 @@ struct Known {
     sights: Sights,
     rate: RateLimiter,
     identity: LiveClaimsServiceClient<InternalChannel>,
-    started: Instant,
-    /// Until when identity-svc is not asked again, since it did not answer, in milliseconds since `started`.
-    spared_until: AtomicU64,
+    /// The age of the live claims until which identity-svc is not asked again, since it did not answer.
+    spared_until: AtomicI64,
 }
 
 /// The keys that tokens are verified with, and a number that no other keys have.
@@ -80,8 +78,8 @@ impl Authenticator {
     pub fn new(live: Arc<LiveClaims>, sights: Sights, rate: RateLimiter, identity: InternalChannel) -> Self {
         let keys = ArcSwap::from_pointee(Keys::new(Verifier::new(Vec::new(), "")));
         let identity = LiveClaimsServiceClient::new(identity);
-        let (started, spared_until) = (Instant::now(), AtomicU64::new(0));
-        Authenticator(Arc::new(Known { keys, live, sights, rate, identity, started, spared_until }))
+        let spared_until = AtomicI64::new(0);
+        Authenticator(Arc::new(Known { keys, live, sights, rate, identity, spared_until }))
     }
 
     /// The table of live claims.
@@ -101,7 +99,7 @@ impl Authenticator {
 
     /// Drops what no token can need any more.
     pub fn forget(&self, now: i64) {
-        self.0.live.forget(now);
+        self.0.live.forget(self.0.live.age());
         self.0.sights.forget(now);
         self.0.rate.forget();
     }
@@ -186,7 +184,7 @@ impl Authenticator {
     }
 
     async fn ask(&self, caller: &Caller) -> Outcome<CheckSessionResponse> {
-        if self.0.started.elapsed() < Duration::from_millis(self.0.spared_until.load(Ordering::Relaxed)) {
+        if self.0.live.age() < self.0.spared_until.load(Ordering::Relaxed) {
             return Err(identity_away());
         }
         let mut request = tonic::Request::new(CheckSessionRequest {
@@ -200,8 +198,7 @@ impl Authenticator {
             if failure.code() == ErrorCode::TokenInvalid {
                 return failure;
             }
-            let until = (self.0.started.elapsed() + SPARED).as_millis();
-            self.0.spared_until.store(u64::try_from(until).unwrap_or(u64::MAX), Ordering::Relaxed);
+            self.0.spared_until.store(self.0.live.age() + SPARED_SECONDS, Ordering::Relaxed);
             identity_away().because(failure)
         })
     }

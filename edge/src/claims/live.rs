@@ -180,7 +180,12 @@ impl LiveClaims {
         watched.entry(user_id.to_owned()).or_insert_with(|| watch::Sender::new(())).subscribe()
     }
 
-    /// Drops what no token can need any more.
+    /// Seconds since the beginning, by a clock that nobody sets.
+    pub fn age(&self) -> i64 {
+        self.started.elapsed().as_secs() as i64
+    }
+
+    /// Drops what no token can need any more at this age.
     pub fn forget(&self, now: i64) {
         self.ended.pin().retain(|_, forget_at| *forget_at > now);
         self.accounts.pin().retain(|_, account| account.forget_at > now);
@@ -191,7 +196,13 @@ impl LiveClaims {
     }
 
     fn remember(&self, event: &AuthEvent) {
-        let forget_at = event.forget_at.map_or(i64::MAX, |time| time.seconds);
+        // For as long as it has mattered from its beginning on, counted from now: whoever puts the clock of this machine
+        // forward and back again must not have made good what was ended.
+        let life = match (&event.at, &event.forget_at) {
+            (Some(at), Some(until)) => until.seconds.saturating_sub(at.seconds).saturating_add(1),
+            _ => i64::MAX,
+        };
+        let forget_at = self.age().saturating_add(life);
         match &event.change {
             Some(Change::SessionEnded(ended)) => {
                 self.ended.pin().insert(ended.session_id.clone(), forget_at);
@@ -332,8 +343,8 @@ pub(super) mod tests {
     fn event(sequence: i64, change: Change) -> AuthEvent {
         AuthEvent {
             position: Some(Position { epoch: "e".to_owned(), sequence }),
-            forget_at: Some(Timestamp { seconds: 100, nanos: 0 }),
-            at: None,
+            forget_at: Some(Timestamp { seconds: 1_000_099, nanos: 0 }),
+            at: Some(Timestamp { seconds: 1_000_000, nanos: 0 }),
             change: Some(change),
         }
     }
@@ -389,6 +400,9 @@ pub(super) mod tests {
         let live = live();
         let ended = SessionEnded { session_id: "s".to_owned(), user_id: "u".to_owned() };
         live.apply(&event(1, Change::SessionEnded(ended)));
+        assert!(live.overrule(&claims(9)).is_err());
+        // Though it is long over by the clock of the world, it is kept for as long as a token can live.
+        live.forget(live.age());
         assert!(live.overrule(&claims(9)).is_err());
         live.forget(100);
         assert!(live.overrule(&claims(9)).is_ok());

@@ -60,6 +60,11 @@ impl Gateway {
         }
     }
 
+    /// The routes to core-manager.
+    pub fn table(&self) -> &RouteTable {
+        &self.table
+    }
+
     /// Who may use a route to core-manager; none when there is no such route.
     pub fn who(&self, method: &Method, path: &str) -> Option<Who> {
         match self.table.find(method, path) {

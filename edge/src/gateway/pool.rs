@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use bytes::Bytes;
 use http::uri::Authority;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
@@ -25,6 +25,8 @@ use tokio::time::timeout;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Shorter than most servers keep idle connections, so that ours is rarely the one that finds it closed.
 const IDLE: Duration = Duration::from_secs(15);
+/// After such a rest a server may close a connection just as the next request leaves; none keeps them for less long.
+const RESTED: Duration = Duration::from_millis(100);
 
 /// The connections to one place. Cheap to clone.
 #[derive(Clone)]
@@ -62,26 +64,36 @@ impl Pool {
         Pool(Arc::new(Known { place, idle: Mutex::default() }))
     }
 
-    /// Sends a request, whose target is a path alone, and gives the answer once it has begun. Only a request of which
-    /// not one byte was written, since its connection turned out to be closed, is sent on another one: a request that
-    /// may have had an effect is never sent twice.
+    /// Sends a request, whose target is a path alone, and gives the answer once it has begun. A request that may have
+    /// had an effect is never sent twice: sent on another connection is one of which not one byte was written, since its
+    /// connection turned out to be closed, and one that asks for nothing but an answer, on a connection that had rested
+    /// and was closed without one. What may have an effect goes on no rested connection.
     ///
     /// # Errors
     /// [`Fault`].
     pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Answer>, Fault> {
+        let is_safe =
+            matches!(*request.method(), Method::GET | Method::HEAD) && request.body().is_end_stream();
+        let mut rest = if is_safe { IDLE } else { RESTED };
         loop {
-            let (mut link, is_used) = match self.take() {
+            let (mut link, is_used) = match self.take(rest) {
                 Some(link) => (link, true),
                 None => (Link::open(&self.0.place).await?, false),
             };
+            let again = (is_safe && is_used && link.since.elapsed() >= RESTED).then(|| copy(&request));
             let mut fault = match link.exchange(request).await {
                 Ok(response) => return Ok(response.map(|body| self.answer(body, link))),
                 Err(fault) => fault,
             };
-            match fault.take_message() {
-                Some(unsent) if is_used => request = unsent,
+            request = match (fault.take_message(), again) {
+                (Some(unsent), _) if is_used => unsent,
+                (None, Some(again)) if !fault.error().is_parse() => {
+                    // The second time on one that has not rested.
+                    rest = RESTED;
+                    again
+                }
                 _ => return Err(Fault::Exchange(fault.into_error())),
-            }
+            };
         }
     }
 
@@ -89,10 +101,10 @@ impl Pool {
         Answer { is_whole: body.is_end_stream(), body, link: Some(link), pool: self.clone() }
     }
 
-    /// One that is still open.
-    fn take(&self) -> Option<Link> {
+    /// One that is still open and has rested for less than `rest`.
+    fn take(&self, rest: Duration) -> Option<Link> {
         loop {
-            let mut link = self.last_used()?;
+            let mut link = self.last_used(rest)?;
             if link.is_usable() {
                 return Some(link);
             }
@@ -100,10 +112,13 @@ impl Pool {
     }
 
     /// Those that have waited for too long leave by the way: the probe of core-manager's health comes by often enough.
-    fn last_used(&self) -> Option<Link> {
+    fn last_used(&self, rest: Duration) -> Option<Link> {
         let mut idle = self.idle();
         while idle.front().is_some_and(|oldest| oldest.since.elapsed() > IDLE) {
             idle.pop_front();
+        }
+        if idle.back().is_some_and(|link| link.since.elapsed() >= rest) {
+            return None;
         }
         idle.pop_back()
     }
@@ -115,6 +130,16 @@ impl Pool {
     fn idle(&self) -> MutexGuard<'_, VecDeque<Link>> {
         self.0.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The same request, which has no body.
+fn copy(request: &Request<Body>) -> Request<Body> {
+    let mut copy = Request::new(Body::empty());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    copy
 }
 
 /// One connection.
@@ -217,6 +242,8 @@ impl Drop for Answer {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use axum::body::to_bytes;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
@@ -252,7 +279,10 @@ mod tests {
     }
 
     async fn ask_and_read(pool: &Pool) -> String {
-        let answer = ask(pool).await.expect("an answer");
+        read(ask(pool).await.expect("an answer")).await
+    }
+
+    async fn read(answer: Response<Answer>) -> String {
         let body = to_bytes(Body::new(answer.into_body()), 1024).await.expect("a body");
         String::from_utf8(body.to_vec()).expect("text")
     }
@@ -302,6 +332,60 @@ mod tests {
         let fault = ask(&pool).await.err().expect("no answer");
         assert!(fault.may_have_arrived(), "{fault}");
         assert_eq!(ask_and_read(&pool).await, "ok");
+    }
+
+    /// A place that answers the first request of each connection and closes it when the second arrives. Gives how many
+    /// arrived, too.
+    async fn impatient() -> (Pool, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a place");
+        let address = listener.local_addr().expect("an address").to_string();
+        let arrived = Arc::new(AtomicUsize::new(0));
+        let counted = arrived.clone();
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.expect("a connection");
+                let counted = counted.clone();
+                tokio::spawn(async move {
+                    let mut buffer = [0; 1024];
+                    stream.read(&mut buffer).await.expect("a request");
+                    counted.fetch_add(1, Ordering::Relaxed);
+                    stream.write_all(ANSWER).await.expect("written");
+                    if stream.read(&mut buffer).await.is_ok_and(|length| length > 0) {
+                        counted.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+        });
+        (Pool::new(address.parse().expect("an authority")), arrived)
+    }
+
+    async fn change(pool: &Pool) -> Result<Response<Answer>, Fault> {
+        pool.send(Request::post("/").header("host", "a").body(Body::from("x")).expect("a request")).await
+    }
+
+    #[tokio::test]
+    async fn who_only_asks_is_answered_although_a_rested_connection_closes_as_the_question_leaves() {
+        let (pool, arrived) = impatient().await;
+        for asked in 1..=3 {
+            assert_eq!(ask_and_read(&pool).await, "ok");
+            // Each but the first was sent twice.
+            assert_eq!(arrived.load(Ordering::Relaxed), 2 * asked - 1);
+            tokio::time::sleep(RESTED).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_may_have_an_effect_goes_on_no_rested_connection() {
+        let (pool, arrived) = impatient().await;
+        for asked in 1..=3 {
+            assert_eq!(read(change(&pool).await.expect("an answer")).await, "ok");
+            assert_eq!(arrived.load(Ordering::Relaxed), asked);
+            tokio::time::sleep(RESTED).await;
+        }
+        // One that has not rested closes all the same, and then it may have arrived.
+        assert_eq!(read(change(&pool).await.expect("an answer")).await, "ok");
+        let fault = change(&pool).await.err().expect("no answer");
+        assert!(fault.may_have_arrived(), "{fault}");
     }
 
     #[tokio::test]

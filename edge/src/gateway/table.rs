@@ -106,6 +106,10 @@ impl Route {
         self.who
     }
 
+    pub fn methods(&self) -> &[Method] {
+        &self.methods
+    }
+
     /// The resource that creating and deleting here counts.
     pub fn counts(&self) -> Option<Resource> {
         self.counts
@@ -161,6 +165,11 @@ impl RouteTable {
             Route { counts: *counts, ..route }
         });
         RouteTable(contract.chain(further).collect())
+    }
+
+    /// The routes, those of the contract first.
+    pub fn routes(&self) -> &[Route] {
+        &self.0
     }
 
     pub fn find(&self, method: &Method, path: &str) -> Match<'_> {

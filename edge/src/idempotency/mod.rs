@@ -31,7 +31,7 @@ pub use waiting::Waiting;
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Says that an answer is that of an earlier request.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
-const MAX_KEY: usize = 200;
+pub const MAX_KEY: usize = 200;
 /// The largest body of such a request, and of an answer that is kept, in bytes.
 const MAX_BODY: usize = 1024 * 1024;
 /// Our own routes that make something. Signing in and registering are not among them: their answer is a token, which
@@ -41,6 +41,11 @@ const OURS: [(&str, Who); 3] = [
     ("/api/v1/subscription/checkout", Who::User),
     ("/api/v1/admin/subscriptions", Who::Admin),
 ];
+/// Whether a POST to this path of ours heeds the header.
+pub fn is_honoured(path: &str) -> bool {
+    OURS.iter().any(|(ours, _)| *ours == path)
+}
+
 /// How long a run of ours may take before the next one takes it over.
 const OUR_LEASE: Duration = Duration::from_secs(10);
 /// How much longer than core-manager's answer a run may take.

@@ -1,8 +1,7 @@
 //! `/api/v1/auth`: registering, signing in and out.
 
+use axum::Extension;
 use axum::extract::State;
-use axum::routing::{delete, get, post};
-use axum::{Extension, Router};
 use contract::identity::{
     EndOtherSessionsRequest, EndSessionRequest, ListSessionsRequest, LoginRequest, LogoutRequest,
     RefreshRequest, RegisterRequest, Session, TokenPair, UserInfo, ValidateTokenRequest,
@@ -10,43 +9,61 @@ use contract::identity::{
 use contract::subscription::GetSubscriptionRequest;
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use super::{Edge, device, time};
+use super::{Edge, Message, device, time};
 use crate::answer::Answer;
 use crate::claims::{Authenticator, Caller, Intent, bearer};
 use crate::front::RequestContext;
 use crate::json::{Json, PathId};
+use crate::openapi::kinds;
 use crate::services::{Services, from_identity, present};
 
-pub fn routes() -> Router<Edge> {
-    Router::new()
-        .route("/register", post(register))
-        .route("/login", post(login))
-        .route("/refresh", post(refresh))
-        .route("/validate", post(validate))
-        .route("/logout", post(logout))
-        .route("/sessions", get(sessions).delete(end_other_sessions))
-        .route("/sessions/{id}", delete(end_session))
+pub fn routes() -> OpenApiRouter<Edge> {
+    OpenApiRouter::default()
+        .routes(routes!(register))
+        .routes(routes!(login))
+        .routes(routes!(refresh))
+        .routes(routes!(validate))
+        .routes(routes!(logout))
+        .routes(routes!(sessions, end_other_sessions))
+        .routes(routes!(end_session))
 }
 
-#[derive(Serialize)]
+/// The tokens of a session.
+#[derive(Serialize, ToSchema)]
 struct TokenResponse {
+    #[schema(value_type = kinds::AccessToken)]
     access_token: String,
+    /// Good for one use.
+    #[schema(value_type = kinds::OpaqueToken)]
     refresh_token: String,
+    #[schema(pattern = "^Bearer$", example = "Bearer")]
     token_type: &'static str,
+    /// Seconds for which the access token is good.
+    #[schema(example = 900, minimum = 1)]
     expires_in: i64,
     user: UserInfoBody,
 }
 
-#[derive(Serialize)]
+/// The account that a token stands for.
+#[derive(Serialize, ToSchema)]
+#[schema(as = UserInfo)]
 struct UserInfoBody {
+    #[schema(value_type = kinds::Id)]
     id: String,
+    #[schema(value_type = kinds::Email)]
     email: String,
+    #[schema(value_type = kinds::ClientId)]
     client_id: String,
+    #[schema(value_type = kinds::Role)]
     role: String,
+    #[schema(value_type = kinds::Tier)]
     tier: String,
     email_verified: bool,
+    #[schema(value_type = Vec<kinds::Permission>)]
     permissions: Vec<String>,
 }
 
@@ -63,16 +80,32 @@ fn token_response(tokens: Option<TokenPair>) -> Answer<axum::Json<TokenResponse>
     Ok(axum::Json(TokenResponse { access_token, refresh_token, token_type: "Bearer", expires_in, user }))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 struct Register {
+    #[schema(value_type = kinds::Email)]
     email: String,
+    #[schema(value_type = kinds::NewPassword)]
     password: String,
+    #[schema(value_type = kinds::ClientId)]
     client_id: String,
+    #[schema(value_type = Option<kinds::Line100>)]
     first_name: Option<String>,
+    #[schema(value_type = Option<kinds::Line100>)]
     last_name: Option<String>,
+    #[schema(value_type = Option<kinds::Line255>)]
     company: Option<String>,
 }
 
+#[utoipa::path(
+    post,
+    path = "/register",
+    operation_id = "register",
+    summary = "Make an account and its first session",
+    request_body = Register,
+    responses((status = 201, body = TokenResponse)),
+    security(()),
+    extensions(("x-errors" = json!(["USER002", "USER003", "AUTH005", "GW003"]))),
+)]
 async fn register(
     State(services): State<Services>,
     Extension(context): Extension<RequestContext>,
@@ -100,12 +133,25 @@ fn subscribe(services: Services, context: RequestContext, user_id: String) {
     });
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 struct Login {
+    #[schema(value_type = String, example = "ada@example.com")]
     email: String,
+    #[schema(value_type = kinds::Password)]
     password: String,
 }
 
+#[utoipa::path(
+    post,
+    path = "/login",
+    operation_id = "login",
+    summary = "Sign in",
+    description = "The same answer for every reason for which it can fail.",
+    request_body = Login,
+    responses((status = 200, body = TokenResponse)),
+    security(()),
+    extensions(("x-errors" = json!(["AUTH001", "AUTH005", "GW003"]))),
+)]
 async fn login(
     State(services): State<Services>,
     Extension(context): Extension<RequestContext>,
@@ -116,11 +162,22 @@ async fn login(
     token_response(from_identity(services.auth().login(context.call(request)).await)?.tokens)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 struct Refresh {
+    #[schema(value_type = kinds::OpaqueToken)]
     refresh_token: String,
 }
 
+#[utoipa::path(
+    post,
+    path = "/refresh",
+    operation_id = "refresh",
+    summary = "Exchange a refresh token for new tokens",
+    request_body = Refresh,
+    responses((status = 200, body = TokenResponse)),
+    security(()),
+    extensions(("x-errors" = json!(["AUTH002", "AUTH003"]))),
+)]
 async fn refresh(
     State(services): State<Services>,
     Extension(context): Extension<RequestContext>,
@@ -131,45 +188,79 @@ async fn refresh(
     token_response(from_identity(services.auth().refresh(context.call(request)).await)?.tokens)
 }
 
+/// Whom a good token stands for.
+#[derive(Serialize, ToSchema)]
+struct Validated {
+    #[schema(example = true)]
+    valid: bool,
+    #[schema(inline = false)]
+    user: UserInfoBody,
+}
+
+#[utoipa::path(
+    post,
+    path = "/validate",
+    operation_id = "validate",
+    summary = "Check the token of this request",
+    responses((status = 200, body = Validated)),
+)]
 async fn validate(
     _: Caller,
     State(services): State<Services>,
     Extension(context): Extension<RequestContext>,
     headers: HeaderMap,
-) -> Answer<axum::Json<Value>> {
+) -> Answer<axum::Json<Validated>> {
     let request = ValidateTokenRequest { access_token: bearer(&headers)?.to_owned() };
     let answer = from_identity(services.auth().validate_token(context.call(request)).await)?;
-    Ok(axum::Json(json!({ "valid": true, "user": UserInfoBody::from(present(answer.user)?) })))
+    Ok(axum::Json(Validated { valid: true, user: present(answer.user)?.into() }))
 }
 
 /// Possible at any rate: whoever drains a user's limit must not keep the user signed in.
+#[utoipa::path(
+    post,
+    path = "/logout",
+    operation_id = "logout",
+    summary = "End the session",
+    description = "Possible at any rate of requests.",
+    responses((status = 200, body = Message)),
+)]
 async fn logout(
     State(authenticator): State<Authenticator>,
     State(services): State<Services>,
     Extension(context): Extension<RequestContext>,
     headers: HeaderMap,
-) -> Answer<axum::Json<Value>> {
+) -> Answer<axum::Json<Message>> {
     let caller = authenticator.uncounted_caller(&headers, Intent::Act).await?;
     let (user_id, session_id) = (caller.user_id().to_owned(), caller.session_id().to_owned());
     let request = LogoutRequest { user_id, session_id, device: Some(device(&context, &headers)) };
     from_identity(services.auth().logout(context.call(request)).await)?;
-    Ok(axum::Json(json!({ "message": "Signed out" })))
+    Ok(Message::says("Signed out"))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Sessions)]
 pub struct SessionsBody {
     sessions: Vec<SessionBody>,
+    #[schema(value_type = kinds::Count)]
     count: usize,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Session)]
 struct SessionBody {
+    #[schema(value_type = kinds::Id)]
     id: String,
+    #[schema(value_type = kinds::Time)]
     created_at: Option<String>,
+    #[schema(value_type = kinds::Time)]
     last_seen_at: Option<String>,
+    #[schema(value_type = kinds::Time)]
     expires_at: Option<String>,
+    #[schema(example = "192.0.2.1")]
     ip_address: String,
+    #[schema(example = "Mozilla/5.0")]
     user_agent: String,
+    /// Whether it is the session of this request.
     current: bool,
 }
 
@@ -188,6 +279,13 @@ pub fn sessions_body(sessions: Vec<Session>, current: &str) -> SessionsBody {
     SessionsBody { count: sessions.len(), sessions }
 }
 
+#[utoipa::path(
+    get,
+    path = "/sessions",
+    operation_id = "list_sessions",
+    summary = "List the own sessions",
+    responses((status = 200, body = SessionsBody)),
+)]
 async fn sessions(
     caller: Caller,
     State(services): State<Services>,
@@ -198,6 +296,15 @@ async fn sessions(
     Ok(axum::Json(sessions_body(answer.sessions, caller.session_id())))
 }
 
+#[utoipa::path(
+    delete,
+    path = "/sessions/{id}",
+    operation_id = "end_session",
+    summary = "End one of the own sessions",
+    params(("id" = kinds::Id, Path, description = "The session")),
+    responses((status = 204)),
+    extensions(("x-errors" = json!(["REQ002"]))),
+)]
 async fn end_session(
     caller: Caller,
     PathId(session_id): PathId,
@@ -211,6 +318,13 @@ async fn end_session(
     Ok(StatusCode::NO_CONTENT)
 }
 
+#[utoipa::path(
+    delete,
+    path = "/sessions",
+    operation_id = "end_other_sessions",
+    summary = "End all own sessions but this one",
+    responses((status = 204)),
+)]
 async fn end_other_sessions(
     caller: Caller,
     State(services): State<Services>,

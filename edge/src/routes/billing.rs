@@ -7,32 +7,50 @@ use contract::subscription::{CreateCheckoutRequest, HandleStripeEventRequest};
 use contract::{ErrorCode, Failure};
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::time;
 use crate::answer::Answer;
 use crate::claims::Caller;
 use crate::front::RequestContext;
 use crate::json::{Json, read};
+use crate::openapi::kinds;
 use crate::services::{Services, from_subscription};
 
 /// The largest event that is taken in, in bytes; Stripe's are well below.
 const MAX_EVENT: usize = 512 * 1024;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = CheckoutWanted)]
 pub struct Wanted {
+    /// One that costs something.
+    #[schema(pattern = "^(basic|premium|enterprise)$", example = "premium")]
     tier: String,
+    #[schema(pattern = "^(month|year)$", example = "month")]
     interval: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct Checkout {
+    #[schema(example = "cs_test_a1")]
     id: String,
+    /// Where the customer pays.
+    #[schema(example = "https://checkout.stripe.com/c/pay/cs_test_a1")]
     url: String,
+    #[schema(value_type = kinds::Time)]
     expires_at: Option<String>,
 }
 
 /// POST `/api/v1/subscription/checkout`
+#[utoipa::path(
+    post,
+    path = "/checkout",
+    operation_id = "create_checkout",
+    summary = "Open a page on which a tier is paid for",
+    request_body = Wanted,
+    responses((status = 200, body = Checkout)),
+    extensions(("x-errors" = json!(["SUB001", "SUB003", "USER001", "GW003", "502 GW001"]))),
+)]
 pub async fn checkout(
     caller: Caller,
     State(services): State<Services>,
@@ -56,13 +74,34 @@ pub fn away_is_stripe(failure: Failure) -> Failure {
     }
 }
 
+/// An event has been taken in.
+#[derive(Serialize, ToSchema)]
+pub struct Received {
+    #[schema(example = true)]
+    received: bool,
+}
+
 /// POST `/webhooks/stripe`. The bytes go on as they came: the signature is over them.
+#[utoipa::path(
+    post,
+    path = "/webhooks/stripe",
+    operation_id = "stripe_event",
+    summary = "Take in an event of Stripe",
+    description = "For Stripe alone: the signature is over the body as it is.",
+    params(
+        ("Stripe-Signature" = String, Header, description = "The signature of the body", example = "t=1769860800,v1=5257a869")
+    ),
+    request_body(content = serde_json::Map<String, serde_json::Value>, content_type = "application/json", example = json!({ "id": "evt_1", "type": "invoice.paid" })),
+    responses((status = 200, body = Received)),
+    security(()),
+    extensions(("x-errors" = json!(["SUB003", "502 GW001"]))),
+)]
 pub async fn stripe_event(
     State(services): State<Services>,
     Extension(context): Extension<RequestContext>,
     headers: HeaderMap,
     body: Body,
-) -> Answer<axum::Json<Value>> {
+) -> Answer<axum::Json<Received>> {
     // Of two signatures either could be the one that another reader takes.
     let mut signatures = headers.get_all("stripe-signature").into_iter();
     let signature = match (signatures.next().map(|value| value.to_str()), signatures.next()) {
@@ -72,5 +111,5 @@ pub async fn stripe_event(
     let payload = read(body, MAX_EVENT).await?.to_vec();
     let request = HandleStripeEventRequest { payload, signature };
     from_subscription(services.billing().handle_stripe_event(context.call(request)).await)?;
-    Ok(axum::Json(json!({ "received": true })))
+    Ok(axum::Json(Received { received: true }))
 }

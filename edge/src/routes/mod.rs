@@ -13,7 +13,6 @@ use std::sync::Arc;
 
 use axum::extract::{FromRef, Request, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use axum::{Json, Router, middleware};
 use chrono::{DateTime, SecondsFormat, Utc};
 use contract::identity::Device;
@@ -21,15 +20,19 @@ use contract::{ErrorCode, Failure};
 use http::header::{CACHE_CONTROL, USER_AGENT};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use prost_types::Timestamp;
-use serde_json::{Value, json};
+use serde::Serialize;
 use tower::ServiceExt;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::answer::Refusal;
 use crate::claims::Authenticator;
 use crate::front::{self, Client, Front, RequestContext};
-use crate::gateway::{self, Gateway};
+use crate::gateway::{self, Gateway, RouteTable};
 use crate::idempotency::{self, Waiting};
 use crate::json::JsonLimit;
+use crate::openapi;
 use crate::services::Services;
 use crate::ws::{self, Sockets};
 
@@ -69,8 +72,9 @@ impl Listener {
 }
 
 impl Public {
-    pub fn new(edge: Edge, front: Front) -> Self {
-        let (places, routes) = routes(edge.clone());
+    /// `has_docs`: whether the document of all routes is served, and the browser for it.
+    pub fn new(edge: Edge, front: Front, has_docs: bool) -> Self {
+        let (places, routes) = routes(edge.clone(), has_docs);
         Public(Arc::new(Listener { front, edge, places, routes }))
     }
 
@@ -105,31 +109,23 @@ impl Public {
     }
 }
 
+/// The document of all routes (OpenAPI 3.1), without those that an operator adds.
+pub fn document() -> serde_json::Value {
+    let mut api = described(&Imports::new(0)).1.into_openapi();
+    api.merge(openapi::described().into_openapi());
+    openapi::document(api, &RouteTable::new(Vec::new()))
+}
+
 /// Our own routes, `/ws`, and the gateway for the rest; with the places of all but the rest.
-fn routes(edge: Edge) -> (Vec<&'static str>, Router) {
-    let nested = [
-        ("/api/v1/auth", auth::routes().merge(email::routes())),
-        ("/api/v1/user", user::routes()),
-        ("/api/v1/projects", projects::routes()),
-        ("/api/v1/subscription", subscription::routes()),
-        ("/api/v1/admin/subscriptions", subscriptions::routes()),
-        ("/api/v1/admin/users", users::routes(&edge.imports)),
-    ];
-    let single = [
-        ("/.well-known/jwks.json", get(jwks)),
-        ("/health", get(health)),
-        ("/webhooks/stripe", post(billing::stripe_event)),
-        ("/ws", get(ws::upgrade)),
-    ];
-    let mut router = Router::new();
-    let mut places = Vec::new();
-    for (place, routes) in nested {
-        router = router.nest(place, routes);
-        places.push(place);
-    }
-    for (place, route) in single {
-        router = router.route(place, route);
-        places.push(place);
+fn routes(edge: Edge, has_docs: bool) -> (Vec<&'static str>, Router) {
+    let (mut places, ours) = described(&edge.imports);
+    let (mut router, mut api) = ours.split_for_parts();
+    if has_docs {
+        let (docs, of_docs) = openapi::described().split_for_parts();
+        api.merge(of_docs);
+        let document = openapi::document(api, edge.gateway.table());
+        router = router.merge(docs.with_state(document.to_string().into()));
+        places.extend(openapi::PLACES);
     }
     let router = router
         .layer(middleware::from_fn(private))
@@ -140,14 +136,92 @@ fn routes(edge: Edge) -> (Vec<&'static str>, Router) {
     (places, router)
 }
 
-async fn health() -> Json<Value> {
-    Json(json!({ "status": "healthy", "service": "auth-service", "version": chassis::VERSION }))
+/// Our own routes as they describe themselves, and their places.
+fn described(imports: &Imports) -> (Vec<&'static str>, OpenApiRouter<Edge>) {
+    let nested = [
+        ("/api/v1/auth", auth::routes().merge(email::routes())),
+        ("/api/v1/user", user::routes()),
+        ("/api/v1/projects", projects::routes()),
+        ("/api/v1/subscription", subscription::routes()),
+        ("/api/v1/admin/subscriptions", subscriptions::routes()),
+        ("/api/v1/admin/users", users::routes(imports)),
+    ];
+    let single = [
+        ("/.well-known/jwks.json", routes!(jwks)),
+        ("/health", routes!(health)),
+        ("/webhooks/stripe", routes!(billing::stripe_event)),
+        ("/ws", routes!(ws::upgrade)),
+    ];
+    let mut router = OpenApiRouter::default();
+    let mut places = Vec::new();
+    for (place, routes) in nested {
+        router = router.nest(place, routes);
+        places.push(place);
+    }
+    for (place, route) in single {
+        router = router.routes(route);
+        places.push(place);
+    }
+    (places, router)
+}
+
+/// That the service runs, and as which version.
+#[derive(Serialize, ToSchema)]
+struct Health {
+    #[schema(pattern = "^healthy$", example = "healthy")]
+    status: &'static str,
+    #[schema(pattern = "^auth-service$", example = "auth-service")]
+    service: &'static str,
+    #[schema(example = "0.1.0")]
+    version: &'static str,
+}
+
+#[utoipa::path(
+    get,
+    path = "/health",
+    operation_id = "health",
+    summary = "Ask whether the service runs",
+    responses((status = 200, body = Health)),
+    security(()),
+)]
+async fn health() -> Json<Health> {
+    Json(Health { status: "healthy", service: "auth-service", version: chassis::VERSION })
+}
+
+/// Public keys (RFC 7517).
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "only described: the keys are written by what knows them")]
+struct KeySet {
+    #[schema(value_type = Vec<Object>, example = json!([]))]
+    keys: (),
 }
 
 /// GET `/.well-known/jwks.json`: the public keys of tokens (RFC 7517). Under HS256 there are none.
+#[utoipa::path(
+    get,
+    path = "/.well-known/jwks.json",
+    operation_id = "jwks",
+    summary = "Get the public keys of tokens",
+    description = "There are none where tokens are signed with a shared secret.",
+    responses((status = 200, body = KeySet)),
+    security(()),
+)]
 async fn jwks(State(authenticator): State<Authenticator>) -> impl IntoResponse {
     let cached = HeaderValue::from_static("public, max-age=60");
     ([(CACHE_CONTROL, cached)], Json(authenticator.public_keys()))
+}
+
+/// What was done, in words.
+#[derive(Serialize, ToSchema)]
+struct Message {
+    #[schema(example = "Signed out")]
+    message: &'static str,
+}
+
+impl Message {
+    fn says(message: &'static str) -> Json<Message> {
+        Json(Message { message })
+    }
 }
 
 /// axum adds `Allow` to this answer.

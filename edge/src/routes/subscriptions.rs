@@ -1,13 +1,15 @@
 //! `/api/v1/admin/subscriptions`: everybody's subscriptions, for administrators.
 
+use axum::Extension;
 use axum::extract::State;
-use axum::routing::{get, put};
-use axum::{Extension, Router};
 use contract::subscription::{
     Actor, CreateSubscriptionRequest, ListSubscriptionsRequest, UpdateSubscriptionRequest,
 };
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::subscription::{SubscriptionBody, subscription_body};
 use super::{Edge, billing};
@@ -15,10 +17,11 @@ use crate::answer::Answer;
 use crate::claims::{Admin, Caller};
 use crate::front::RequestContext;
 use crate::json::{Json, Parameters, PathId};
+use crate::openapi::kinds;
 use crate::services::{Services, from_subscription};
 
-pub fn routes() -> Router<Edge> {
-    Router::new().route("/", get(list).post(create)).route("/{user_id}", put(update))
+pub fn routes() -> OpenApiRouter<Edge> {
+    OpenApiRouter::default().routes(routes!(list, create)).routes(routes!(update))
 }
 
 /// The acting administrator, as subscription-svc is told.
@@ -32,24 +35,35 @@ pub fn actor_at(caller: &Caller, context: &RequestContext) -> Option<Actor> {
     Some(Actor { user_id: caller.user_id().to_owned(), ip_address, request_id })
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct Filter {
+    /// Which page; the first by default.
     #[serde(default)]
+    #[param(minimum = 0, example = 1)]
     page: i32,
+    /// Most subscriptions of a page; 20 by default.
     #[serde(default)]
+    #[param(minimum = 0, maximum = 100, example = 20)]
     page_size: i32,
     #[serde(default)]
+    #[param(value_type = kinds::Tier)]
     tier: String,
     #[serde(default)]
+    #[param(value_type = kinds::SubscriptionStatus)]
     status: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Subscriptions {
     subscriptions: Vec<SubscriptionBody>,
+    #[schema(value_type = kinds::Count)]
     total_count: i64,
+    #[schema(example = 1)]
     page: i32,
+    #[schema(example = 20)]
     page_size: i32,
+    #[schema(value_type = kinds::Count)]
     total_pages: i64,
 }
 
@@ -59,6 +73,14 @@ pub fn pages(total: i64, page_size: i32) -> i64 {
     (total + page_size - 1) / page_size
 }
 
+#[utoipa::path(
+    get,
+    path = "",
+    operation_id = "list_subscriptions",
+    summary = "List subscriptions, newest first",
+    params(Filter),
+    responses((status = 200, body = Subscriptions)),
+)]
 async fn list(
     Admin(caller): Admin,
     State(services): State<Services>,
@@ -76,14 +98,28 @@ async fn list(
     }))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = CreateSubscription)]
 struct Create {
+    #[schema(value_type = kinds::Id)]
     user_id: String,
+    #[schema(value_type = kinds::Tier)]
     tier: String,
+    #[schema(value_type = Option<kinds::Line100>, example = "pm_card_visa")]
     payment_method_id: Option<String>,
+    #[schema(minimum = 0, maximum = 365, example = 14)]
     trial_days: Option<i32>,
 }
 
+#[utoipa::path(
+    post,
+    path = "",
+    operation_id = "create_subscription",
+    summary = "Put a user on a tier",
+    request_body = Create,
+    responses((status = 201, body = SubscriptionBody)),
+    extensions(("x-errors" = json!(["USER001"]))),
+)]
 async fn create(
     Admin(caller): Admin,
     State(services): State<Services>,
@@ -97,13 +133,28 @@ async fn create(
     Ok((StatusCode::CREATED, subscription_body(answer.subscription)?))
 }
 
-#[derive(Deserialize)]
+/// What is absent stays.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = UpdateSubscription)]
 struct Update {
+    #[schema(value_type = Option<kinds::Tier>)]
     tier: Option<String>,
+    #[schema(value_type = Option<kinds::Line100>, example = "pm_card_visa")]
     payment_method_id: Option<String>,
+    #[schema(value_type = Option<kinds::SubscriptionStatus>)]
     status: Option<String>,
 }
 
+#[utoipa::path(
+    put,
+    path = "/{user_id}",
+    operation_id = "update_subscription",
+    summary = "Change the subscription of a user",
+    params(("user_id" = kinds::Id, Path, description = "The account")),
+    request_body = Update,
+    responses((status = 200, body = SubscriptionBody)),
+    extensions(("x-errors" = json!(["SUB001", "GW003", "502 GW001"]))),
+)]
 async fn update(
     Admin(caller): Admin,
     State(services): State<Services>,

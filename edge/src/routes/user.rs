@@ -1,8 +1,7 @@
 //! `/api/v1/user`: the caller's own account.
 
+use axum::Extension;
 use axum::extract::State;
-use axum::routing::{delete, get, post};
-use axum::{Extension, Router};
 use contract::identity::{
     ChangePasswordRequest, DeleteUserRequest, GetUserRequest, Profile, UpdateProfileRequest, User,
 };
@@ -10,48 +9,71 @@ use contract::{Failure, Outcome};
 use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use super::{Edge, device, time};
+use super::{Edge, Message, device, time};
 use crate::answer::Answer;
 use crate::claims::Caller;
 use crate::front::RequestContext;
 use crate::json::Json;
+use crate::openapi::kinds;
 use crate::services::{Services, from_identity, present};
 
-pub fn routes() -> Router<Edge> {
-    Router::new()
-        .route("/profile", get(profile).put(update_profile))
-        .route("/password", post(change_password))
-        .route("/delete", delete(remove))
+pub fn routes() -> OpenApiRouter<Edge> {
+    OpenApiRouter::default()
+        .routes(routes!(profile, update_profile))
+        .routes(routes!(change_password))
+        .routes(routes!(remove))
 }
 
 /// An account as its owner and administrators see it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = User)]
 pub struct UserBody {
+    #[schema(value_type = kinds::Id)]
     id: String,
+    #[schema(value_type = kinds::Email)]
     email: String,
+    #[schema(value_type = kinds::Role)]
     role: String,
+    #[schema(value_type = kinds::ClientId)]
     client_id: String,
+    #[schema(value_type = kinds::Tier)]
     subscription_tier: String,
+    #[schema(example = true)]
     is_active: bool,
     email_verified: bool,
+    #[schema(value_type = kinds::Time)]
     created_at: Option<String>,
+    #[schema(value_type = kinds::Time)]
     updated_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = kinds::Time, required = false)]
     last_login_at: Option<String>,
     profile: ProfileBody,
+    #[schema(value_type = Vec<kinds::Permission>)]
     permissions: Vec<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Profile)]
 struct ProfileBody {
+    #[schema(value_type = kinds::Id)]
     user_id: String,
+    #[schema(value_type = Option<kinds::Line100>, required)]
     first_name: Option<String>,
+    #[schema(value_type = Option<kinds::Line100>, required)]
     last_name: Option<String>,
+    #[schema(value_type = Option<kinds::Line255>, required)]
     company: Option<String>,
+    #[schema(value_type = Option<kinds::Phone>, required)]
     phone: Option<String>,
+    #[schema(value_type = Option<kinds::AvatarUrl>, required)]
     avatar_url: Option<String>,
+    #[schema(value_type = kinds::Preferences)]
     preferences: Box<RawValue>,
 }
 
@@ -85,6 +107,14 @@ pub fn user_body(user: Option<User>) -> Outcome<axum::Json<UserBody>> {
     Ok(axum::Json(present(user)?.try_into()?))
 }
 
+#[utoipa::path(
+    get,
+    path = "/profile",
+    operation_id = "get_profile",
+    summary = "Look at the own account",
+    responses((status = 200, body = UserBody)),
+    extensions(("x-errors" = json!(["USER001"]))),
+)]
 async fn profile(
     caller: Caller,
     State(services): State<Services>,
@@ -94,16 +124,32 @@ async fn profile(
     Ok(user_body(from_identity(services.users().get_user(context.call(request)).await)?.user)?)
 }
 
-#[derive(Deserialize)]
+/// What is absent stays; an empty text removes.
+#[derive(Deserialize, ToSchema)]
 struct UpdateProfile {
+    #[schema(value_type = Option<kinds::Line100>)]
     first_name: Option<String>,
+    #[schema(value_type = Option<kinds::Line100>)]
     last_name: Option<String>,
+    #[schema(value_type = Option<kinds::Line255>)]
     company: Option<String>,
+    #[schema(value_type = Option<kinds::Phone>)]
     phone: Option<String>,
+    #[schema(value_type = Option<kinds::AvatarUrl>)]
     avatar_url: Option<String>,
+    #[schema(value_type = Option<kinds::Preferences>)]
     preferences: Option<Map<String, Value>>,
 }
 
+#[utoipa::path(
+    put,
+    path = "/profile",
+    operation_id = "update_profile",
+    summary = "Change the own profile",
+    request_body = UpdateProfile,
+    responses((status = 200, body = UserBody)),
+    extensions(("x-errors" = json!(["USER001"]))),
+)]
 async fn update_profile(
     caller: Caller,
     State(services): State<Services>,
@@ -118,35 +164,55 @@ async fn update_profile(
     Ok(user_body(from_identity(services.users().update_profile(context.call(request)).await)?.user)?)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 struct ChangePassword {
+    #[schema(value_type = kinds::Password)]
     current_password: String,
+    #[schema(value_type = kinds::NewPassword)]
     new_password: String,
 }
 
+#[utoipa::path(
+    post,
+    path = "/password",
+    operation_id = "change_password",
+    summary = "Change the password",
+    description = "Ends the other sessions.",
+    request_body = ChangePassword,
+    responses((status = 200, body = Message)),
+    extensions(("x-errors" = json!(["AUTH001", "AUTH005", "USER001", "USER003", "GW003"]))),
+)]
 async fn change_password(
     caller: Caller,
     State(services): State<Services>,
     Extension(context): Extension<RequestContext>,
     headers: HeaderMap,
     Json(ChangePassword { current_password, new_password }): Json<ChangePassword>,
-) -> Answer<axum::Json<Value>> {
+) -> Answer<axum::Json<Message>> {
     let (user_id, session_id) = (caller.user_id().to_owned(), caller.session_id().to_owned());
     let device = Some(device(&context, &headers));
     let request = ChangePasswordRequest { user_id, session_id, current_password, new_password, device };
     from_identity(services.users().change_password(context.call(request)).await)?;
-    Ok(axum::Json(json!({ "message": "Password changed; other sessions have ended" })))
+    Ok(Message::says("Password changed; other sessions have ended"))
 }
 
+#[utoipa::path(
+    delete,
+    path = "/delete",
+    operation_id = "delete_account",
+    summary = "Delete the own account",
+    responses((status = 200, body = Message)),
+    extensions(("x-errors" = json!(["USER001", "USER004"]))),
+)]
 async fn remove(
     caller: Caller,
     State(services): State<Services>,
     Extension(context): Extension<RequestContext>,
     headers: HeaderMap,
-) -> Answer<axum::Json<Value>> {
+) -> Answer<axum::Json<Message>> {
     let user_id = caller.user_id().to_owned();
     let device = Some(device(&context, &headers));
     let request = DeleteUserRequest { actor_id: user_id.clone(), user_id, device };
     from_identity(services.users().delete_user(context.call(request)).await)?;
-    Ok(axum::Json(json!({ "message": "Account deleted" })))
+    Ok(Message::says("Account deleted"))
 }

@@ -1,9 +1,11 @@
 //! How a socket ends: why, with which code, and with its last word.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+use prometheus::IntCounterVec;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -42,6 +44,7 @@ pub fn fault(error: &Error) -> End {
 
 /// Says why, and waits a little for the client's own close, so that the reason is not lost with the connection.
 pub async fn finish(mut client: Client, end: End) {
+    count(&end);
     let farewell = async {
         match end {
             End::Gone => {}
@@ -59,3 +62,21 @@ pub async fn finish(mut client: Client, end: End) {
     // A client that does not answer is dropped all the same.
     let _ = timeout(CLOSE_TIMEOUT, farewell).await;
 }
+
+fn count(end: &End) {
+    // The codes are ours alone.
+    match end {
+        End::Close(code, _) => ENDS.with_label_values(&[code.to_string().as_str()]).inc(),
+        End::Left => ENDS.with_label_values(&["left"]).inc(),
+        End::Gone => ENDS.with_label_values(&["gone"]).inc(),
+    }
+}
+
+static ENDS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    prometheus::register_int_counter_vec!(
+        "edge_websocket_ends_total",
+        "WebSockets that ended, by the code that we closed them with; left when the client closed, gone without a word",
+        &["code"]
+    )
+    .unwrap_or_else(|e| unreachable!("registered once: {e}"))
+});

@@ -1,5 +1,7 @@
 //! The messages of the socket.
 
+use std::time::Duration;
+
 use contract::{Failure, Outcome};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -13,8 +15,39 @@ const MAX_NAME: usize = 128;
 
 /// What the edge reads of a message, and of a start. Both pass on as they came, so that nothing in them may be read as
 /// one of these that is another.
-const KEYS: [&str; 3] = ["type", "id", "data"];
-const KEYS_OF_A_START: [&str; 4] = ["workflow_type", "agent_instance_id", "project_id", "parameters"];
+pub const KEYS: [&str; 3] = ["type", "id", "data"];
+pub const KEYS_OF_A_START: [&str; 4] = ["workflow_type", "agent_instance_id", "project_id", "parameters"];
+
+/// The types of messages that mean something to the edge.
+pub mod kind {
+    macro_rules! kinds {
+        ($(#[doc = $doc:literal])* $all:ident: $($name:ident = $text:literal;)*) => {
+            $(pub const $name: &str = $text;)*
+            $(#[doc = $doc])*
+            #[cfg(test)]
+            pub const $all: &[&str] = &[$($name),*];
+        };
+    }
+
+    kinds! {
+        /// Those of the client.
+        OF_THE_CLIENT:
+        PING = "ping";
+        AUTH_REFRESH = "auth.refresh";
+        START_WORKFLOW = "start_workflow";
+    }
+
+    kinds! {
+        /// Those of the server.
+        OURS:
+        CONNECTED = "connected";
+        PONG = "pong";
+        AUTH_REFRESHED = "auth.refreshed";
+        AUTH_CHANGED = "auth.changed";
+        WORKFLOW_STATUS = "workflow_status";
+        ERROR = "error";
+    }
+}
 
 /// A message of the client.
 #[derive(Debug, Deserialize)]
@@ -100,10 +133,21 @@ pub fn message(kind: &str, correlation_id: Option<&str>, data: Option<Value>) ->
     write(Reply { kind, id: Uuid::now_v7(), correlation_id, data, error: None })
 }
 
+/// The first message of each socket.
+pub fn connected(session_id: &str, user_id: &str, heartbeat: Duration, max_message_bytes: usize) -> String {
+    let data = json!({
+        "session_id": session_id,
+        "user_id": user_id,
+        "heartbeat_s": heartbeat.as_secs(),
+        "max_message_bytes": max_message_bytes,
+    });
+    message(kind::CONNECTED, None, Some(data))
+}
+
 /// The answer to a start that was sent again: where the workflow stands, as far as that is known.
 pub fn repeated(correlation_id: &str, mut state: Value) -> String {
     state["repeated"] = true.into();
-    message("workflow_status", Some(correlation_id), Some(state))
+    message(kind::WORKFLOW_STATUS, Some(correlation_id), Some(state))
 }
 
 /// The refusal of a message.
@@ -113,7 +157,7 @@ pub fn error(correlation_id: Option<&str>, failure: &Failure) -> String {
     if let Some(details) = body["error"].get("details") {
         error["details"] = details.clone();
     }
-    write(Reply { kind: "error", id: Uuid::now_v7(), correlation_id, data: None, error: Some(error) })
+    write(Reply { kind: kind::ERROR, id: Uuid::now_v7(), correlation_id, data: None, error: Some(error) })
 }
 
 fn write(reply: Reply<'_>) -> String {

@@ -3,6 +3,8 @@
 //! [`admission`] has a start counted, [`starts`] follows what was started, and [`drain`] ends all sockets with the process.
 
 mod admission;
+#[cfg(test)]
+mod described;
 mod drain;
 mod end;
 mod envelope;
@@ -140,6 +142,23 @@ impl Drop for Place {
 }
 
 /// GET `/ws`. The origin, the token and, while live claims are stale, the session are checked before 101.
+#[utoipa::path(
+    get,
+    path = "/ws",
+    operation_id = "open_socket",
+    summary = "Open a WebSocket",
+    description = "Its messages are described in `asyncapi.yaml`. Browsers, which cannot set `Authorization`, send the \
+        token as a subprotocol: `persona.v1, bearer.<token>`.",
+    params(
+        ("Connection" = String, Header, pattern = "^Upgrade$", example = "Upgrade"),
+        ("Upgrade" = String, Header, pattern = "^websocket$", example = "websocket"),
+        ("Sec-WebSocket-Version" = String, Header, pattern = "^13$", example = "13"),
+        ("Sec-WebSocket-Key" = String, Header, pattern = "^[A-Za-z0-9+/]{21}[AQgw]==$", example = "dGhlIHNhbXBsZSBub25jZQ=="),
+        ("Sec-WebSocket-Protocol" = Option<String>, Header, example = "persona.v1"),
+    ),
+    responses((status = 101, description = "The connection is a WebSocket now")),
+    extensions(("x-errors" = json!(["AUTH004"]))),
+)]
 pub async fn upgrade(State(sockets): State<Arc<Sockets>>, mut request: Request) -> Answer<Response> {
     if request.headers().get(ORIGIN).is_some_and(|origin| !sockets.origins.admits(origin)) {
         return Err(Failure::new(ErrorCode::Forbidden).saying("This origin is not allowed").into());

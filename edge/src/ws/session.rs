@@ -6,24 +6,34 @@ use contract::{ErrorCode, Failure, Outcome};
 use serde_json::{Value, json};
 
 use super::admission::Wanted;
-use super::envelope::{self, AuthRefresh, Envelope, StartWorkflow};
+use super::envelope::{self, AuthRefresh, Envelope, StartWorkflow, kind};
 use crate::claims::{Authenticator, Caller, Freshness, now};
 
 /// Close codes of the contract.
 pub mod close {
-    pub const SHUTTING_DOWN: u16 = 1001;
-    pub const PROTOCOL_ERROR: u16 = 1002;
-    pub const BINARY: u16 = 1003;
-    pub const BAD_UTF8: u16 = 1007;
-    pub const POLICY: u16 = 1008;
-    pub const TOO_BIG: u16 = 1009;
-    pub const INTERNAL: u16 = 1011;
-    pub const CORE_MANAGER_RESTARTED: u16 = 1012;
-    pub const TRY_LATER: u16 = 1013;
-    pub const TOKEN_EXPIRED: u16 = 4401;
-    pub const SESSION_ENDED: u16 = 4403;
-    pub const HEARTBEAT_LOST: u16 = 4408;
-    pub const TOO_MANY: u16 = 4429;
+    macro_rules! codes {
+        ($($name:ident = $code:literal;)*) => {
+            $(pub const $name: u16 = $code;)*
+            #[cfg(test)]
+            pub const ALL: &[u16] = &[$($name),*];
+        };
+    }
+
+    codes! {
+        SHUTTING_DOWN = 1001;
+        PROTOCOL_ERROR = 1002;
+        BINARY = 1003;
+        BAD_UTF8 = 1007;
+        POLICY = 1008;
+        TOO_BIG = 1009;
+        INTERNAL = 1011;
+        CORE_MANAGER_RESTARTED = 1012;
+        TRY_LATER = 1013;
+        TOKEN_EXPIRED = 4401;
+        SESSION_ENDED = 4403;
+        HEARTBEAT_LOST = 4408;
+        TOO_MANY = 4429;
+    }
 }
 
 /// What the I/O loop is to do.
@@ -109,7 +119,7 @@ impl Session {
             "email": now.email,
         });
         self.told = caller;
-        Ok(Standing::Changed(envelope::message("auth.changed", None, Some(data))))
+        Ok(Standing::Changed(envelope::message(kind::AUTH_CHANGED, None, Some(data))))
     }
 
     /// A text of the client has arrived.
@@ -131,10 +141,10 @@ impl Session {
         let expired = self.token.claims().exp <= now();
         let passing = || Passing { id: envelope.id.clone(), start: None, text: text.to_owned() };
         match envelope.kind.as_str() {
-            "ping" => Ok(Action::Reply(envelope::message("pong", Some(&envelope.id), None))),
-            "auth.refresh" => self.refresh(envelope),
+            kind::PING => Ok(Action::Reply(envelope::message(kind::PONG, Some(&envelope.id), None))),
+            kind::AUTH_REFRESH => self.refresh(envelope),
             _ if expired => Err(Failure::new(ErrorCode::TokenExpired)),
-            "start_workflow" => {
+            kind::START_WORKFLOW => {
                 let start: StartWorkflow = envelope.data()?;
                 start.check()?;
                 let data: Value = envelope.data()?;
@@ -156,7 +166,7 @@ impl Session {
         }
         let data = json!({ "expires_at": caller.claims().exp });
         self.token = caller;
-        Ok(Action::Refreshed(envelope::message("auth.refreshed", Some(&envelope.id), Some(data))))
+        Ok(Action::Refreshed(envelope::message(kind::AUTH_REFRESHED, Some(&envelope.id), Some(data))))
     }
 }
 
@@ -173,6 +183,7 @@ mod tests {
     use super::*;
     use crate::claims::{LiveClaims, Sights, Staleness};
     use crate::rate::{Limits, RateLimiter};
+    use crate::ws::described::must_be_described;
 
     const PROJECT: &str = "0199c0de-0000-7000-8000-000000000001";
 
@@ -295,7 +306,9 @@ mod tests {
         let before = session.expires_in();
         assert_eq!(reply(&mut session, &refresh(token("other")))["error"]["code"], "AUTH003");
         assert!(session.expires_in() <= before);
-        assert_eq!(reply(&mut session, &refresh(token("u")))["type"], "auth.refreshed");
+        let refreshed = reply(&mut session, &refresh(token("u")));
+        assert_eq!(refreshed["type"], "auth.refreshed");
+        must_be_described(&refreshed.to_string());
         assert!(session.expires_in() > before + Duration::from_secs(90));
     }
 
@@ -326,6 +339,7 @@ mod tests {
         let change = Some(Change::AccountChanged(changed));
         session.authenticator.live().apply(&AuthEvent { change, ..AuthEvent::default() });
         let Ok(Standing::Changed(text)) = session.look() else { panic!("not told") };
+        must_be_described(&text);
         let told: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         assert_eq!((&told["type"], &told["data"]["tier"]), (&json!("auth.changed"), &json!("premium")));
         assert_eq!(told["data"]["permissions"], json!(["personas.create"]));

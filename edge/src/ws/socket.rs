@@ -8,12 +8,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use contract::{ErrorCode, Failure};
 use futures_util::future::join3;
-use serde_json::json;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::end::{Client, End, fault, finish};
-use super::envelope::{self, message};
+use super::envelope;
 use super::legs::{Legs, Number};
 use super::passage::{Parcel, Passage, Step, Verdict};
 use super::session::{Action, Session, Standing, close};
@@ -128,13 +127,9 @@ impl Connection {
 
     fn greet(&mut self) -> Turn {
         let caller = self.obeying()?;
-        let data = json!({
-            "session_id": caller.session_id(),
-            "user_id": caller.user_id(),
-            "heartbeat_s": self.sockets.settings.heartbeat.as_secs(),
-            "max_message_bytes": self.sockets.settings.max_message_bytes,
-        });
-        self.reply(message("connected", None, Some(data)))
+        let settings = &self.sockets.settings;
+        let (heartbeat, longest) = (settings.heartbeat, settings.max_message_bytes);
+        self.reply(envelope::connected(caller.session_id(), caller.user_id(), heartbeat, longest))
     }
 
     /// The caller, as long as the session lives.

@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::envelope::kind;
 use super::legs::Number;
 
 /// Most workflows of one socket that have not ended.
@@ -138,8 +139,8 @@ impl Starts {
         let Ok(message) = serde_json::from_str::<Message>(text) else { return false };
         if let Value::String(id) = message.correlation_id {
             match message.kind.as_str() {
-                "error" => self.refuse(leg, &id),
-                "workflow_status" => self.report(id, message.data),
+                kind::ERROR => self.refuse(leg, &id),
+                kind::WORKFLOW_STATUS => self.report(id, message.data),
                 _ => {}
             }
         }

@@ -10,9 +10,10 @@ use bytes::Bytes;
 use contract::{Failure, Outcome};
 use futures_util::future::{Either, select};
 use http::header::{
-    CONNECTION, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+    CONNECTION, HOST, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, Parts};
 use hyper_util::rt::TokioIo;
@@ -164,9 +165,8 @@ async fn shake_hands(
 ) -> Result<Result<Parts<TokioIo<TcpStream>>, Refused>, Unanswered> {
     let accepted = request.headers().get(SEC_WEBSOCKET_KEY).map(|key| derive_accept_key(key.as_bytes()));
     let agrees = |response: Response<Incoming>| {
-        let accept = response.headers().get(SEC_WEBSOCKET_ACCEPT).map(HeaderValue::as_bytes);
         let is_open = response.status() == StatusCode::SWITCHING_PROTOCOLS
-            && accept == accepted.as_ref().map(String::as_bytes);
+            && is_agreement(response.headers(), accepted.as_deref().unwrap_or_default());
         if is_open { Ok(()) } else { Err(Refused(response.status())) }
     };
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
@@ -185,6 +185,21 @@ async fn shake_hands(
     }
 }
 
+/// Whether the headers of a 101 are those of this handshake (RFC 6455 section 4.1), which asked for no extension and no
+/// subprotocol.
+fn is_agreement(headers: &HeaderMap, accepted: &str) -> bool {
+    let names = |header: &HeaderName, word: &str| {
+        let words =
+            headers.get_all(header).into_iter().flat_map(|value| value.as_bytes().split(|b| *b == b','));
+        words.map(<[u8]>::trim_ascii).any(|named| named.eq_ignore_ascii_case(word.as_bytes()))
+    };
+    names(&UPGRADE, "websocket")
+        && names(&CONNECTION, "upgrade")
+        && headers.get(SEC_WEBSOCKET_ACCEPT).is_some_and(|accept| accept == accepted)
+        && !headers.contains_key(SEC_WEBSOCKET_EXTENSIONS)
+        && !headers.contains_key(SEC_WEBSOCKET_PROTOCOL)
+}
+
 fn handshake(url: &UpstreamUrl, caller: &Caller, context: &RequestContext) -> Outcome<Request<Body>> {
     let mut request = Request::get("/ws")
         .header(HOST, url.authority())
@@ -199,4 +214,36 @@ fn handshake(url: &UpstreamUrl, caller: &Caller, context: &RequestContext) -> Ou
         .map_err(Failure::internal)?;
     request.headers_mut().extend(identity_headers(caller)?.iter().cloned());
     Ok(request)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn a_handshake_is_agreed_to_only_with_all_that_it_asked_for() {
+        let agreed = |headers: &[(&'static str, &'static str)]| {
+            let pair = |(name, value): &(&'static str, &'static str)| {
+                (HeaderName::from_static(name), HeaderValue::from_static(value))
+            };
+            is_agreement(&headers.iter().map(pair).collect(), "key")
+        };
+        let whole = [("upgrade", "WebSocket"), ("connection", "x, Upgrade"), ("sec-websocket-accept", "key")];
+        assert!(agreed(&whole));
+        for missing in 0..whole.len() {
+            let rest: Vec<_> =
+                whole.iter().enumerate().filter(|(n, _)| *n != missing).map(|(_, h)| *h).collect();
+            assert!(!agreed(&rest), "without {:?}", whole[missing]);
+        }
+        for other in [("upgrade", "h2c"), ("connection", "close"), ("sec-websocket-accept", "other")] {
+            let changed: Vec<_> =
+                whole.iter().map(|header| if header.0 == other.0 { other } else { *header }).collect();
+            assert!(!agreed(&changed), "{other:?}");
+        }
+        for unasked in [("sec-websocket-extensions", "permessage-deflate"), ("sec-websocket-protocol", "a")] {
+            assert!(!agreed(&[&whole[..], &[unasked]].concat()), "{unasked:?}");
+        }
+    }
 }

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::{Settings, describe, insert};
 use crate::audit::{self, Action, By};
-use crate::token_lives;
+use crate::{sweep, token_lives};
 
 /// Somebody who has not been heard for this long is not alive.
 const ALIVE: Duration = Duration::from_secs(15);
@@ -199,18 +199,17 @@ async fn list(pool: &MySqlPool) -> Outcome<Vec<Listed>> {
 
 /// Removes keys whose last token has expired and holders that are long gone, for as long as the process lives.
 pub async fn sweep(pool: MySqlPool) {
-    loop {
-        tokio::time::sleep(Duration::from_secs(60)).await;
-        let swept = async {
-            sqlx::query!("DELETE FROM signing_keys WHERE state = 'retired' AND retire_at < ?", now())
-                .execute(&pool)
-                .await?;
-            sqlx::query!("DELETE FROM key_holders WHERE seen_at < ?", now() - Duration::from_secs(3600))
-                .execute(&pool)
-                .await
-        };
-        if let Err(error) = swept.await {
-            tracing::warn!(%error, "old signing keys were not removed");
-        }
-    }
+    let keys = sweep::sweep(pool.clone(), "old signing keys", |connection| {
+        let old = sqlx::query!(
+            "DELETE FROM signing_keys WHERE state = 'retired' AND retire_at < ? LIMIT 1000",
+            now()
+        );
+        Box::pin(old.execute(connection))
+    });
+    let holders = sweep::sweep(pool, "edges that are gone", |connection| {
+        let before = now() - Duration::from_secs(3600);
+        let old = sqlx::query!("DELETE FROM key_holders WHERE seen_at < ? LIMIT 1000", before);
+        Box::pin(old.execute(connection))
+    });
+    tokio::join!(keys, holders);
 }

@@ -142,7 +142,9 @@ pub async fn forget(tx: &mut MySqlConnection, user_id: &str, purpose: Purpose) -
 
 /// Removes expired tokens, for as long as the process lives.
 pub async fn sweep(pool: MySqlPool) {
-    let step =
-        || sqlx::query!("DELETE FROM email_tokens WHERE expires_at < ? LIMIT 1000", now()).execute(&pool);
-    sweep::sweep("expired tokens of mails", step).await;
+    sweep::sweep(pool, "expired tokens of mails", |connection| {
+        let old = sqlx::query!("DELETE FROM email_tokens WHERE expires_at < ? LIMIT 1000", now());
+        Box::pin(old.execute(connection))
+    })
+    .await;
 }

@@ -245,8 +245,11 @@ pub async fn is_vouched(pool: &MySqlPool, subject: &Subject) -> Outcome<bool> {
 
 /// Removes what is forgotten, for as long as the process lives.
 pub async fn sweep(pool: MySqlPool) {
-    let step = || sqlx::query!("DELETE FROM throttles WHERE forget_at < ? LIMIT 1000", now()).execute(&pool);
-    sweep::sweep("old throttles", step).await;
+    sweep::sweep(pool, "old throttles", |connection| {
+        let old = sqlx::query!("DELETE FROM throttles WHERE forget_at < ? LIMIT 1000", now());
+        Box::pin(old.execute(connection))
+    })
+    .await;
 }
 
 static REFUSED: LazyLock<IntCounterVec> = LazyLock::new(|| {

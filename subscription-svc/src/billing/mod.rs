@@ -25,7 +25,7 @@ use customers::Customer;
 pub use events::handle;
 use signature::Secrets;
 use stripe::{ApiUrl, STRIPE, Stripe};
-pub use sweep::run;
+pub use sweep::{forget, run};
 
 /// How long a caller waits for all calls to Stripe together; shorter than the caller's own patience, so that the error
 /// says who was slow.

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use chassis::clock::now;
-use chassis::mysql::failed;
 use chrono::TimeDelta;
 use contract::{ErrorCode, Outcome};
+use sqlx::MySqlConnection;
 
 use super::look::look;
 use super::{Billing, Customer, customers};
+use crate::forgetting::Step;
 use crate::service::Service;
 
 /// How long a repeated event is recognised; Stripe sends one again for three days, or by hand for thirty.
@@ -37,7 +38,6 @@ pub async fn run(service: Service) {
 /// # Errors
 /// GW001 or GW002 when the database or Stripe is away; what is left comes with the next sweep.
 async fn sweep(service: &Service, billing: &Billing) -> Outcome<()> {
-    forget_events(service).await?;
     let ended = end_for_the_deleted(service, billing).await;
     look_at_the_due(service, billing).await.and(ended)
 }
@@ -78,10 +78,8 @@ async fn go_on(service: &Service, customer: &Customer, outcome: Outcome<()>) -> 
     Err(failure)
 }
 
-async fn forget_events(service: &Service) -> Outcome<()> {
-    sqlx::query!("DELETE FROM stripe_events WHERE taken_at < ? LIMIT 1000", now() - EVENTS_KEPT)
-        .execute(&service.pool)
-        .await
-        .map_err(failed)?;
-    Ok(())
+/// Forgets old events.
+pub fn forget(connection: &mut MySqlConnection) -> Step<'_> {
+    let old = sqlx::query!("DELETE FROM stripe_events WHERE taken_at < ? LIMIT 1000", now() - EVENTS_KEPT);
+    Box::pin(old.execute(connection))
 }

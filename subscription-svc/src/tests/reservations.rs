@@ -266,6 +266,48 @@ async fn counters_and_history_are_the_sum_of_reservations_however_they_end_at_on
     }
 }
 
+/// How often transactions of this name were the victims of others.
+fn repeated(name: &str) -> u64 {
+    let families = prometheus::gather();
+    let family = families.iter().find(|family| family.name() == "db_transaction_repeated_total");
+    let counters = family.map(|family| family.get_metric()).unwrap_or_default();
+    let is_it =
+        |metric: &&prometheus::proto::Metric| metric.get_label().iter().any(|label| label.value() == name);
+    counters.iter().filter(is_it).map(|metric| metric.get_counter().get_value() as u64).sum()
+}
+
+#[sqlx::test(migrations = false)]
+async fn what_has_expired_is_released_once_however_many_sweep_at_once_and_none_is_a_victim(
+    options: MySqlPoolOptions,
+    database: MySqlConnectOptions,
+) {
+    let (service, _) = service(options, database).await;
+    let mut users = Vec::new();
+    for _ in 0..40 {
+        users.push(new_user(&service).await);
+    }
+    let before = repeated("expire_reservations");
+    for round in 0..10 {
+        for user in &users {
+            // Two counters of each, in another order each time.
+            for resource in if round % 2 == 0 { ["personas", "content"] } else { ["content", "personas"] } {
+                reserve(&service, user, resource, &format!("{resource}-{round}")).await.expect("a place");
+            }
+        }
+        sqlx::query("UPDATE reservations SET expires_at = ? - INTERVAL CRC32(idempotency_key) % 1000 SECOND WHERE state = 'reserved'")
+            .bind(now() - TimeDelta::seconds(1))
+            .execute(&service.pool)
+            .await
+            .expect("expired");
+        let sweeps = join_all((0..4).map(|_| sweep(&service.pool))).await;
+        sweeps.into_iter().collect::<Result<Vec<()>, _>>().expect("swept");
+        for user in &users {
+            assert_eq!(sums(&service, user).await.1[0], 0, "round {round}");
+        }
+    }
+    assert_eq!(repeated("expire_reservations"), before, "no sweep was the victim of another");
+}
+
 /// SELECT, INSERT, UPDATE, BEGIN and COMMIT that a connection has run.
 async fn statements(lane: &Lane) -> [i64; 5] {
     lane.statement("statements", (), |connection, ()| {

@@ -17,7 +17,7 @@ use std::sync::LazyLock;
 
 use allowance::Allowance;
 pub use reservations::{renew, reserve};
-pub use settlement::{commit, release, sweep};
+pub use settlement::{commit, forget, release, sweep};
 
 use crate::service::{IDENTITY, Service};
 use crate::subscriptions::{self, Subscription};

@@ -5,7 +5,6 @@
 
 use chassis::clock::now;
 use chassis::mysql::{failed, violated_key};
-use chrono::{DateTime, TimeDelta, Utc};
 use contract::subscription::{RenewRequest, ReserveRequest, ReserveResponse};
 use contract::{ErrorCode, Failure, Outcome, Resource};
 use prometheus::IntCounterVec;
@@ -34,9 +33,8 @@ pub async fn reserve(service: &Service, request: &ReserveRequest) -> Outcome<Res
     let resource = counted(&request.resource)?;
     check_key(&request.idempotency_key)?;
     check_life(request.ttl_seconds)?;
-    let expires_at = now() + TimeDelta::seconds(request.ttl_seconds.into());
-    let place =
-        Place { user_id: &request.user_id, resource, key: request.idempotency_key.as_bytes(), expires_at };
+    let key = request.idempotency_key.as_bytes();
+    let place = Place { user_id: &request.user_id, resource, key, seconds: request.ttl_seconds };
     let reserved = service
         .lane
         .transaction("reserve", place, |tx, place| {
@@ -67,7 +65,8 @@ struct Place<'a> {
     user_id: &'a str,
     resource: Resource,
     key: &'a [u8],
-    expires_at: DateTime<Utc>,
+    /// How long it is kept: by the clock of the database, as that of a replica may be wrong.
+    seconds: i32,
 }
 
 /// How far it went without a second look.
@@ -106,10 +105,11 @@ async fn take_at_once(tx: &mut MySqlConnection, place: &Place<'_>) -> Outcome<St
     let now = now();
     let inserted = where_there_is_room!(
         "INSERT INTO reservations (user_id, idempotency_key, resource, state, created_at, expires_at)
-         SELECT c.user_id, ?, c.resource, 'reserved', ?, ? FROM usage_counters c",
+         SELECT c.user_id, ?, c.resource, 'reserved', ?, UTC_TIMESTAMP(6) + INTERVAL ? SECOND
+         FROM usage_counters c",
         place.key,
         now,
-        place.expires_at,
+        place.seconds,
         place.user_id,
         place.resource.name(),
         now
@@ -197,9 +197,9 @@ fn check_life(seconds: i32) -> Outcome<()> {
 pub async fn renew(pool: &MySqlPool, request: &RenewRequest) -> Outcome<()> {
     check_life(request.ttl_seconds)?;
     let renewed = sqlx::query!(
-        "UPDATE reservations SET expires_at = GREATEST(expires_at, ?)
+        "UPDATE reservations SET expires_at = GREATEST(expires_at, UTC_TIMESTAMP(6) + INTERVAL ? SECOND)
          WHERE user_id = ? AND idempotency_key = ? AND state = 'reserved'",
-        now() + TimeDelta::seconds(request.ttl_seconds.into()),
+        request.ttl_seconds,
         request.user_id,
         request.idempotency_key.as_bytes()
     )
@@ -214,15 +214,15 @@ pub async fn renew(pool: &MySqlPool, request: &RenewRequest) -> Outcome<()> {
 
 /// Keeps the key; gives the state of the reservation that has it already, unless that was released.
 async fn insert(tx: &mut MySqlConnection, place: &Place<'_>) -> Outcome<Option<String>> {
-    let &Place { user_id, resource, key, expires_at } = place;
+    let &Place { user_id, resource, key, seconds } = place;
     let inserted = sqlx::query!(
         "INSERT INTO reservations (user_id, idempotency_key, resource, state, created_at, expires_at)
-         VALUES (?, ?, ?, 'reserved', ?, ?)",
+         VALUES (?, ?, ?, 'reserved', ?, UTC_TIMESTAMP(6) + INTERVAL ? SECOND)",
         user_id,
         key,
         resource.name(),
         now(),
-        expires_at
+        seconds
     )
     .execute(&mut *tx)
     .await;
@@ -233,9 +233,9 @@ async fn insert(tx: &mut MySqlConnection, place: &Place<'_>) -> Outcome<Option<S
     }
     // What was released may be tried again under its key.
     let again = sqlx::query!(
-        "UPDATE reservations SET state = 'reserved', expires_at = ?
+        "UPDATE reservations SET state = 'reserved', expires_at = UTC_TIMESTAMP(6) + INTERVAL ? SECOND
          WHERE user_id = ? AND idempotency_key = ? AND resource = ? AND state = 'released'",
-        expires_at,
+        seconds,
         user_id,
         key,
         resource.name()

@@ -4,12 +4,13 @@ use std::sync::LazyLock;
 
 use chassis::clock::now;
 use chassis::mysql::{Lane, failed, transaction};
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 use contract::{Failure, Outcome};
 use sqlx::{MySqlConnection, MySqlPool};
 
 use super::allowance::LONG_AGO;
 use super::days;
+use crate::forgetting::Step;
 
 /// How many expired reservations are released in one step.
 const BATCH: i64 = 200;
@@ -141,34 +142,38 @@ async fn must_be_known(connection: &mut MySqlConnection, user_id: &str, key: &[u
     if known > 0 { Ok(()) } else { Err(Failure::field("idempotency_key", "was never reserved")) }
 }
 
-/// Releases what has expired, and forgets keys that nobody can repeat any more. Any number of replicas may do so.
+/// Releases what has expired. Any number of replicas may do so.
 ///
 /// # Errors
 /// GW001 when the database is away.
 pub async fn sweep(pool: &MySqlPool) -> Outcome<()> {
-    while expire(pool, now()).await? == BATCH as usize {}
-    sqlx::query!(
-        "DELETE FROM reservations WHERE state <> 'reserved' AND expires_at < ? LIMIT 1000",
-        now() - KEYS_KEPT
-    )
-    .execute(pool)
-    .await
-    .map_err(failed)?;
+    while expire(pool).await? == BATCH as usize {}
     Ok(())
 }
 
-async fn expire(pool: &MySqlPool, at: DateTime<Utc>) -> Outcome<usize> {
-    let count = transaction(pool, "expire_reservations", at, |tx, at| {
+/// Forgets keys that nobody can repeat any more.
+pub fn forget(connection: &mut MySqlConnection) -> Step<'_> {
+    let old = sqlx::query!(
+        "DELETE FROM reservations WHERE state <> 'reserved' AND expires_at < ? LIMIT 1000",
+        now() - KEYS_KEPT
+    );
+    Box::pin(old.execute(connection))
+}
+
+/// By the clock of the database, as they were reserved by it.
+async fn expire(pool: &MySqlPool) -> Outcome<usize> {
+    let count = transaction(pool, "expire_reservations", (), |tx, ()| {
         Box::pin(async move {
-            let expired = sqlx::query!(
-                "SELECT user_id, idempotency_key FROM reservations WHERE state = 'reserved' AND expires_at < ?
+            let mut expired = sqlx::query!(
+                "SELECT user_id, resource, idempotency_key FROM reservations WHERE state = 'reserved' AND expires_at < UTC_TIMESTAMP(6)
                  ORDER BY expires_at LIMIT ? FOR UPDATE SKIP LOCKED",
-                at,
                 BATCH
             )
             .fetch_all(&mut *tx)
             .await
             .map_err(failed)?;
+            // Counters in one order, for two that release what is the same users' would each wait for the other.
+            expired.sort_by(|a, b| (&a.user_id, &a.resource).cmp(&(&b.user_id, &b.resource)));
             for row in &expired {
                 settle(tx, &row.user_id, &row.idempotency_key, "released", 0).await?;
             }

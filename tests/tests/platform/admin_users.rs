@@ -450,6 +450,10 @@ async fn one_account_that_fails_does_not_stop_the_others() {
         (json!({ "user_ids": [nobody], "operation": "promote" }), "operation"),
         (json!({ "user_ids": [nobody], "operation": "upgrade_tier" }), "params.tier"),
         (
+            json!({ "user_ids": [nobody], "operation": "activate", "params": { "tier": "gold" } }),
+            "params.tier",
+        ),
+        (
             json!({ "user_ids": [nobody], "operation": "upgrade_tier", "params": { "tier": "gold" } }),
             "params.tier",
         ),

@@ -2,7 +2,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use contract::identity::auth_service_client::AuthServiceClient;
-use contract::identity::{LoginRequest, ValidateTokenRequest};
+use contract::identity::live_claims_service_client::LiveClaimsServiceClient;
+use contract::identity::{LoginRequest, ValidateTokenRequest, WatchAuthEventsRequest};
 use e2e::{Authority, INTERNAL_TOKEN, Plan, Process, Sandbox, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -174,6 +175,62 @@ async fn new_certificates_are_taken_over_while_all_run_and_broken_ones_are_not()
         sandbox.edge().get("/api/v1/user/profile", &user.token).await.status == 200
     })
     .await;
+}
+
+#[tokio::test]
+async fn connections_end_soon_after_the_authority_behind_them_is_believed_no_more_and_no_call_fails() {
+    let (old, new) = (Arc::new(Authority::default()), Authority::default());
+    let sandbox = Sandbox::planned(Plan { authority: Some(old.clone()), ..Plan::default() }).await;
+    let user = sandbox.register().await;
+    let endpoint = Endpoint::from_shared(format!("https://{}", sandbox.identity[0])).expect("a URL");
+    let tls = trust(&old).identity(issued(&old));
+    let channel = endpoint.tls_config(tls).expect("usable").connect().await.expect("a connection");
+    let mut client = LiveClaimsServiceClient::new(channel.clone());
+    let watching = client.watch_auth_events(call(WatchAuthEventsRequest::default(), INTERNAL_TOKEN)).await;
+    let mut stream = watching.expect("a stream").into_inner();
+    let taken_over = async |times: usize| {
+        until("the service has taken the files over", async || {
+            let said = sandbox.identity_processes[0].said();
+            said.matches("new certificates of the internal plane are in use").count() == times
+        })
+        .await;
+    };
+
+    // One more authority takes trust from nobody.
+    sandbox.certificates.renew(&new, &[&*old, &new]);
+    taken_over(1).await;
+    for _ in 0..15 {
+        stream.message().await.expect("an open stream").expect("a message");
+    }
+    HealthClient::new(channel.clone())
+        .check(HealthCheckRequest::default())
+        .await
+        .expect("an open connection");
+
+    sandbox.certificates.renew(&new, &[&new]);
+    taken_over(2).await;
+    let since = Instant::now();
+    let ended = async { while let Ok(Some(_)) = stream.message().await {} };
+    let mut ended = std::pin::pin!(ended);
+    // The platform serves all the while.
+    loop {
+        let ask = async {
+            sandbox.edge().get("/api/v1/user/profile", &user.token).await.must_be(200);
+            sandbox.edge().get("/api/v1/subscription", &user.token).await.must_be(200);
+        };
+        tokio::select! {
+            () = &mut ended => break,
+            () = ask => {}
+        }
+        assert!(since.elapsed() < Duration::from_secs(20), "the stream outlives its authority");
+    }
+    let again = HealthClient::new(channel).check(HealthCheckRequest::default()).await;
+    assert!(again.is_err(), "and no other connection is made with it");
+    sandbox
+        .edge()
+        .post("/api/v1/projects", &user.token, serde_json::json!({ "name": "p" }))
+        .await
+        .must_be(201);
 }
 
 #[tokio::test]

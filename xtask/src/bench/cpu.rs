@@ -79,6 +79,16 @@ pub fn resident_kib(pid: u32) -> Outcome<f64> {
     line.trim().trim_end_matches(" kB").parse().map_err(|e| format!("{path}: VmRSS {line}: {e}").into())
 }
 
+/// Does some work, and gives what the meter of a process went up by meanwhile besides what came of it.
+pub async fn costing<T>(
+    meter: impl Fn() -> Outcome<f64>,
+    work: impl AsyncFnOnce() -> Outcome<T>,
+) -> Outcome<(T, f64)> {
+    let before = meter()?;
+    let value = work().await?;
+    Ok((value, meter()? - before))
+}
+
 /// Largest share of the two cores that others may have taken in a round that is to be believed.
 const MOST_FOREIGN: f64 = 0.10;
 /// How often a round is measured when the machine stays busy.
@@ -200,6 +210,24 @@ mod tests {
         assert!(after.ours > before.ours, "nobody worked");
         assert!(cpu_seconds(std::process::id()).expect("time") > cpu);
         assert!(resident_kib(std::process::id()).expect("memory") > 100.0);
+    }
+
+    #[tokio::test]
+    async fn of_a_round_that_is_measured_again_nothing_counts() {
+        let (meter, rounds) = (Cell::new(0.0), Cell::new(0.0));
+        // Each round costs ten more than the one before.
+        let round = async || {
+            let work = async || {
+                rounds.set(rounds.get() + 1.0);
+                meter.set(meter.get() + 10.0 * rounds.get());
+                Ok(rounds.get())
+            };
+            costing(|| Ok(meter.get()), work).await
+        };
+        for expected in 1..=3 {
+            let expected = f64::from(expected);
+            assert_eq!(round().await.expect("a round"), (expected, 10.0 * expected));
+        }
     }
 
     #[test]

@@ -158,7 +158,12 @@ fn folder() -> PathBuf {
 }
 
 fn folder_to_be_killed() -> PathBuf {
-    target("faults-database")
+    disk_to_be_filled().join("database")
+}
+
+/// Where the server that is to be killed has all that it writes, which may be a disk of its own.
+pub fn disk_to_be_filled() -> PathBuf {
+    target("faults-disk")
 }
 
 /// Where the server that is to be killed says which process it is.

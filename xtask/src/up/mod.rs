@@ -4,6 +4,7 @@ mod greeting;
 mod plan;
 mod platform;
 
+pub use greeting::ADMINISTRATOR;
 pub use plan::{Plan, Unit, plan};
 #[cfg(feature = "bench")]
 pub use platform::build;

@@ -7,31 +7,48 @@ use contract::{Failure, Outcome};
 use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::answer::Answer;
 use crate::claims::Admin;
 use crate::front::RequestContext;
 use crate::json::{Parameters, PathId};
+use crate::openapi::kinds;
 use crate::routes::{device, time};
 use crate::services::{Services, from_identity};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct Page {
+    /// Most entries of the page; 50 by default.
     #[serde(default)]
+    #[param(minimum = 0, maximum = 100, example = 50)]
     limit: i32,
+    /// The `next_cursor` of the page before.
     #[serde(default)]
+    #[param(pattern = "^([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})?$")]
     cursor: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = AuditEntry)]
 struct EntryBody {
+    #[schema(value_type = kinds::Id)]
     id: String,
+    #[schema(value_type = kinds::Time)]
     at: Option<String>,
+    /// Who did it; null when nobody was signed in.
+    #[schema(value_type = Option<kinds::Id>, required)]
     actor_id: Option<String>,
+    #[schema(example = "permission_granted")]
     action: String,
+    #[schema(value_type = Option<kinds::Id>, required)]
     target_id: Option<String>,
+    #[schema(example = "192.0.2.1")]
     ip_address: String,
+    #[schema(example = "0199c0de-0000-7000-8000-000000000002")]
     request_id: String,
+    #[schema(value_type = kinds::AuditDetails)]
     details: Box<RawValue>,
 }
 
@@ -52,13 +69,25 @@ impl TryFrom<AuditEntry> for EntryBody {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = AuditEntries)]
 pub struct Entries {
     entries: Vec<EntryBody>,
+    /// Where the next page begins; absent on the last one.
     #[serde(skip_serializing_if = "String::is_empty")]
+    #[schema(value_type = kinds::Id, required = false)]
     next_cursor: String,
 }
 
+#[utoipa::path(
+    get,
+    path = "/{user_id}/audit",
+    operation_id = "list_audit",
+    summary = "Read the audit log of an account, newest first",
+    params(("user_id" = kinds::Id, Path, description = "The account"), Page),
+    responses((status = 200, body = Entries)),
+    extensions(("x-errors" = json!(["USER001"]))),
+)]
 pub async fn list(
     Admin(caller): Admin,
     State(services): State<Services>,

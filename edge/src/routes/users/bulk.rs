@@ -10,12 +10,14 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use http::HeaderMap;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::tier::{self, failure_of};
 use crate::answer::Answer;
 use crate::claims::{Admin, Caller};
 use crate::front::RequestContext;
 use crate::json::{Id, Json};
+use crate::openapi::kinds;
 use crate::routes::device;
 use crate::services::{Services, from_identity};
 
@@ -26,18 +28,25 @@ const CHUNK: usize = 25;
 /// Tiers that are changed at once.
 const TIERS_AT_ONCE: usize = 4;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub struct Bulk {
+    #[schema(value_type = Vec<kinds::Id>, min_items = 1, max_items = 1000)]
     user_ids: Vec<Id>,
+    #[schema(pattern = "^(activate|deactivate|delete|upgrade_tier)$", example = "deactivate")]
     operation: String,
+    /// What `upgrade_tier` needs.
     #[serde(default)]
     params: Option<Params>,
+    /// For the audit log.
     #[serde(default)]
+    #[schema(value_type = Option<kinds::Line500>)]
     reason: Option<String>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, ToSchema)]
+#[schema(as = BulkParams)]
 struct Params {
+    #[schema(value_type = Option<kinds::Tier>)]
     tier: Option<String>,
 }
 
@@ -57,13 +66,14 @@ impl Bulk {
             failure.add_field("reason", format!("must have at most {MAX_REASON} characters"));
         }
         let tier = self.params.as_ref().and_then(|params| params.tier.as_deref());
-        let operation = match (self.operation.as_str(), tier.map(str::parse::<Tier>)) {
+        let tier = tier.map(str::parse::<Tier>);
+        if let Some(Err(fault)) = &tier {
+            failure.add_field("params.tier", fault);
+        }
+        let operation = match (self.operation.as_str(), tier) {
             (name @ ("activate" | "deactivate" | "delete"), _) => Some(Operation::Change(name.to_owned())),
             ("upgrade_tier", Some(Ok(tier))) => Some(Operation::UpgradeTier(tier)),
-            ("upgrade_tier", Some(Err(fault))) => {
-                failure.add_field("params.tier", fault);
-                None
-            }
+            ("upgrade_tier", Some(Err(_))) => None,
             ("upgrade_tier", None) => {
                 failure.add_field("params.tier", "is required");
                 None
@@ -77,14 +87,19 @@ impl Bulk {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = BulkError)]
 struct ErrorBody {
+    #[schema(value_type = kinds::ErrorCode)]
     code: &'static str,
+    #[schema(example = "User not found")]
     message: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = BulkFailure)]
 struct Failed {
+    #[schema(value_type = kinds::Id)]
     user_id: String,
     error: ErrorBody,
 }
@@ -96,8 +111,10 @@ impl Failed {
     }
 }
 
-#[derive(Default, Serialize)]
+#[derive(Default, Serialize, ToSchema)]
+#[schema(as = BulkResults)]
 pub struct Results {
+    #[schema(value_type = Vec<kinds::Id>)]
     succeeded: Vec<String>,
     failed: Vec<Failed>,
 }
@@ -122,6 +139,15 @@ struct Work {
 }
 
 /// Changes accounts one by one. When a service goes away in between, the accounts that are left are named as failed.
+#[utoipa::path(
+    post,
+    path = "/bulk",
+    operation_id = "change_users",
+    summary = "Do one thing to many accounts",
+    description = "One by one: what fails for one account does not keep the others from it.",
+    request_body = Bulk,
+    responses((status = 200, body = Results)),
+)]
 pub async fn change(
     Admin(caller): Admin,
     State(services): State<Services>,

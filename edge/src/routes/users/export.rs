@@ -12,31 +12,43 @@ use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue};
 use serde::Deserialize;
 use tonic::Streaming;
+use utoipa::ToSchema;
 
 use super::cells::{Format, Writer};
 use crate::answer::Answer;
 use crate::claims::Admin;
 use crate::front::RequestContext;
 use crate::json::Json;
+use crate::openapi::kinds;
 use crate::routes::device;
 use crate::services::{IDENTITY, Services, from_identity};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = ExportUsers)]
 pub struct Export {
+    #[schema(pattern = "^(csv|json)$", example = "csv")]
     format: String,
     #[serde(default)]
     filters: Filters,
-    /// All of them when there are none.
+    /// All of them when there are none; each once.
     #[serde(default)]
+    #[schema(value_type = std::collections::BTreeSet<kinds::UserColumn>)]
     fields: Vec<String>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, ToSchema)]
+#[schema(as = ExportFilters)]
 struct Filters {
+    /// A part of the e-mail address.
+    #[schema(min_length = 1, max_length = 255, example = "@example.com")]
     email: Option<String>,
+    #[schema(value_type = Option<kinds::ClientId>)]
     client_id: Option<String>,
+    #[schema(value_type = Option<kinds::Role>)]
     role: Option<String>,
+    #[schema(value_type = Option<kinds::Tier>)]
     tier: Option<String>,
+    #[schema(example = true)]
     is_active: Option<bool>,
 }
 
@@ -68,6 +80,18 @@ impl Export {
     }
 }
 
+#[utoipa::path(
+    post,
+    path = "/export",
+    operation_id = "export_users",
+    summary = "Export accounts as one file",
+    description = "Streamed; an error in the middle breaks the body off.",
+    request_body = Export,
+    responses((status = 200, content(
+        (String = "text/csv", example = json!("id,email\r\n0199c0de-0000-7000-8000-000000000001,ada@example.com\r\n")),
+        (Vec<serde_json::Map<String, serde_json::Value>> = "application/json", example = json!([{ "email": "ada@example.com" }])),
+    ))),
+)]
 pub async fn export(
     Admin(caller): Admin,
     State(services): State<Services>,

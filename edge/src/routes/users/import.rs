@@ -20,12 +20,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use utoipa::{IntoParams, ToSchema};
 
 use super::rows::{self, Batch};
 use crate::answer::{self, Answer};
 use crate::claims::Admin;
 use crate::front::RequestContext;
 use crate::json::Parameters;
+use crate::openapi::kinds;
 use crate::routes::device;
 use crate::services::{Services, from_identity};
 
@@ -67,31 +69,70 @@ impl Imports {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct Mode {
+    /// Whether the rows are only looked at.
     #[serde(default)]
+    #[param(example = true)]
     dry_run: bool,
 }
 
 /// An error of one row.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct RowError {
+    /// As a spreadsheet numbers it: the names of the columns are row 1.
+    #[schema(example = 2)]
     row: u64,
+    #[schema(example = "email")]
     field: String,
+    #[schema(example = "must be an e-mail address")]
     message: String,
 }
 
 /// What has come of the rows so far.
-#[derive(Default, Serialize)]
+#[derive(Default, Serialize, ToSchema)]
+#[schema(as = ImportResult)]
 struct Tally {
+    #[schema(value_type = kinds::Count)]
     created: u64,
+    #[schema(value_type = kinds::Count)]
     unchanged: u64,
+    #[schema(value_type = kinds::Count)]
     failed: u64,
+    #[schema(value_type = kinds::Count)]
     total: u64,
     dry_run: bool,
+    /// The first 1000 at most.
     errors: Vec<RowError>,
 }
 
+/// The parts of an import.
+#[derive(ToSchema)]
+#[schema(as = ImportUsers)]
+#[expect(dead_code, reason = "only described: the parts are read as they come")]
+pub struct Parts {
+    /// A CSV file with the names of its columns first; `email` must be one of them.
+    #[schema(format = Binary, content_media_type = "text/csv", example = "email\r\nada@example.com\r\n")]
+    file: String,
+    #[schema(value_type = kinds::ClientId)]
+    client_id: String,
+}
+
+#[utoipa::path(
+    post,
+    path = "/import",
+    operation_id = "import_users",
+    summary = "Import accounts from a file",
+    description = "With `Accept: application/x-ndjson` the answer is lines of progress, the last of which has the result.",
+    params(Mode),
+    request_body(content = Parts, content_type = "multipart/form-data"),
+    responses((status = 200, content(
+        (Tally = "application/json"),
+        (String = "application/x-ndjson", example = json!("{\"progress\":{\"total\":500}}\n")),
+    ))),
+    extensions(("x-errors" = json!(["GW003"]))),
+)]
 pub async fn import(
     Admin(caller): Admin,
     State(services): State<Services>,

@@ -6,11 +6,13 @@ use contract::identity::{ListUsersRequest, UserFilter};
 use contract::{ErrorCode, Failure, Outcome, Role, Tier, UserSort};
 use http::HeaderMap;
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::answer::Answer;
 use crate::claims::Admin;
 use crate::front::RequestContext;
 use crate::json::Parameters;
+use crate::openapi::kinds;
 use crate::routes::device;
 use crate::routes::subscriptions::pages;
 use crate::routes::user::UserBody;
@@ -20,16 +22,30 @@ const MAX_PAGE: i32 = 1_000_000;
 const MAX_PAGE_SIZE: i32 = 100;
 
 /// All as text, so that every parameter that is wrong can be named at once.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct Asked {
+    /// Which page; the first by default.
+    #[param(value_type = Option<i32>, minimum = 1, maximum = 1_000_000, example = 1)]
     page: Option<String>,
+    /// Most accounts of a page; 20 by default.
+    #[param(value_type = Option<i32>, minimum = 1, maximum = 100, example = 20)]
     page_size: Option<String>,
+    /// A part of the e-mail address.
+    #[param(max_length = 255, example = "@example.com")]
     email: Option<String>,
+    #[param(value_type = Option<kinds::ClientId>)]
     client_id: Option<String>,
+    #[param(value_type = Option<kinds::Role>)]
     role: Option<String>,
+    #[param(value_type = Option<kinds::Tier>)]
     tier: Option<String>,
+    #[param(value_type = Option<bool>)]
     is_active: Option<String>,
+    #[param(value_type = Option<kinds::UserOrder>)]
     sort_by: Option<String>,
+    /// Descending by default.
+    #[param(pattern = "^(asc|desc)?$", example = "desc")]
     sort_order: Option<String>,
 }
 
@@ -89,16 +105,29 @@ impl Asked {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct Users {
     users: Vec<UserBody>,
+    #[schema(value_type = kinds::Count)]
     total_count: i64,
+    #[schema(example = 1)]
     page: i32,
+    #[schema(example = 20)]
     page_size: i32,
+    #[schema(value_type = kinds::Count)]
     total_pages: i64,
 }
 
 /// Newest first unless asked otherwise.
+#[utoipa::path(
+    get,
+    path = "",
+    operation_id = "list_users",
+    summary = "List accounts",
+    description = "Newest first unless asked otherwise. An empty parameter is an absent one.",
+    params(Asked),
+    responses((status = 200, body = Users)),
+)]
 pub async fn list(
     Admin(caller): Admin,
     State(services): State<Services>,

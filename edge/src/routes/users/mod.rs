@@ -12,22 +12,24 @@ mod sessions;
 mod tier;
 mod usage;
 
+use axum::Extension;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::routing::{delete, get, post};
-use axum::{Extension, Router};
 use contract::identity::{GetUserDetailsRequest, RemoveUserRequest, SetPasswordRequest, UpdateUserRequest};
 use contract::subscription::GetUsageRequest;
 use contract::{ErrorCode, Failure, Outcome, Role, Tier};
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use utoipa::ToSchema;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
+use utoipa_axum::routes;
 
 use super::user::{UserBody, user_body};
-use super::{Edge, device, time};
+use super::{Edge, Message, device, time};
 use crate::answer::Answer;
 use crate::claims::Admin;
 use crate::front::RequestContext;
 use crate::json::{Json, PathId};
+use crate::openapi::kinds;
 use crate::services::{Services, from_identity, from_subscription, present};
 
 pub use import::Imports;
@@ -35,29 +37,57 @@ pub use import::Imports;
 /// Beside the file, an import has a few short parts.
 const PARTS: usize = 64 * 1024;
 
-pub fn routes(imports: &Imports) -> Router<Edge> {
+pub fn routes(imports: &Imports) -> OpenApiRouter<Edge> {
     let file = DefaultBodyLimit::max(imports.limit() + PARTS);
-    Router::new()
-        .route("/", get(list::list))
-        .route("/bulk", post(bulk::change))
-        .route("/export", post(export::export))
-        .route("/import", post(import::import).layer(file))
-        .route("/{user_id}", get(one).put(update).delete(remove))
-        .route("/{user_id}/permissions", post(permissions::grant))
-        .route("/{user_id}/permissions/{name}", delete(permissions::revoke))
-        .route("/{user_id}/sessions", get(sessions::list).delete(sessions::end_all))
-        .route("/{user_id}/password", post(set_password))
-        .route("/{user_id}/audit", get(audit::list))
-        .route("/{user_id}/usage", get(usage::days))
+    OpenApiRouter::default()
+        .routes(routes!(list::list))
+        .routes(routes!(bulk::change))
+        .routes(routes!(export::export))
+        .routes(routes!(import::import).layer(file))
+        .routes(routes!(one, update, remove))
+        .routes(routes!(permissions::grant))
+        .routes(routes!(permissions::revoke))
+        .routes(routes!(sessions::list, sessions::end_all))
+        .routes(routes!(set_password))
+        .routes(routes!(audit::list))
+        .routes(routes!(usage::days))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = UserDetails)]
 struct Details {
     user: UserBody,
-    stats: Value,
+    stats: Stats,
+}
+
+/// What is counted of an account; null while subscription-svc is away.
+#[derive(Serialize, ToSchema)]
+#[schema(as = UserStats)]
+struct Stats {
+    #[schema(value_type = kinds::Count)]
+    projects_count: i64,
+    #[schema(value_type = Option<kinds::Count>, required)]
+    personas_count: Option<i64>,
+    #[schema(value_type = Option<kinds::Count>, required)]
+    content_count: Option<i64>,
+    #[schema(value_type = kinds::Count)]
+    active_sessions: i64,
+    #[schema(value_type = Option<kinds::Time>, required)]
+    last_login_at: Option<String>,
+    #[schema(value_type = Option<kinds::Count>, required)]
+    failed_sign_ins: Option<i64>,
 }
 
 /// What subscription-svc counts is null while it is away: an account must be seen, and stopped, all the same.
+#[utoipa::path(
+    get,
+    path = "/{user_id}",
+    operation_id = "get_user",
+    summary = "Look at an account",
+    params(("user_id" = kinds::Id, Path, description = "The account")),
+    responses((status = 200, body = Details)),
+    extensions(("x-errors" = json!(["USER001"]))),
+)]
 async fn one(
     Admin(caller): Admin,
     State(services): State<Services>,
@@ -71,21 +101,26 @@ async fn one(
     let answer = from_identity(services.admin().get_user_details(context.call(request)).await)?;
     let usage = from_subscription(services.usage().get_usage(usage).await).ok();
     let user = present(answer.user)?;
-    let stats = json!({
-        "projects_count": answer.projects_count,
-        "personas_count": usage.as_ref().map(|usage| usage.personas_count),
-        "content_count": usage.as_ref().map(|usage| usage.content_count),
-        "active_sessions": answer.active_sessions,
-        "last_login_at": time(user.last_login_at),
-        "failed_sign_ins": answer.failed_sign_ins,
-    });
+    let stats = Stats {
+        projects_count: answer.projects_count,
+        personas_count: usage.as_ref().map(|usage| usage.personas_count),
+        content_count: usage.as_ref().map(|usage| usage.content_count),
+        active_sessions: answer.active_sessions,
+        last_login_at: time(user.last_login_at),
+        failed_sign_ins: answer.failed_sign_ins,
+    };
     Ok(axum::Json(Details { user: user.try_into()?, stats }))
 }
 
-#[derive(Deserialize)]
+/// What is absent stays.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = UpdateUser)]
 struct Update {
+    #[schema(value_type = Option<kinds::Role>)]
     role: Option<String>,
+    #[schema(value_type = Option<kinds::Tier>)]
     subscription_tier: Option<String>,
+    #[schema(example = true)]
     is_active: Option<bool>,
     email_verified: Option<bool>,
 }
@@ -108,6 +143,16 @@ impl Update {
 
 /// What identity-svc owns first, since it is what may be refused; then the tier, which subscription-svc owns. Doing it
 /// again does no harm.
+#[utoipa::path(
+    put,
+    path = "/{user_id}",
+    operation_id = "update_user",
+    summary = "Change an account",
+    params(("user_id" = kinds::Id, Path, description = "The account")),
+    request_body = Update,
+    responses((status = 200, body = UserBody)),
+    extensions(("x-errors" = json!(["USER001", "USER004", "SUB001", "GW003", "502 GW001"]))),
+)]
 async fn update(
     Admin(caller): Admin,
     State(services): State<Services>,
@@ -137,6 +182,16 @@ async fn update(
     Ok(user_body(Some(user))?)
 }
 
+#[utoipa::path(
+    delete,
+    path = "/{user_id}",
+    operation_id = "delete_user",
+    summary = "Delete an account",
+    description = "Never the own one.",
+    params(("user_id" = kinds::Id, Path, description = "The account")),
+    responses((status = 204)),
+    extensions(("x-errors" = json!(["USER001", "USER004"]))),
+)]
 async fn remove(
     Admin(caller): Admin,
     State(services): State<Services>,
@@ -150,11 +205,23 @@ async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 struct SetPassword {
+    #[schema(value_type = kinds::NewPassword)]
     new_password: String,
 }
 
+#[utoipa::path(
+    post,
+    path = "/{user_id}/password",
+    operation_id = "set_password",
+    summary = "Set the password of an account",
+    description = "Ends all its sessions.",
+    params(("user_id" = kinds::Id, Path, description = "The account")),
+    request_body = SetPassword,
+    responses((status = 200, body = Message)),
+    extensions(("x-errors" = json!(["USER001", "USER003", "GW003"]))),
+)]
 async fn set_password(
     Admin(caller): Admin,
     State(services): State<Services>,
@@ -162,9 +229,9 @@ async fn set_password(
     headers: HeaderMap,
     PathId(user_id): PathId,
     Json(SetPassword { new_password }): Json<SetPassword>,
-) -> Answer<axum::Json<Value>> {
+) -> Answer<axum::Json<Message>> {
     let (actor_id, device) = (caller.user_id().to_owned(), Some(device(&context, &headers)));
     let request = SetPasswordRequest { actor_id, device, user_id, new_password };
     from_identity(services.admin().set_password(context.call(request)).await)?;
-    Ok(axum::Json(json!({ "message": "Password set; all sessions have ended" })))
+    Ok(Message::says("Password set; all sessions have ended"))
 }

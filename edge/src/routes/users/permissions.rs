@@ -6,25 +6,42 @@ use contract::identity::{GrantPermissionRequest, RevokePermissionRequest};
 use contract::{Failure, NOT_AN_ID, is_canonical_id};
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::answer::Answer;
 use crate::claims::Admin;
 use crate::front::RequestContext;
 use crate::json::{Json, PathId};
+use crate::openapi::kinds;
 use crate::routes::device;
 use crate::services::{Services, from_identity};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = GrantPermission)]
 pub struct Grant {
+    #[schema(value_type = kinds::Permission)]
     permission_name: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = HeldPermissions)]
 pub struct Held {
+    #[schema(value_type = kinds::Id)]
     user_id: String,
+    #[schema(value_type = Vec<kinds::Permission>)]
     permissions: Vec<String>,
 }
 
+#[utoipa::path(
+    post,
+    path = "/{user_id}/permissions",
+    operation_id = "grant_permission",
+    summary = "Grant a permission",
+    params(("user_id" = kinds::Id, Path, description = "The account")),
+    request_body = Grant,
+    responses((status = 200, body = Held)),
+    extensions(("x-errors" = json!(["USER001"]))),
+)]
 pub async fn grant(
     Admin(caller): Admin,
     State(services): State<Services>,
@@ -39,6 +56,15 @@ pub async fn grant(
     Ok(axum::Json(Held { user_id, permissions: answer.permissions }))
 }
 
+#[utoipa::path(
+    delete,
+    path = "/{user_id}/permissions/{name}",
+    operation_id = "revoke_permission",
+    summary = "Take a permission away",
+    params(("user_id" = kinds::Id, Path, description = "The account"), ("name" = kinds::Permission, Path, description = "The permission")),
+    responses((status = 204)),
+    extensions(("x-errors" = json!(["USER001"]))),
+)]
 pub async fn revoke(
     Admin(caller): Admin,
     State(services): State<Services>,

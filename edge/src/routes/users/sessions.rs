@@ -9,10 +9,20 @@ use crate::answer::Answer;
 use crate::claims::Admin;
 use crate::front::RequestContext;
 use crate::json::PathId;
+use crate::openapi::kinds;
 use crate::routes::auth::{SessionsBody, sessions_body};
 use crate::routes::device;
 use crate::services::{Services, from_identity};
 
+#[utoipa::path(
+    get,
+    path = "/{user_id}/sessions",
+    operation_id = "list_user_sessions",
+    summary = "List the sessions of an account",
+    params(("user_id" = kinds::Id, Path, description = "The account")),
+    responses((status = 200, body = SessionsBody)),
+    extensions(("x-errors" = json!(["USER001"]))),
+)]
 pub async fn list(
     Admin(caller): Admin,
     State(services): State<Services>,
@@ -26,6 +36,15 @@ pub async fn list(
     Ok(axum::Json(sessions_body(answer.sessions, caller.session_id())))
 }
 
+#[utoipa::path(
+    delete,
+    path = "/{user_id}/sessions",
+    operation_id = "end_user_sessions",
+    summary = "End all sessions of an account",
+    params(("user_id" = kinds::Id, Path, description = "The account")),
+    responses((status = 204)),
+    extensions(("x-errors" = json!(["USER001"]))),
+)]
 pub async fn end_all(
     Admin(caller): Admin,
     State(services): State<Services>,

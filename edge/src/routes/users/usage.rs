@@ -4,27 +4,39 @@ use axum::Extension;
 use axum::extract::State;
 use contract::subscription::{ListUsageDaysRequest, UsageDay};
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::answer::Answer;
 use crate::claims::Admin;
 use crate::front::RequestContext;
 use crate::json::{Parameters, PathId};
+use crate::openapi::kinds;
 use crate::routes::subscriptions::actor;
 use crate::services::{Services, from_subscription};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct Range {
+    /// The first day; 30 days by default.
     #[serde(default)]
+    #[param(pattern = "^([0-9]{4}-[0-9]{2}-[0-9]{2})?$", example = "2026-01-01")]
     from: String,
+    /// The last day; today by default.
     #[serde(default)]
+    #[param(pattern = "^([0-9]{4}-[0-9]{2}-[0-9]{2})?$", example = "2026-01-31")]
     to: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = UsageDay)]
 struct DayBody {
+    #[schema(value_type = kinds::Day)]
     date: String,
+    #[schema(value_type = kinds::Count)]
     personas: i64,
+    #[schema(value_type = kinds::Count)]
     projects: i64,
+    #[schema(value_type = kinds::Count)]
     content: i64,
 }
 
@@ -35,12 +47,23 @@ impl From<UsageDay> for DayBody {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct UsageDays {
+    #[schema(value_type = kinds::Id)]
     user_id: String,
     days: Vec<DayBody>,
 }
 
+#[utoipa::path(
+    get,
+    path = "/{user_id}/usage",
+    operation_id = "list_usage_days",
+    summary = "Look at what an account had used, day by day",
+    description = "At most 400 days at once.",
+    params(("user_id" = kinds::Id, Path, description = "The account"), Range),
+    responses((status = 200, body = UsageDays)),
+    extensions(("x-errors" = json!(["USER001", "SUB001"]))),
+)]
 pub async fn days(
     Admin(caller): Admin,
     State(services): State<Services>,

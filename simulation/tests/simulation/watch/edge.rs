@@ -48,7 +48,7 @@ pub async fn run(world: World, place: usize) -> turmoil::Result {
     world.lock().edges[place] = None;
     loop {
         look(&world, place, &live, &mut seen);
-        live.forget(now().as_secs() as i64);
+        live.forget(live.age());
         sleep(LOOKS).await;
     }
 }

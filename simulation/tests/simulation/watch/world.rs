@@ -173,7 +173,7 @@ pub fn to_wire(event: Event, epoch: &str) -> AuthEvent {
     AuthEvent {
         position: Some(Position { epoch: epoch.to_owned(), sequence: event.sequence }),
         forget_at: Some(Timestamp { seconds: event.forget_at, nanos: 0 }),
-        at: None,
+        at: Some(Timestamp { seconds: event.forget_at - EVENT_LIFE, nanos: 0 }),
         change: Some(change),
     }
 }

@@ -1,0 +1,61 @@
+//! What is measured of the database: transactions, and the connections of the pool.
+
+use std::sync::LazyLock;
+use std::time::Instant;
+
+use prometheus::{Histogram, HistogramVec, IntCounterVec, IntGaugeVec};
+use sqlx::MySqlPool;
+
+/// How the pool stands; looked at as often as the database is probed.
+pub fn look_at(pool: &MySqlPool) {
+    let open = i64::from(pool.size());
+    let idle = i64::try_from(pool.num_idle()).unwrap_or(open);
+    let most = i64::from(pool.options().get_max_connections());
+    for (state, connections) in [("idle", idle), ("used", open - idle), ("most", most)] {
+        CONNECTIONS.with_label_values(&[state]).set(connections.max(0));
+    }
+}
+
+/// Measures how long it takes until a transaction has begun, most of which is the wait for a connection when all are
+/// in use. Failures count, too: those are the longest.
+pub async fn begun<T>(beginning: impl Future<Output = T>) -> T {
+    let since = Instant::now();
+    let begun = beginning.await;
+    BEGIN_SECONDS.observe(since.elapsed().as_secs_f64());
+    begun
+}
+
+pub static SECONDS: LazyLock<HistogramVec> = LazyLock::new(|| {
+    prometheus::register_histogram_vec!(
+        "db_transaction_seconds",
+        "Duration of a named transaction, its repetitions included",
+        &["transaction"]
+    )
+    .unwrap_or_else(|e| unreachable!("registered once: {e}"))
+});
+
+pub static REPEATED: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    prometheus::register_int_counter_vec!(
+        "db_transaction_repeated_total",
+        "Repetitions of a named transaction after a deadlock or a lock timeout",
+        &["transaction"]
+    )
+    .unwrap_or_else(|e| unreachable!("registered once: {e}"))
+});
+
+static BEGIN_SECONDS: LazyLock<Histogram> = LazyLock::new(|| {
+    prometheus::register_histogram!(
+        "db_begin_seconds",
+        "Time until there is a connection on which a transaction has begun, or until that failed"
+    )
+    .unwrap_or_else(|e| unreachable!("registered once: {e}"))
+});
+
+static CONNECTIONS: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    prometheus::register_int_gauge_vec!(
+        "db_pool_connections",
+        "Connections of the pool: idle, used, and most, which is how many there may be",
+        &["state"]
+    )
+    .unwrap_or_else(|e| unreachable!("registered once: {e}"))
+});
