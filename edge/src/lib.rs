@@ -16,6 +16,8 @@ mod rate;
 mod routes;
 mod services;
 mod settings;
+#[doc(hidden)]
+pub mod simulated;
 mod ws;
 
 use std::error::Error;
@@ -117,6 +119,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
         keys: settings.keys,
         enforcement,
         health: health.clone(),
+        jitter: claims::jitter,
     };
     tokio::spawn(watch.run());
     tokio::spawn(reporter.run(services.identity_channel()));

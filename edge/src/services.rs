@@ -35,7 +35,12 @@ pub struct Services {
 
 impl Services {
     pub fn connect(identity: &[Uri], subscription: &[Uri], internal: &grpc::Settings) -> Self {
-        Services { identity: channel(identity, internal), subscription: channel(subscription, internal) }
+        Services::over(channel(identity, internal), channel(subscription, internal))
+    }
+
+    /// Over channels that are made already.
+    pub fn over(identity: InternalChannel, subscription: InternalChannel) -> Self {
+        Services { identity, subscription }
     }
 
     pub fn identity_channel(&self) -> InternalChannel {

@@ -1,29 +1,20 @@
 //! Auth events: what must bind on tokens already issued. Appended in the transaction that makes the change, in the
 //! order of commits, and followed by every replica.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chassis::mysql::failed;
 use chrono::{DateTime, Utc};
 use contract::identity::auth_event::Change as Wire;
 use contract::identity::{AccountChanged, AccountDisabled, AuthEvent, Position, SessionEnded};
-use contract::{ErrorCode, Failure, Outcome, Role, Tier, to_timestamp};
+use contract::{Failure, Outcome, Role, Tier, to_timestamp};
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
 use sqlx::{MySql, MySqlConnection, MySqlPool, QueryBuilder};
-use tokio::sync::{Notify, broadcast, watch};
 
-use crate::holders::Holders;
 use crate::{sweep, token_lives};
 use chassis::clock::now;
 
-/// How often the table is read when nothing calls for it earlier.
-const POLL: Duration = Duration::from_millis(100);
-/// How long one reading may take before its connection is given up.
-const READ_LIMIT: Duration = Duration::from_secs(2);
-/// How many events a subscriber may be behind before it is cut off.
-const BEHIND: usize = 4096;
 /// How many events are read at once.
 pub const BATCH: i64 = 1000;
 /// Events that one statement writes.
@@ -100,6 +91,80 @@ struct Row {
     forget_at: DateTime<Utc>,
 }
 
+/// The events as followers read them: the table, or what stands for it in the simulation.
+pub trait Log: Clone + Send + Sync + 'static {
+    /// The end, which is the epoch and the last number that has committed, and at most [`BATCH`] events between `known`
+    /// and it, in order; none when `known` is of another epoch.
+    ///
+    /// # Errors
+    /// GW001 when the database is away.
+    fn news(
+        &self,
+        known: Option<&Position>,
+    ) -> impl Future<Output = Outcome<(Position, Vec<AuthEvent>)>> + Send;
+
+    /// The end, and the first event that has not been swept.
+    ///
+    /// # Errors
+    /// GW001 when the database is away.
+    fn ends(&self) -> impl Future<Output = Outcome<(Position, Option<i64>)>> + Send;
+
+    /// Events after one number up to another that still matter, in order. Nothing is over before it is by the clock of the
+    /// database, too: that of a replica may be ahead.
+    ///
+    /// # Errors
+    /// GW001 when the database is away.
+    fn mattering(
+        &self,
+        epoch: &str,
+        after: i64,
+        upto: i64,
+    ) -> impl Future<Output = Outcome<Vec<AuthEvent>>> + Send;
+}
+
+impl Log for MySqlPool {
+    async fn news(&self, known: Option<&Position>) -> Outcome<(Position, Vec<AuthEvent>)> {
+        let mut connection = self.acquire().await.map_err(failed)?;
+        let end = end(&mut connection).await?;
+        let rows = match known {
+            Some(known) if known.epoch == end.epoch && known.sequence < end.sequence => {
+                after(&mut connection, known.sequence).await?
+            }
+            _ => Vec::new(),
+        };
+        let events = rows.into_iter().map(|row| to_wire(row, &end.epoch)).collect();
+        Ok((end, events))
+    }
+
+    async fn ends(&self) -> Outcome<(Position, Option<i64>)> {
+        let mut connection = self.acquire().await.map_err(failed)?;
+        // The end first: what commits from now on comes with the stream.
+        let end = end(&mut connection).await?;
+        let first = sqlx::query_scalar!("SELECT MIN(sequence) FROM auth_events")
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(failed)?;
+        Ok((end, first))
+    }
+
+    async fn mattering(&self, epoch: &str, after: i64, upto: i64) -> Outcome<Vec<AuthEvent>> {
+        let mut connection = self.acquire().await.map_err(failed)?;
+        let rows = sqlx::query_as!(
+            Row,
+            r#"SELECT sequence, user_id, payload AS "payload: Json<Change>", created_at AS "created_at: DateTime<Utc>",
+                  forget_at AS "forget_at: DateTime<Utc>"
+           FROM auth_events WHERE sequence > ? AND sequence <= ? AND forget_at > LEAST(?, UTC_TIMESTAMP(6)) ORDER BY sequence"#,
+            after,
+            upto,
+            now()
+        )
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(failed)?;
+        Ok(rows.into_iter().map(|row| to_wire(row, epoch)).collect())
+    }
+}
+
 /// Events after `sequence`, in order.
 async fn after(connection: &mut MySqlConnection, sequence: i64) -> Outcome<Vec<Row>> {
     sqlx::query_as!(
@@ -115,11 +180,7 @@ async fn after(connection: &mut MySqlConnection, sequence: i64) -> Outcome<Vec<R
     .map_err(failed)
 }
 
-/// The epoch and the last sequence number that has committed.
-///
-/// # Errors
-/// GW001 when the database is away.
-pub async fn end(connection: &mut MySqlConnection) -> Outcome<Position> {
+async fn end(connection: &mut MySqlConnection) -> Outcome<Position> {
     let row = sqlx::query!("SELECT epoch, last_sequence FROM auth_sequence WHERE id = 1")
         .fetch_one(connection)
         .await
@@ -145,132 +206,6 @@ fn to_wire(row: Row, epoch: &str) -> AuthEvent {
     }
 }
 
-/// The first event that has not been swept.
-///
-/// # Errors
-/// GW001 when the database is away.
-pub async fn first(connection: &mut MySqlConnection) -> Outcome<Option<i64>> {
-    sqlx::query_scalar!("SELECT MIN(sequence) FROM auth_events").fetch_one(connection).await.map_err(failed)
-}
-
-/// Events of a range that still matter at `then`, in order. Nothing is over before it is by the clock of the database,
-/// too: that of a replica may be ahead.
-///
-/// # Errors
-/// GW001 when the database is away.
-pub async fn mattering(
-    connection: &mut MySqlConnection,
-    epoch: &str,
-    after: i64,
-    upto: i64,
-    then: DateTime<Utc>,
-) -> Outcome<Vec<AuthEvent>> {
-    let rows = sqlx::query_as!(
-        Row,
-        r#"SELECT sequence, user_id, payload AS "payload: Json<Change>", created_at AS "created_at: DateTime<Utc>",
-                  forget_at AS "forget_at: DateTime<Utc>"
-           FROM auth_events WHERE sequence > ? AND sequence <= ? AND forget_at > LEAST(?, UTC_TIMESTAMP(6)) ORDER BY sequence"#,
-        after,
-        upto,
-        then
-    )
-    .fetch_all(connection)
-    .await
-    .map_err(failed)?;
-    Ok(rows.into_iter().map(|row| to_wire(row, epoch)).collect())
-}
-
-/// The end of the event table as this replica follows it. Cheap to clone.
-#[derive(Clone)]
-pub struct Tail {
-    events: broadcast::Sender<Arc<AuthEvent>>,
-    position: watch::Sender<Option<Position>>,
-    hurry: Arc<Notify>,
-    holders: Holders,
-}
-
-impl Tail {
-    /// `holders` forgets whom an event concerns.
-    pub fn new(holders: Holders) -> Self {
-        let (events, _) = broadcast::channel(BEHIND);
-        Tail { events, position: watch::Sender::new(None), hurry: Arc::new(Notify::new()), holders }
-    }
-
-    /// Events from now on.
-    pub fn subscribe(&self) -> broadcast::Receiver<Arc<AuthEvent>> {
-        self.events.subscribe()
-    }
-
-    /// Up to where the table has been read, marked as changed by each successful reading, so that who waits for a
-    /// change learns when the database does not answer.
-    pub fn readings(&self) -> watch::Receiver<Option<Position>> {
-        self.position.subscribe()
-    }
-
-    /// Has the table read at once, since this replica has just committed an event.
-    pub fn hurry(&self) {
-        self.hurry.notify_one();
-    }
-
-    /// Follows the table for as long as the process lives.
-    pub async fn follow(self, pool: MySqlPool) {
-        let mut reported = false;
-        loop {
-            let known = self.position.borrow().clone();
-            let reading = tokio::time::timeout(READ_LIMIT, self.read(&pool, known)).await;
-            match reading.unwrap_or_else(|_| Err(Failure::new(ErrorCode::Timeout))) {
-                Ok(more) => {
-                    reported = false;
-                    if more {
-                        continue;
-                    }
-                }
-                Err(failure) => {
-                    if !reported {
-                        tracing::warn!(cause = ?failure.cause(), "auth events cannot be read");
-                    }
-                    reported = true;
-                }
-            }
-            let _ = tokio::time::timeout(POLL, self.hurry.notified()).await;
-        }
-    }
-
-    /// Reads what is new. Gives whether there may be more.
-    async fn read(&self, pool: &MySqlPool, known: Option<Position>) -> Outcome<bool> {
-        let began = Instant::now();
-        let mut connection = pool.acquire().await.map_err(failed)?;
-        let end = end(&mut connection).await?;
-        let Some(mut position) =
-            known.filter(|known| known.epoch == end.epoch && known.sequence <= end.sequence)
-        else {
-            // The first reading, or another table than before: subscribers start over with a snapshot.
-            self.position.send_replace(Some(end));
-            self.holders.forget_all();
-            self.holders.read_at(began);
-            return Ok(false);
-        };
-        if position.sequence == end.sequence {
-            self.position.send_replace(Some(end));
-            self.holders.read_at(began);
-            return Ok(false);
-        }
-        let rows = after(&mut connection, position.sequence).await?;
-        let more = rows.len() as i64 == BATCH;
-        for row in rows {
-            position.sequence = row.sequence;
-            self.holders.forget(&row.user_id);
-            // Without subscribers there is nobody to miss it.
-            let _ = self.events.send(Arc::new(to_wire(row, &position.epoch)));
-        }
-        self.position.send_replace(Some(position));
-        if !more {
-            self.holders.read_at(began);
-        }
-        Ok(more)
-    }
-}
-
 /// Removes events that no token can need any more by the clock of the database, too, for as long as the process lives.
 pub async fn sweep(pool: MySqlPool) {
     sweep::sweep(pool, "old auth events", |connection| {
@@ -279,26 +214,4 @@ pub async fn sweep(pool: MySqlPool) {
         Box::pin(old.execute(connection))
     })
     .await;
-}
-
-/// Whether a subscriber at `since` has missed nothing but what can still be read.
-///
-/// # Errors
-/// GW001 when the database is away.
-pub async fn resume(pool: &MySqlPool, since: &Position) -> Outcome<Option<Vec<AuthEvent>>> {
-    let mut connection = pool.acquire().await.map_err(failed)?;
-    let end = end(&mut connection).await?;
-    if end.epoch != since.epoch || since.sequence > end.sequence {
-        return Ok(None);
-    }
-    let rows = after(&mut connection, since.sequence).await?;
-    // A gap at the beginning has been swept; more than one batch is quicker as a snapshot.
-    let unbroken = match rows.first() {
-        Some(first) => first.sequence == since.sequence + 1,
-        None => since.sequence == end.sequence,
-    };
-    if !unbroken || rows.len() as i64 == BATCH {
-        return Ok(None);
-    }
-    Ok(Some(rows.into_iter().map(|row| to_wire(row, &end.epoch)).collect()))
 }

@@ -51,13 +51,19 @@ pub struct Sought<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Mark(Option<u64>);
 
-impl Holders {
-    pub fn new() -> Self {
+impl Default for Holders {
+    fn default() -> Self {
         Holders(Arc::new(Shared {
             known: Cache::new(MOST),
             changes: Mutex::default(),
             current: Mutex::default(),
         }))
+    }
+}
+
+impl Holders {
+    pub fn new() -> Self {
+        Holders::default()
     }
 
     /// The account that holds a session, if both are known.

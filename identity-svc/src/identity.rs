@@ -8,15 +8,15 @@ use contract::{Failure, NOT_AN_ID, Outcome, is_canonical_id};
 
 use crate::api_keys;
 use crate::enforcement::Reports;
-use crate::events::Tail;
 use crate::hasher::Hasher;
 use crate::holders::Holders;
 use crate::keys::KeyRing;
 use crate::mail::Mail;
 use crate::settings::Lifetimes;
-use crate::snapshots::Snapshots;
+use crate::tail::Tail;
 use crate::throttle::Limits;
 use crate::token_lives::Noted;
+use crate::watching::Watching;
 
 /// The state of the process. Cheap to clone.
 #[derive(Clone)]
@@ -26,7 +26,7 @@ pub struct Identity {
     pub tokens: Arc<Tokens>,
     pub tail: Tail,
     pub holders: Holders,
-    pub snapshots: Snapshots,
+    pub watching: Watching<MySqlPool>,
     pub reports: Reports,
     pub min_password_length: usize,
     pub limits: Limits,

@@ -3,16 +3,14 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use chassis::clock::now;
-use chassis::mysql::failed;
 use contract::Outcome;
 use contract::identity::{AuthEvent, Position, Snapshot as Part};
-use sqlx::MySqlPool;
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
-use crate::events::{self, BATCH};
+use crate::events::{BATCH, Log};
 
 /// How long a part is kept for others. What it says never changes; some of it may no longer matter.
 const KEPT: Duration = Duration::from_secs(5);
@@ -34,46 +32,40 @@ struct Shared {
 
 /// The source of snapshots. Cheap to clone.
 #[derive(Clone)]
-pub struct Snapshots {
-    pool: MySqlPool,
+pub struct Snapshots<L> {
+    log: L,
     parts: Arc<Mutex<HashMap<Range, Shared>>>,
 }
 
 /// All events that still matter, part by part: there may be a million.
-pub struct Snapshot {
-    source: Snapshots,
+pub struct Snapshot<L> {
+    source: Snapshots<L>,
     /// What it leads up to.
     position: Position,
     /// Up to where it has been read.
     read: i64,
 }
 
-impl Snapshots {
-    pub fn new(pool: MySqlPool) -> Self {
-        Snapshots { pool, parts: Arc::default() }
+impl<L: Log> Snapshots<L> {
+    pub fn new(log: L) -> Self {
+        Snapshots { log, parts: Arc::default() }
     }
 
     /// Begins one.
     ///
     /// # Errors
     /// GW001 when the database is away.
-    pub async fn begin(&self) -> Outcome<Snapshot> {
-        let mut connection = self.pool.acquire().await.map_err(failed)?;
-        // The end first: what commits from now on comes with the stream.
-        let position = events::end(&mut connection).await?;
-        let first = events::first(&mut connection).await?.unwrap_or(position.sequence);
+    pub async fn begin(&self) -> Outcome<Snapshot<L>> {
+        let (position, first) = self.log.ends().await?;
+        let first = first.unwrap_or(position.sequence);
         Ok(Snapshot { source: self.clone(), position, read: (first - 1).max(0) })
     }
 
     /// The events of a range, read by whoever comes first while the others wait.
     async fn events(&self, range: Range) -> Outcome<Vec<AuthEvent>> {
         let shared = self.share(&range);
-        let read = || async {
-            let mut connection = self.pool.acquire().await.map_err(failed)?;
-            let Range { epoch, after, upto } = &range;
-            events::mattering(&mut connection, epoch, *after, *upto, now()).await
-        };
-        Ok(shared.get_or_try_init(read).await?.clone())
+        let Range { epoch, after, upto } = &range;
+        Ok(shared.get_or_try_init(|| self.log.mattering(epoch, *after, *upto)).await?.clone())
     }
 
     fn share(&self, range: &Range) -> Arc<OnceCell<Vec<AuthEvent>>> {
@@ -90,7 +82,12 @@ impl Snapshots {
     }
 }
 
-impl Snapshot {
+impl<L: Log> Snapshot<L> {
+    /// What it leads up to.
+    pub fn position(&self) -> &Position {
+        &self.position
+    }
+
     /// The next part; the last one says that it is.
     ///
     /// # Errors
@@ -113,8 +110,8 @@ impl Snapshot {
 
 #[cfg(test)]
 mod tests {
-    use sqlx::AssertSqlSafe;
     use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
+    use sqlx::{AssertSqlSafe, MySqlPool};
 
     use super::*;
 
@@ -155,7 +152,7 @@ mod tests {
     }
 
     /// How many events a snapshot has, each after the one before.
-    async fn whole(source: Snapshots) -> i64 {
+    async fn whole(source: Snapshots<MySqlPool>) -> i64 {
         let (mut snapshot, mut last) = (source.begin().await.expect("begun"), 0);
         loop {
             let part = snapshot.part().await.expect("a part");

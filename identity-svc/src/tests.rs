@@ -5,13 +5,16 @@ use std::time::{Duration, Instant};
 
 use chassis::mysql::{failed, transaction};
 use contract::identity::auth_event::Change as Wire;
-use contract::identity::{ChangePasswordRequest, LoginRequest, RegisterRequest};
+use contract::identity::{ChangePasswordRequest, LoginRequest, Position, RegisterRequest};
 use contract::token::Algorithm;
 use contract::{ErrorCode, Tier};
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::TestRunner;
+use simulation::accounts::{Accounts, Change as ModelChange};
 use sqlx::{AssertSqlSafe, MySqlPool};
 
 use crate::enforcement::Reports;
-use crate::events::{self, Change, Tail};
+use crate::events::{self, Change, Log};
 use crate::hasher::{Cost, Hasher};
 use crate::holders::Holders;
 use crate::identity::{Identity, Tokens};
@@ -20,8 +23,10 @@ use crate::mail::Mail;
 use crate::sessions::{self, Because};
 use crate::settings::Lifetimes;
 use crate::snapshots::Snapshots;
+use crate::tail::{self, Tail};
 use crate::throttle::Limits;
 use crate::token_lives::Noted;
+use crate::watching::Watching;
 use crate::{accounts, administrators, api_keys, audit, claims, sign_in};
 
 /// A service on a database of the test's own.
@@ -39,14 +44,15 @@ pub async fn identity(pool: MySqlPool) -> Identity {
     };
     let keys = KeyRing::open(&pool, settings).await.expect("keys");
     let holders = Holders::new();
+    let tail = Tail::new(holders.clone());
     Identity {
-        snapshots: Snapshots::new(pool.clone()),
+        watching: Watching::new(pool.clone(), tail.clone()),
         reports: Reports::default(),
         pool,
         // Cheap: what a hash costs is not what these tests are about.
         hasher: Hasher::new(Cost { memory_kib: 64, iterations: 1 }, 64).expect("a hasher"),
         tokens: Arc::new(Tokens { keys, lifetimes, max_sessions: 100, noted: Noted::default() }),
-        tail: Tail::new(holders.clone()),
+        tail,
         holders,
         min_password_length: 8,
         limits: Limits {
@@ -124,21 +130,21 @@ async fn a_stream_resumes_where_it_was_and_starts_over_when_it_cannot(pool: MySq
     let identity = identity(pool.clone()).await;
     let user = register(&identity, "a@example.com").await;
     claims::set_tier(&identity, &user, Tier::Basic, 1).await.expect("set");
-    let part = identity.snapshots.begin().await.expect("begun").part().await.expect("a snapshot");
+    let part = Snapshots::new(pool.clone()).begin().await.expect("begun").part().await.expect("a snapshot");
     assert_eq!((part.events.len(), part.more), (1, false));
     let position = part.position.expect("a position");
     claims::set_tier(&identity, &user, Tier::Premium, 2).await.expect("set");
-    let missed = events::resume(&pool, &position).await.expect("read").expect("resumed");
+    let missed = tail::resume(&pool, &position).await.expect("read").expect("resumed");
     assert_eq!(missed.len(), 1);
     let mut other = position.clone();
     other.epoch = "another".to_owned();
-    assert!(events::resume(&pool, &other).await.expect("read").is_none());
+    assert!(tail::resume(&pool, &other).await.expect("read").is_none());
     sqlx::query("DELETE FROM auth_events WHERE sequence = ?")
         .bind(position.sequence + 1)
         .execute(&pool)
         .await
         .expect("swept");
-    assert!(events::resume(&pool, &position).await.expect("read").is_none(), "a swept event is a gap");
+    assert!(tail::resume(&pool, &position).await.expect("read").is_none(), "a swept event is a gap");
 }
 
 #[sqlx::test(migrations = "./migrations")]
@@ -189,6 +195,49 @@ async fn a_tier_of_an_older_revision_changes_nothing(pool: MySqlPool) {
     let mut connection = pool.acquire().await.expect("a connection");
     let account = accounts::find(&mut connection, &user).await.expect("there");
     assert_eq!((account.tier, account.version), (Tier::Premium, 2));
+}
+
+/// What the crate `simulation` runs on is what the statements do.
+#[sqlx::test(migrations = "./migrations")]
+async fn tiers_and_events_do_what_their_model_does(pool: MySqlPool) {
+    let identity = identity(pool.clone()).await;
+    let revisions = proptest::collection::vec((0..3_usize, 0..12_i64), 1..24);
+    let mut runner = TestRunner::default();
+    let start = pool.ends().await.expect("read").0;
+    let mut model = Accounts::new(start.epoch.clone(), start.sequence, 3600);
+    for round in 0..6 {
+        let user = register(&identity, &format!("{round}@example.com")).await;
+        model.register(&user);
+        let known = Position { epoch: start.epoch.clone(), sequence: model.last_sequence };
+        for (tier, revision) in revisions.new_tree(&mut runner).expect("revisions").current() {
+            let tier = [Tier::Free, Tier::Basic, Tier::Premium][tier];
+            claims::set_tier(&identity, &user, tier, revision).await.expect("taken");
+            model.set_tier(&user, tier.name(), revision, 0);
+            let mut connection = pool.acquire().await.expect("a connection");
+            let account = accounts::find(&mut connection, &user).await.expect("there");
+            let expected = &model.accounts[&user];
+            assert_eq!((account.tier.name(), account.version), (expected.tier.as_str(), expected.version));
+        }
+        let (end, events) = pool.news(Some(&known)).await.expect("read");
+        let (again, all) = (pool.mattering(&end.epoch, known.sequence, end.sequence), &events);
+        assert_eq!(&again.await.expect("read"), all);
+        let told: Vec<_> = events
+            .into_iter()
+            .map(|event| match (event.position, event.change) {
+                (Some(at), Some(Wire::AccountChanged(it))) => (at.sequence, it.user_id, it.version, it.tier),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let expected: Vec<_> = model
+            .after(known.sequence, 1000)
+            .into_iter()
+            .map(|event| match event.change {
+                ModelChange::Changed { version, tier } => (event.sequence, event.user, version, tier),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!((told, end.sequence), (expected, model.last_sequence));
+    }
 }
 
 #[sqlx::test(migrations = "./migrations")]

@@ -23,7 +23,7 @@ const POLL: Duration = Duration::from_millis(500);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// ...to this, so that a tier binds within a second or two of identity-svc being back.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-const BATCH: i64 = 100;
+pub const BATCH: i64 = 100;
 
 /// Has identity-svc told of a tier. The caller holds the lock of the user's subscription, so that the ids of one
 /// user's changes have their order.
@@ -43,10 +43,62 @@ pub async fn append(tx: &mut MySqlConnection, user_id: &str, tier: Tier) -> Outc
     Ok(())
 }
 
-struct Row {
-    id: i64,
-    user_id: String,
-    tier: String,
+/// A tier change that waits.
+#[derive(Clone, Debug)]
+pub struct Row {
+    pub id: i64,
+    pub user_id: String,
+    pub tier: String,
+}
+
+/// What waits: the table, or what stands for it in the simulation.
+pub trait Outbox: Clone + Send + Sync + 'static {
+    /// The first [`BATCH`] rows after this id, in the order of ids.
+    ///
+    /// # Errors
+    /// GW001 when the database is away.
+    fn after(&self, id: i64) -> impl Future<Output = Outcome<Vec<Row>>> + Send;
+
+    /// Forgets a row.
+    ///
+    /// # Errors
+    /// GW001 when the database is away.
+    fn delete(&self, id: i64) -> impl Future<Output = Outcome<()>> + Send;
+
+    /// How many wait, and since when the oldest has.
+    ///
+    /// # Errors
+    /// GW001 when the database is away.
+    fn waiting(&self) -> impl Future<Output = Outcome<(i64, Option<DateTime<Utc>>)>> + Send;
+}
+
+impl Outbox for MySqlPool {
+    async fn after(&self, id: i64) -> Outcome<Vec<Row>> {
+        sqlx::query_as!(
+            Row,
+            "SELECT id, user_id, tier FROM tier_outbox WHERE id > ? ORDER BY id LIMIT ?",
+            id,
+            BATCH
+        )
+        .fetch_all(self)
+        .await
+        .map_err(failed)
+    }
+
+    async fn delete(&self, id: i64) -> Outcome<()> {
+        sqlx::query!("DELETE FROM tier_outbox WHERE id = ?", id).execute(self).await.map_err(failed)?;
+        Ok(())
+    }
+
+    async fn waiting(&self) -> Outcome<(i64, Option<DateTime<Utc>>)> {
+        let waiting = sqlx::query!(
+            r#"SELECT COUNT(*) AS "count: i64", MIN(created_at) AS "oldest: DateTime<Utc>" FROM tier_outbox"#
+        )
+        .fetch_one(self)
+        .await
+        .map_err(failed)?;
+        Ok((waiting.count, waiting.oldest))
+    }
 }
 
 /// Sends what is in the outbox. Cheap to clone.
@@ -64,15 +116,15 @@ struct Row {
 ///
 /// A lock held across a call to identity-svc would instead let one slow relay hold back all the others.
 #[derive(Clone)]
-pub struct Relay {
-    pool: MySqlPool,
+pub struct Relay<O = MySqlPool> {
+    outbox: O,
     identity: InternalChannel,
     hurry: Arc<Notify>,
 }
 
-impl Relay {
-    pub fn new(pool: MySqlPool, identity: InternalChannel) -> Self {
-        Relay { pool, identity, hurry: Arc::new(Notify::new()) }
+impl<O: Outbox> Relay<O> {
+    pub fn new(outbox: O, identity: InternalChannel) -> Self {
+        Relay { outbox, identity, hurry: Arc::new(Notify::new()) }
     }
 
     /// Has the outbox read at once, since something was just committed to it.
@@ -85,7 +137,7 @@ impl Relay {
         let mut pause = FIRST_PAUSE;
         loop {
             let sent = self.send_all().await;
-            let measured = measure(&self.pool).await;
+            let measured = self.measure().await;
             let wait = match sent.and(measured) {
                 Ok(()) => {
                     pause = FIRST_PAUSE;
@@ -111,22 +163,14 @@ impl Relay {
         let mut seen = 0;
         let mut refused = Ok(());
         loop {
-            let rows = sqlx::query_as!(
-                Row,
-                "SELECT id, user_id, tier FROM tier_outbox WHERE id > ? ORDER BY id LIMIT ?",
-                seen,
-                BATCH
-            )
-            .fetch_all(&self.pool)
-            .await
-            .map_err(failed)?;
+            let rows = self.outbox.after(seen).await?;
             if rows.is_empty() {
                 return refused;
             }
             for row in rows {
                 seen = row.id;
                 match self.send(&row).await {
-                    Ok(()) => delete(&self.pool, row.id).await?,
+                    Ok(()) => self.outbox.delete(row.id).await?,
                     Err(failure) if is_away(&failure) => return Err(failure),
                     Err(failure) => refused = Err(failure),
                 }
@@ -146,30 +190,20 @@ impl Relay {
             },
         }
     }
+
+    /// Shows how many changes wait, and for how long the oldest has.
+    async fn measure(&self) -> Outcome<()> {
+        let (count, oldest) = self.outbox.waiting().await?;
+        let lag = oldest.map_or(0, |oldest| (now() - oldest).num_milliseconds());
+        WAITING.set(count);
+        LAG.set(lag.max(0) as f64 / 1000.0);
+        Ok(())
+    }
 }
 
 /// Whether the next call would fare no better.
 fn is_away(failure: &Failure) -> bool {
     matches!(failure.code(), ErrorCode::Unavailable | ErrorCode::Timeout | ErrorCode::Overloaded)
-}
-
-async fn delete(pool: &MySqlPool, id: i64) -> Outcome<()> {
-    sqlx::query!("DELETE FROM tier_outbox WHERE id = ?", id).execute(pool).await.map_err(failed)?;
-    Ok(())
-}
-
-/// Shows how many changes wait, and for how long the oldest has.
-async fn measure(pool: &MySqlPool) -> Outcome<()> {
-    let waiting = sqlx::query!(
-        r#"SELECT COUNT(*) AS "count: i64", MIN(created_at) AS "oldest: DateTime<Utc>" FROM tier_outbox"#
-    )
-    .fetch_one(pool)
-    .await
-    .map_err(failed)?;
-    let lag = waiting.oldest.map_or(0, |oldest| (now() - oldest).num_milliseconds());
-    WAITING.set(waiting.count);
-    LAG.set(lag.max(0) as f64 / 1000.0);
-    Ok(())
 }
 
 static WAITING: LazyLock<IntGauge> = LazyLock::new(|| {

@@ -22,6 +22,7 @@ mod promises;
 mod redis;
 mod sbom;
 mod settings;
+mod simulate;
 mod terminal;
 mod test;
 mod tools;
@@ -70,6 +71,8 @@ enum Task {
     Database(database::Options),
     /// Searches for inputs that break what the parsers promise
     Fuzz(fuzz::Options),
+    /// Runs the processes on a simulated network that breaks, one seed after the other
+    Simulate(simulate::Options),
     /// Checks licences, banned crates, sources and known vulnerabilities
     Deny,
     /// Writes what the programs consist of, as CycloneDX
@@ -110,6 +113,7 @@ async fn main() -> ExitCode {
         Task::Certs(options) => certs::run(&options),
         Task::Database(options) => database::run(options).await,
         Task::Fuzz(options) => fuzz::run(options).await,
+        Task::Simulate(options) => simulate::run(options).await,
         Task::Deny => deny::run().await,
         Task::Sbom => sbom::run().await,
         Task::Manifests => manifests::run().await,

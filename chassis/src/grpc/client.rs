@@ -35,6 +35,7 @@ struct Replicas {
     replicas: Vec<Replica>,
     next: AtomicUsize,
     authorization: HeaderValue,
+    connect: Box<dyn Fn(&Uri) -> Channel + Send + Sync>,
 }
 
 struct Replica {
@@ -47,25 +48,35 @@ struct Replica {
 /// A channel to the given replicas. Connections are made when needed, and again whenever they are lost; the health
 /// of each replica is probed from now on.
 pub fn channel(replicas: &[Uri], settings: &Settings) -> InternalChannel {
+    settings.tls.keep_current();
+    let tls = settings.tls.clone();
+    channel_over(replicas, settings, move |uri| connect(uri, &tls))
+}
+
+/// As [`channel`], over connections that are made otherwise, as in the simulation.
+pub fn channel_over(
+    replicas: &[Uri],
+    settings: &Settings,
+    connect: impl Fn(&Uri) -> Channel + Send + Sync + 'static,
+) -> InternalChannel {
     let mut authorization = HeaderValue::from_str(&settings.token.authorization())
         // A token with a control character cannot be sent; every call is then refused, which says why.
         .unwrap_or_else(|_| HeaderValue::from_static("Bearer"));
     authorization.set_sensitive(true);
-    let tls = &settings.tls;
-    let connect = |uri: &Uri| Replica {
+    let replica = |uri: &Uri| Replica {
         uri: uri.clone(),
-        channel: ArcSwap::from_pointee(connect(uri, tls)),
+        channel: ArcSwap::from_pointee(connect(uri)),
         serving: AtomicBool::new(false),
     };
-    settings.tls.keep_current();
     let replicas = Replicas {
-        replicas: replicas.iter().map(connect).collect(),
+        replicas: replicas.iter().map(replica).collect(),
         next: AtomicUsize::new(0),
         authorization,
+        connect: Box::new(connect),
     };
     let channel = InternalChannel(Arc::new(replicas));
     for place in 0..channel.0.replicas.len() {
-        tokio::spawn(probe(Arc::downgrade(&channel.0), place, tls.clone()));
+        tokio::spawn(probe(Arc::downgrade(&channel.0), place, settings.tls.clone()));
     }
     channel
 }
@@ -78,7 +89,8 @@ fn connect(uri: &Uri, tls: &Tls) -> Channel {
     }
 }
 
-fn endpoint(uri: Uri) -> Endpoint {
+/// How a replica is called, however the connection to it is made.
+pub fn endpoint(uri: Uri) -> Endpoint {
     Endpoint::from(uri)
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(CALL_TIMEOUT)
@@ -95,7 +107,7 @@ async fn probe(replicas: std::sync::Weak<Replicas>, place: usize, tls: Tls) {
         if trust.is_cancelled() {
             // What was begun goes on in the former one for as long as that lasts.
             trust = tls.trust();
-            replica.channel.store(Arc::new(connect(&replica.uri, &tls)));
+            replica.channel.store(Arc::new((all.connect)(&replica.uri)));
         }
         let mut client = HealthClient::new(replica.channel());
         let check = tokio::time::timeout(PROBE_TIMEOUT, client.check(HealthCheckRequest::default())).await;

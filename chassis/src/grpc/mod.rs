@@ -8,7 +8,7 @@ mod server;
 mod tls;
 mod trust;
 
-pub use client::{InternalChannel, channel};
+pub use client::{InternalChannel, channel, channel_over, endpoint};
 pub use server::{answer, serve};
 
 use std::time::Duration;

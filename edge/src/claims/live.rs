@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use contract::identity::auth_event::Change;
 use contract::identity::{AuthEvent, Position, Snapshot};
@@ -13,6 +13,7 @@ use contract::{ErrorCode, Failure, Outcome, Role, Tier};
 use foldhash::fast::RandomState;
 use prometheus::IntGauge;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// What is known of sessions and accounts. Entries leave when the last token that they concern has expired.
 pub struct LiveClaims {

@@ -12,4 +12,4 @@ pub use caller::{Admin, Authenticator, Caller, IdentityHeaders, Intent, Person, 
 pub use live::{Freshness, LiveClaims, Staleness};
 pub use report::{Enforcement, enforcement};
 pub use sights::{Sights, tell};
-pub use watch::{KeySettings, Watch, housekeeping};
+pub use watch::{KeySettings, Watch, housekeeping, jitter};

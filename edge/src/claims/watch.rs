@@ -34,6 +34,13 @@ pub struct Watch {
     pub keys: KeySettings,
     pub enforcement: Enforcement,
     pub health: Health,
+    /// From 0 to 1, another one each time, so that edges do not come back in step.
+    pub jitter: fn() -> f64,
+}
+
+/// At random.
+pub fn jitter() -> f64 {
+    f64::from(uuid::Uuid::new_v4().as_bytes()[0]) / 255.0
 }
 
 impl Watch {
@@ -47,9 +54,7 @@ impl Watch {
             let heard = live.staleness().zip(heard_before).is_none_or(|(now, before)| now < before);
             pause = if heard { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
             tracing::warn!(reason = ended.message(), "the watch on identity-svc broke off; connecting again");
-            // Not in step with the other edges.
-            let jitter = f64::from(uuid::Uuid::new_v4().as_bytes()[0]) / 255.0;
-            tokio::time::sleep(pause.mul_f64(0.5 + jitter / 2.0)).await;
+            tokio::time::sleep(pause.mul_f64(0.5 + (self.jitter)() / 2.0)).await;
         }
     }
 

@@ -3,6 +3,7 @@
 mod days;
 mod idempotency;
 mod identity;
+mod model;
 mod newcomers;
 mod outbox;
 mod reservations;

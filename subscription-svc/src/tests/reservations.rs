@@ -21,7 +21,7 @@ use crate::{administration, subscriptions};
 use chassis::clock::now;
 use chassis::mysql::{Lane, failed};
 
-async fn reserve(service: &Service, user: &str, resource: &str, key: &str) -> Outcome<String> {
+pub async fn reserve(service: &Service, user: &str, resource: &str, key: &str) -> Outcome<String> {
     let request = ReserveRequest {
         user_id: user.to_owned(),
         resource: resource.to_owned(),
@@ -31,12 +31,12 @@ async fn reserve(service: &Service, user: &str, resource: &str, key: &str) -> Ou
     outcome(Usage(service.clone()).reserve(Request::new(request)).await).map(|answer| answer.repeated)
 }
 
-async fn commit(service: &Service, user: &str, key: &str) -> Outcome<()> {
+pub async fn commit(service: &Service, user: &str, key: &str) -> Outcome<()> {
     let request = CommitRequest { user_id: user.to_owned(), idempotency_key: key.to_owned() };
     outcome(Usage(service.clone()).commit(Request::new(request)).await).map(drop)
 }
 
-async fn release(service: &Service, user: &str, key: &str) -> Outcome<()> {
+pub async fn release(service: &Service, user: &str, key: &str) -> Outcome<()> {
     let request = ReleaseRequest { user_id: user.to_owned(), idempotency_key: key.to_owned() };
     outcome(Usage(service.clone()).release(Request::new(request)).await).map(drop)
 }
@@ -64,7 +64,7 @@ async fn quota(service: &Service, user: &str, resource: &str) -> (i64, i64) {
 }
 
 /// A subscription that begins now.
-async fn buy(service: &Service, user: &str, tier: &str) {
+pub async fn buy(service: &Service, user: &str, tier: &str) {
     let request = CreateSubscriptionRequest {
         actor: administrator(),
         user_id: user.to_owned(),

@@ -1,0 +1,208 @@
+//! Live claims: what identity-svc commits binds at every edge, through whatever becomes of the network, the database and
+//! the processes.
+
+mod edge;
+mod identity;
+mod world;
+
+use std::time::Duration;
+
+use rand::Rng;
+use turmoil::Sim;
+
+use crate::faults::Faults;
+use crate::history::History;
+use crate::{network, seeds};
+use world::{Backup, EDGES, IDENTITIES, MANY, Shared, TOKEN_LIFE, Token, USERS, World, name};
+
+/// How long things break.
+const BREAKING: Duration = Duration::from_secs(9);
+/// How long after that every edge may take to be current: a connection that was cut in silence is found out by its
+/// keepalive, as the simulated network sends nothing again.
+const HEALING: Duration = Duration::from_secs(25);
+/// How long a change may take to bind when nothing is broken.
+const BINDING: Duration = Duration::from_secs(1);
+/// How probable it is in each step that the database is restored.
+const RESTORING: f64 = 0.001;
+
+#[test]
+fn whatever_breaks_every_edge_enforces_what_it_has_heard_and_catches_up() {
+    seeds::check("watch", run);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_history() {
+    for seed in [3, 4] {
+        assert_eq!(run(seed), run(seed));
+    }
+}
+
+fn run(seed: u64) -> History {
+    let world = World::new(seed);
+    let mut sim = network::build(seed);
+    for (place, host) in IDENTITIES.into_iter().enumerate() {
+        let world = world.clone();
+        sim.host(host, move || identity::run(world.clone(), place));
+    }
+    for (place, host) in EDGES.into_iter().enumerate() {
+        let world = world.clone();
+        sim.host(host, move || edge::run(world.clone(), place));
+    }
+    while sim.elapsed() < BREAKING && world.lock().history.faults.is_empty() {
+        step(&mut sim, &world);
+        let probability = world.lock().changes;
+        change(&world, probability);
+        break_and_mend(&mut sim, &world);
+    }
+    if world.lock().history.faults.is_empty() {
+        must_heal(&mut sim, &world);
+    }
+    std::mem::take(&mut world.lock().history)
+}
+
+fn must_heal(sim: &mut Sim<'_>, world: &World) {
+    let (mended, names) = {
+        let mut shared = world.lock();
+        let now = shared.now;
+        shared.history.note(now, "everything is healed");
+        (shared.faults.due(Duration::MAX), shared.faults.names())
+    };
+    mended.into_iter().for_each(|fault| Faults::end(sim, names, fault));
+    let healed = sim.elapsed();
+    while !is_current(world) && sim.elapsed() < healed + HEALING {
+        step(sim, world);
+    }
+    must_be_current(world, "after everything was healed");
+    world.lock().is_healed = true;
+    change(world, 1.0);
+    change(world, 1.0);
+    let changed = sim.elapsed();
+    while sim.elapsed() < changed + BINDING {
+        step(sim, world);
+    }
+    must_be_current(world, "a second after a change");
+}
+
+fn step(sim: &mut Sim<'_>, world: &World) {
+    sim.step().expect("the processes run");
+    let mut shared = world.lock();
+    let before = std::mem::replace(&mut shared.now, sim.elapsed()).as_secs();
+    let now = shared.now.as_secs();
+    if now != before {
+        shared.database.sweep(now as i64);
+    }
+    if shared.random.random_bool(0.005) {
+        shared.backup = Backup { database: shared.database.clone(), ended: shared.ended.clone() };
+    }
+}
+
+/// Every edge has heard all there is.
+fn is_current(world: &World) -> bool {
+    let shared = world.lock();
+    let database = &shared.database;
+    shared.edges.iter().all(|edge| {
+        edge.as_ref().is_some_and(|(position, is_fresh)| {
+            *is_fresh && position.epoch == database.epoch && position.sequence == database.last_sequence
+        })
+    })
+}
+
+fn must_be_current(world: &World, when: &str) {
+    if !is_current(world) {
+        let mut shared = world.lock();
+        let (now, end) = (shared.now, shared.database.last_sequence);
+        let fault = format!("{when} not every edge is at {end}: {:?}", shared.edges);
+        shared.history.fault(now, fault);
+    }
+}
+
+/// With this probability, something that people do.
+fn change(world: &World, probability: f64) {
+    let mut shared = world.lock();
+    if !shared.random.random_bool(probability) {
+        return;
+    }
+    let user = name(shared.random.random_range(0..USERS));
+    let open: Vec<String> = shared.database.accounts[&user].sessions.iter().cloned().collect();
+    let chosen = (!open.is_empty()).then(|| open[shared.random.random_range(0..open.len())].clone());
+    match shared.random.random_range(0..100) {
+        0..40 => {
+            let session = chosen.filter(|_| shared.random.random_bool(0.4));
+            shared.sessions += 1;
+            let session = session.unwrap_or_else(|| format!("session {}", shared.sessions));
+            let expires = shared.now.as_secs() as i64 + TOKEN_LIFE;
+            if let Some(version) = shared.database.sign_in(&user, &session) {
+                shared.tokens.push(Token { user, session, version, expires });
+            }
+        }
+        40..60 => {
+            if let Some(session) = chosen {
+                shared.change(format!("{session} ends"), |accounts, now| accounts.end(&user, &session, now));
+            }
+        }
+        60..85 => {
+            let revision = shared.database.accounts[&user].tier_revision + 1;
+            let tier = ["free", "basic", "premium"][shared.random.random_range(0..3)];
+            shared.change(format!("{user} is {tier}"), |accounts, now| {
+                accounts.set_tier(&user, tier, revision, now);
+            });
+        }
+        85..=98 => {
+            let is_active = !shared.database.accounts[&user].is_active;
+            shared.change(format!("{user} is active: {is_active}"), |accounts, now| {
+                accounts.set_active(&user, is_active, now);
+            });
+        }
+        _ if shared.random.random_bool(0.1) => many(&mut shared, &user),
+        _ => {}
+    }
+}
+
+/// More than one reading, or one part of a snapshot, holds.
+fn many(shared: &mut Shared, user: &str) {
+    let count = shared.random.random_range(300..1300);
+    shared.change(format!("{count} sessions of {user} end"), |accounts, now| {
+        for number in 0..count {
+            let session = format!("{MANY} {number} at {now}");
+            if accounts.sign_in(user, &session).is_some() {
+                accounts.end(user, &session, now);
+            }
+        }
+    });
+}
+
+/// Perhaps something breaks, and what has been broken for long enough is whole again.
+fn break_and_mend(sim: &mut Sim<'_>, world: &World) {
+    let mut shared = world.lock();
+    let (now, names) = (shared.now, shared.faults.names());
+    let mended = shared.faults.due(now);
+    let Shared { faults, random, .. } = &mut *shared;
+    let broken = faults.next(random, now);
+    mended.iter().for_each(|fault| shared.history.note(now, format!("no longer {fault:?}")));
+    broken.iter().for_each(|fault| shared.history.note(now, format!("{fault:?}")));
+    if shared.random.random_bool(RESTORING) {
+        restore(&mut shared);
+    }
+    drop(shared);
+    mended.into_iter().for_each(|fault| Faults::end(sim, names, fault));
+    broken.into_iter().for_each(|fault| Faults::begin(sim, names, fault));
+}
+
+/// The database is another one: as old as the last backup, and with an epoch of its own.
+fn restore(shared: &mut Shared) {
+    let (now, at) = (shared.now, shared.now.as_millis() as u64);
+    let backup = shared.backup.clone();
+    shared.generation += 1;
+    shared.database = backup.database;
+    shared.database.epoch = format!("epoch {}", shared.generation);
+    shared.ended = backup.ended;
+    shared.truth = shared.database.events.values().cloned().collect();
+    let accounts = shared.database.accounts.clone();
+    // Of sessions that the backup does not have nothing was promised.
+    shared.tokens.retain(|token| accounts[&token.user].sessions.contains(&token.session));
+    for (user, versions) in shared.versions.iter_mut().enumerate() {
+        versions.push(world::Since { at, state: shared.database.accounts[&name(user)].version });
+    }
+    let end = shared.database.last_sequence;
+    shared.history.note(now, format!("the database is restored to {end} of before"));
+}
