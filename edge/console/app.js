@@ -102,6 +102,7 @@ async function show() {
   if (signal.aborted) return;
   main.replaceChildren(...[content].flat());
   main.removeAttribute("aria-busy");
+  main.dataset.shows = location.hash;
   const place = (focused && document.getElementById(focused)) || main.querySelector("[autofocus]") || main.querySelector("h1");
   place?.focus({ preventScroll: isSame });
   if (!isSame) { scrollTo(0, 0); say(title); }

@@ -112,15 +112,20 @@ export async function signedIn(context, user, hash = "/projects") {
   await page.getByLabel("E-mail").fill(user.email);
   await page.getByLabel("Password").fill(user.password);
   await page.getByRole("button", { name: "Sign in" }).click();
-  await page.waitForFunction((wanted) => location.hash === `#${wanted}` && !document.querySelector("main[aria-busy]"), hash);
+  await isThere(page, hash);
   return page;
 }
 
 /** Goes to an address of the console and waits until its page is there. */
 export async function goTo(page, hash) {
   await page.evaluate((to) => { location.hash = to; }, hash);
-  await page.waitForFunction((to) => location.hash === `#${to}` && !document.querySelector("main[aria-busy]"), hash);
+  await isThere(page, hash);
 }
+
+const isThere = (page, hash) => page.waitForFunction((wanted) => {
+  const main = document.querySelector("main");
+  return main.dataset.shows === `#${wanted}` && !main.hasAttribute("aria-busy");
+}, hash);
 
 /** What axe finds that is serious or critical. Over the protocol, as the policy of the page lets nothing be injected. */
 export async function findings(page) {
