@@ -6,7 +6,11 @@ use prost::Message;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let identity = ["persona/identity/v1/identity.proto", "persona/identity/v1/admin.proto"];
+    let identity = [
+        "persona/identity/v1/identity.proto",
+        "persona/identity/v1/admin.proto",
+        "persona/identity/v1/api_keys.proto",
+    ];
     let subscription =
         ["persona/subscription/v1/subscription.proto", "persona/subscription/v1/billing.proto"];
     let out = PathBuf::from(env::var("OUT_DIR")?);
@@ -22,7 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Messages that carry a secret; `src/redacted.rs` writes their `Debug`.
-const SECRET_MESSAGES: [&str; 14] = [
+const SECRET_MESSAGES: [&str; 17] = [
     ".persona.identity.v1.RegisterRequest",
     ".persona.identity.v1.LoginRequest",
     ".persona.identity.v1.RefreshRequest",
@@ -34,6 +38,9 @@ const SECRET_MESSAGES: [&str; 14] = [
     ".persona.identity.v1.VerifyEmailRequest",
     ".persona.identity.v1.ResetPasswordRequest",
     ".persona.identity.v1.ImportedRow",
+    ".persona.identity.v1.CreateApiKeyResponse",
+    ".persona.identity.v1.RedeemApiKeyRequest",
+    ".persona.identity.v1.RedeemApiKeyResponse",
     ".persona.subscription.v1.CreateCheckoutRequest",
     ".persona.subscription.v1.CreateCheckoutResponse",
     ".persona.subscription.v1.HandleStripeEventRequest",

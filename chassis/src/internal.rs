@@ -27,6 +27,8 @@ use crate::VERSION;
 use crate::drain::Drain;
 use crate::health::{Health, State};
 
+/// How long answers may take that were begun when the process stopped accepting.
+const LINGER: Duration = Duration::from_secs(1);
 /// How long a process may take to say whether it is ready.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
@@ -81,9 +83,17 @@ pub async fn serve(
     drain: Drain,
 ) -> io::Result<()> {
     let until = drain.clone();
-    axum::serve(listener, routes(service, health, drain))
-        .with_graceful_shutdown(async move { until.stop_accepting().await })
-        .await
+    let serving = axum::serve(listener, routes(service, health, drain.clone()))
+        .with_graceful_shutdown(async move { until.stop_accepting().await });
+    // A connection that asks nothing must not hold the process back.
+    let overdue = async {
+        drain.stop_accepting().await;
+        tokio::time::sleep(LINGER).await;
+    };
+    tokio::select! {
+        served = serving => served,
+        () = overdue => Ok(()),
+    }
 }
 
 fn routes(service: &'static str, health: Health, drain: Drain) -> Router {

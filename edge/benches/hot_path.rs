@@ -39,6 +39,7 @@ fn claims() -> Claims {
         role: Role::User,
         tier: Tier::Premium,
         permissions: vec!["personas.create".to_owned(), "personas.delete".to_owned()],
+        scope: None,
     }
 }
 

@@ -122,6 +122,7 @@ static CALLER: LazyLock<Caller> = LazyLock::new(|| {
         role: Role::User,
         tier: Tier::Free,
         permissions: vec!["personas.create".to_owned(), "projects.manage".to_owned()],
+        scope: None,
     })
 });
 

@@ -2,6 +2,7 @@
 
 mod answer;
 mod claims;
+mod console;
 mod front;
 #[cfg(test)]
 mod fuzz;
@@ -144,7 +145,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     let waiting = Arc::new(Waiting::default());
     let edge =
         Edge { authenticator, services, json_limit, gateway, sockets: sockets.clone(), imports, waiting };
-    let public = Public::new(edge, front, settings.docs);
+    let public = Public::new(edge, front, settings.pages);
 
     let internal = tokio::spawn(internal::serve(private, "edge", health, drain.clone()));
     sockets.outlasting(front::serve(listener, public, &settings.front, drain)).await;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use chassis::grpc::{self, InternalChannel, REQUEST_ID, channel};
 use contract::identity::admin_service_client::AdminServiceClient;
+use contract::identity::api_key_service_client::ApiKeyServiceClient;
 use contract::identity::auth_service_client::AuthServiceClient;
 use contract::identity::project_service_client::ProjectServiceClient;
 use contract::identity::user_service_client::UserServiceClient;
@@ -52,6 +53,10 @@ impl Services {
 
     pub fn auth(&self) -> AuthServiceClient<InternalChannel> {
         AuthServiceClient::new(self.identity.clone())
+    }
+
+    pub fn api_keys(&self) -> ApiKeyServiceClient<InternalChannel> {
+        ApiKeyServiceClient::new(self.identity.clone())
     }
 
     pub fn users(&self) -> UserServiceClient<InternalChannel> {

@@ -29,7 +29,15 @@ pub struct Settings {
     pub gateway: GatewaySettings,
     pub sockets: SocketSettings,
     pub front: FrontSettings,
-    /// Whether `/openapi.json` and `/docs` are there.
+    pub pages: Pages,
+}
+
+/// What is there for people who look at it in a browser.
+#[derive(Clone, Copy, Debug)]
+pub struct Pages {
+    /// `/console`.
+    pub console: bool,
+    /// `/openapi.json` and `/docs`.
     pub docs: bool,
 }
 
@@ -153,11 +161,7 @@ impl Settings {
             gateway: GatewaySettings::read(env),
             sockets: SocketSettings::read(env),
             front: FrontSettings::read(env),
-            docs: env.value(
-                "EDGE_DOCS",
-                "true",
-                "Whether `/openapi.json` and `/docs` are served (`true` or `false`)",
-            ),
+            pages: Pages::read(env),
             internal,
         }
     }
@@ -191,6 +195,23 @@ impl RateSettings {
     /// When its URL cannot be used.
     pub fn shared(&self) -> Result<Option<Shared>, redis::RedisError> {
         self.redis.clone().map(|url| Shared::connect(url, self.redis_deadline)).transpose()
+    }
+}
+
+impl Pages {
+    fn read(env: &mut Env) -> Self {
+        Pages {
+            console: env.value(
+                "EDGE_CONSOLE",
+                "true",
+                "Whether the console for developers and administrators is served at `/console` (`true` or `false`)",
+            ),
+            docs: env.value(
+                "EDGE_DOCS",
+                "true",
+                "Whether `/openapi.json` and `/docs` are served (`true` or `false`)",
+            ),
+        }
     }
 }
 

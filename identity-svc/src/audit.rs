@@ -53,6 +53,8 @@ pub enum Action {
     MailSent,
     EmailVerified,
     PasswordReset,
+    ApiKeyCreated,
+    ApiKeyRevoked,
 }
 
 impl Action {
@@ -79,6 +81,8 @@ impl Action {
             Action::MailSent => "mail_sent",
             Action::EmailVerified => "email_verified",
             Action::PasswordReset => "password_reset",
+            Action::ApiKeyCreated => "api_key_created",
+            Action::ApiKeyRevoked => "api_key_revoked",
         }
     }
 }

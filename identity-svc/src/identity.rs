@@ -6,6 +6,7 @@ use sqlx::MySqlPool;
 
 use contract::{Failure, NOT_AN_ID, Outcome, is_canonical_id};
 
+use crate::api_keys;
 use crate::enforcement::Reports;
 use crate::hasher::Hasher;
 use crate::holders::Holders;
@@ -29,6 +30,7 @@ pub struct Identity {
     pub reports: Reports,
     pub min_password_length: usize,
     pub limits: Limits,
+    pub api_keys: api_keys::Limits,
     pub mail: Mail,
 }
 

@@ -4,6 +4,7 @@ mod accounts;
 mod admin;
 mod administration;
 mod administrators;
+mod api_keys;
 mod audit;
 mod claims;
 mod email;
@@ -162,6 +163,7 @@ async fn state(settings: &Settings, pool: MySqlPool) -> Result<Identity, Box<dyn
         holders,
         min_password_length: settings.passwords.min_length,
         limits: settings.limits,
+        api_keys: settings.api_keys,
         mail: Mail::new(settings.mail.clone()),
     })
 }
@@ -192,6 +194,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     tokio::spawn(identity.tail.clone().follow(identity.pool.clone()));
     tokio::spawn(events::sweep(identity.pool.clone()));
     tokio::spawn(sessions::sweep(identity.pool.clone()));
+    tokio::spawn(api_keys::sweep(identity.pool.clone()));
     tokio::spawn(throttle::sweep(identity.pool.clone()));
     tokio::spawn(mail::tokens::sweep(identity.pool.clone()));
     let relay = Relay::new(identity.pool.clone(), &identity.mail)?;
@@ -213,7 +216,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
         // A mail that takes longer is sent again by another replica.
         let _ = tokio::time::timeout(MAIL_LIMIT, relay).await;
     }
-    identity.pool.close().await;
+    mysql::close(&identity.pool).await;
     internal.await??;
     tracing::info!("identity-svc has stopped");
     Ok(())

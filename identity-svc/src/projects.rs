@@ -6,7 +6,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chassis::mysql::{failed, transaction};
 use chrono::{DateTime, Utc};
 use contract::identity::{ListProjectsResponse, Project};
-use contract::{ErrorCode, Failure, Outcome, Resource, to_timestamp};
+use contract::{ErrorCode, Failure, MANAGE_PROJECTS, Outcome, Resource, to_timestamp};
 use sqlx::MySqlConnection;
 use uuid::Uuid;
 
@@ -15,8 +15,6 @@ use crate::identity::Identity;
 use crate::project_days;
 use chassis::clock::now;
 
-/// The permission to see and change every project of one's client.
-const MANAGE: &str = "projects.manage";
 const MAX_NAME: usize = 255;
 /// What the column holds, in bytes.
 const MAX_DESCRIPTION: usize = 16 * 1024;
@@ -44,13 +42,27 @@ impl From<Row> for Project {
 
 /// Whose projects an account sees: its own, or, as a manager, everybody's of its client.
 fn owner_filter(actor: &Account) -> Option<&str> {
-    (!actor.holds(MANAGE)).then_some(actor.id.as_str())
+    (!actor.holds(MANAGE_PROJECTS)).then_some(actor.id.as_str())
+}
+
+/// Who acts.
+#[derive(Clone, Copy)]
+pub struct Actor<'a> {
+    pub id: &'a str,
+    /// Whether to see no projects of others, whatever the account may.
+    pub own_only: bool,
 }
 
 /// The acting account, which must be active.
-async fn actor(connection: &mut MySqlConnection, actor_id: &str) -> Outcome<Account> {
-    let actor = accounts::find(connection, actor_id).await?;
-    if actor.is_active { Ok(actor) } else { Err(Failure::new(ErrorCode::Forbidden)) }
+async fn acting(connection: &mut MySqlConnection, actor: Actor<'_>) -> Outcome<Account> {
+    let mut account = accounts::find(connection, actor.id).await?;
+    if !account.is_active {
+        return Err(Failure::new(ErrorCode::Forbidden));
+    }
+    if actor.own_only {
+        account.permissions.clear();
+    }
+    Ok(account)
 }
 
 /// A page of projects, newest first.
@@ -59,7 +71,7 @@ async fn actor(connection: &mut MySqlConnection, actor_id: &str) -> Outcome<Acco
 /// REQ001 for a limit or cursor that is none.
 pub async fn list(
     identity: &Identity,
-    actor_id: &str,
+    actor: Actor<'_>,
     limit: i32,
     cursor: &str,
 ) -> Outcome<ListProjectsResponse> {
@@ -70,7 +82,7 @@ pub async fn list(
     };
     let after = if cursor.is_empty() { None } else { Some(Cursor::parse(cursor)?) };
     let mut connection = identity.pool.acquire().await.map_err(failed)?;
-    let actor = actor(&mut connection, actor_id).await?;
+    let actor = acting(&mut connection, actor).await?;
     let owner = owner_filter(&actor);
     let count = sqlx::query_scalar!(
         "SELECT COUNT(*) FROM projects WHERE client_id = ? AND (? IS NULL OR owner_id = ?)",
@@ -135,7 +147,7 @@ pub async fn create(
     transaction(&identity.pool, "create_project", given, move |tx, (actor_id, id, name, description)| {
         Box::pin(async move {
             accounts::lock(tx, actor_id).await?;
-            let actor = actor(tx, actor_id).await?;
+            let actor = acting(tx, Actor { id: actor_id, own_only: true }).await?;
             if let Some(id) = id
                 && is_made(tx, actor_id, Some(id)).await?
             {
@@ -234,9 +246,9 @@ async fn visible(connection: &mut MySqlConnection, actor: &Account, project_id: 
 ///
 /// # Errors
 /// PROJ001, also for another owner's.
-pub async fn get(identity: &Identity, actor_id: &str, project_id: &str) -> Outcome<Project> {
+pub async fn get(identity: &Identity, actor: Actor<'_>, project_id: &str) -> Outcome<Project> {
     let mut connection = identity.pool.acquire().await.map_err(failed)?;
-    let actor = actor(&mut connection, actor_id).await?;
+    let actor = acting(&mut connection, actor).await?;
     visible(&mut connection, &actor, project_id).await
 }
 
@@ -246,7 +258,7 @@ pub async fn get(identity: &Identity, actor_id: &str, project_id: &str) -> Outco
 /// REQ001, PROJ001.
 pub async fn update(
     identity: &Identity,
-    actor_id: &str,
+    actor: Actor<'_>,
     project_id: &str,
     name: Option<&str>,
     description: Option<&str>,
@@ -255,7 +267,7 @@ pub async fn update(
     let clears = description == Some("");
     let description = checked_description(description)?;
     let mut connection = identity.pool.acquire().await.map_err(failed)?;
-    let actor = actor(&mut connection, actor_id).await?;
+    let actor = acting(&mut connection, actor).await?;
     let owner = owner_filter(&actor);
     sqlx::query!(
         "UPDATE projects
@@ -280,10 +292,10 @@ pub async fn update(
 ///
 /// # Errors
 /// PROJ001.
-pub async fn remove(identity: &Identity, actor_id: &str, project_id: &str) -> Outcome<()> {
-    transaction(&identity.pool, "remove_project", (actor_id, project_id), |tx, (actor_id, project_id)| {
+pub async fn remove(identity: &Identity, actor: Actor<'_>, project_id: &str) -> Outcome<()> {
+    transaction(&identity.pool, "remove_project", (actor, project_id), |tx, (actor, project_id)| {
         Box::pin(async move {
-            let actor = actor(tx, actor_id).await?;
+            let actor = acting(tx, *actor).await?;
             let owner = visible(tx, &actor, project_id).await?.owner_id;
             accounts::lock(tx, &owner).await?;
             // Whoever was quicker has removed it meanwhile.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::hasher::Cost;
 use crate::throttle::Limits;
-use crate::{keys, mail};
+use crate::{api_keys, keys, mail};
 use chassis::settings::Env;
 use chassis::{drain, grpc, logs, mysql};
 
@@ -23,6 +23,7 @@ pub struct Settings {
     pub max_sessions: usize,
     pub passwords: PasswordSettings,
     pub limits: Limits,
+    pub api_keys: api_keys::Limits,
     /// `None` when no mail is sent.
     pub mail: Option<mail::Settings>,
 }
@@ -72,6 +73,7 @@ impl Settings {
             max_sessions: max_sessions as usize,
             passwords: PasswordSettings::read(env),
             limits: limits(env),
+            api_keys: api_keys(env),
             mail: mail::Settings::read(env),
         }
     }
@@ -88,6 +90,12 @@ fn keys(env: &mut Env) -> keys::Settings {
         secrets: chassis::settings::token_secrets(env),
         audience: env.value("JWT_AUDIENCE", "persona-platform", "`aud` of access tokens"),
     }
+}
+
+fn api_keys(env: &mut Env) -> api_keys::Limits {
+    let per_account = env.number("API_KEYS_PER_ACCOUNT", "25", 0..=1000, "Most API keys of an account");
+    let days = env.number("API_KEY_MAX_DAYS", "366", 1..=3660, "Longest life of an API key, in days");
+    api_keys::Limits { per_account: per_account as i64, longest_life: Duration::from_secs(days * 24 * 3600) }
 }
 
 fn limits(env: &mut Env) -> Limits {

@@ -8,11 +8,12 @@ use contract::identity::{
     ChangePasswordRequest, Device, LoginRequest, RegisterRequest, TokenPair, ValidateTokenResponse,
 };
 use contract::token::TokenFault;
-use contract::{ErrorCode, Failure, Outcome, Role};
+use contract::{ErrorCode, Failure, Outcome, Role, api_key};
 use prometheus::IntCounterVec;
 use serde_json::json;
 
 use crate::accounts::{self, Account, NewAccount};
+use crate::api_keys;
 use crate::audit::{self, Action, By};
 use crate::email::Email;
 use crate::hasher::Verdict;
@@ -333,11 +334,15 @@ pub async fn change_password(identity: &Identity, request: ChangePasswordRequest
     Err(Failure::new(ErrorCode::InvalidCredentials).saying("The current password is wrong"))
 }
 
-/// What an access token is worth: the account as it was when the events were last read, which is less than a second ago.
+/// What an access token or an API key is worth: the account as it was when the events were last read, which is less than a second ago.
 ///
 /// # Errors
 /// AUTH002, AUTH003.
 pub async fn validate(identity: &Identity, token: &str) -> Outcome<ValidateTokenResponse> {
+    if api_key::is_meant(token) {
+        let token = api_keys::redeem(identity, token).await?;
+        return Box::pin(validate(identity, &token)).await;
+    }
     let now = now();
     let claims =
         identity.tokens.keys.keys().verifier.verify(token, now.timestamp()).map_err(|fault| match fault {
@@ -345,22 +350,31 @@ pub async fn validate(identity: &Identity, token: &str) -> Outcome<ValidateToken
             TokenFault::Invalid => Failure::new(ErrorCode::TokenInvalid),
         })?;
     let sought = Sought { user_id: &claims.user_id, session_id: &claims.sid, version: claims.ver };
-    let user = match identity.holders.find(&sought, now) {
+    let mut user = match identity.holders.find(&sought, now) {
         Some(user) => user,
         None => holder(identity, &claims.user_id, &claims.sid).await?.info(),
     };
+    if let Some(scope) = &claims.scope {
+        let role = user.role.parse().map_err(Failure::internal)?;
+        let (role, permissions) = scope.narrow(role, user.permissions);
+        (user.role, user.permissions) = (role.name().to_owned(), permissions);
+    }
     let expires_at = DateTime::from_timestamp(claims.exp, 0).map(contract::to_timestamp);
     Ok(ValidateTokenResponse { user: Some(user), session_id: claims.sid, expires_at })
 }
 
-/// The account that holds an open session, as it is at this moment.
+/// The account that holds an open session or an API key, as it is at this moment.
 ///
 /// # Errors
-/// AUTH003 when the session is over, or the account disabled or gone.
+/// AUTH003 when the session or key is over, or the account disabled or gone.
 pub async fn holder(identity: &Identity, user_id: &str, session_id: &str) -> Outcome<Account> {
     let mark = identity.holders.mark();
     let mut connection = identity.pool.acquire().await.map_err(failed)?;
-    let Some(until) = sessions::open_until(&mut connection, session_id, user_id).await? else {
+    let until = match sessions::open_until(&mut connection, session_id, user_id).await? {
+        Some(until) => Some(until),
+        None => api_keys::good_until(&mut connection, session_id, user_id).await?,
+    };
+    let Some(until) = until else {
         return Err(Failure::new(ErrorCode::TokenInvalid).saying("The session has ended"));
     };
     let account = accounts::find(&mut connection, user_id).await.map_err(|failure| match failure.code() {

@@ -27,7 +27,7 @@ use crate::tail::{self, Tail};
 use crate::throttle::Limits;
 use crate::token_lives::Noted;
 use crate::watching::Watching;
-use crate::{accounts, administrators, audit, claims, sign_in};
+use crate::{accounts, administrators, api_keys, audit, claims, sign_in};
 
 /// A service on a database of the test's own.
 pub async fn identity(pool: MySqlPool) -> Identity {
@@ -62,6 +62,7 @@ pub async fn identity(pool: MySqlPool) -> Identity {
             mails_to_account: 0,
             mails_from_address: 0,
         },
+        api_keys: api_keys::Limits { per_account: 2, longest_life: Duration::from_secs(366 * 24 * 3600) },
         mail: Mail::new(None),
     }
 }

@@ -1,6 +1,7 @@
 //! All that the processes of the platform must agree on: the gRPC interface, the error table, the claims of a
 //! token, and the names of roles, tiers, permissions and counted resources. Knows no process.
 
+pub mod api_key;
 mod error;
 mod failure;
 mod names;
@@ -10,8 +11,8 @@ pub mod token;
 pub use error::{ErrorCode, WsClose};
 pub use failure::{Failure, Outcome};
 pub use names::{
-    ADMINISTER_SUBSCRIPTIONS, ANY_PERMISSION, KNOWN_PERMISSIONS, Resource, Role, Tier, UnknownName,
-    UserField, UserSort,
+    ADMINISTER_SUBSCRIPTIONS, ANY_PERMISSION, KNOWN_PERMISSIONS, MANAGE_PROJECTS, Resource, Role, Tier,
+    UnknownName, UserField, UserSort,
 };
 
 /// The gRPC interface of identity-svc.

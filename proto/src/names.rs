@@ -119,11 +119,14 @@ pub const ANY_PERMISSION: &str = "*";
 /// The permission to see and change everybody's subscriptions.
 pub const ADMINISTER_SUBSCRIPTIONS: &str = "admin.subscriptions";
 
+/// The permission to see and change every project of one's client.
+pub const MANAGE_PROJECTS: &str = "projects.manage";
+
 /// The permissions that exist from the start.
 pub const KNOWN_PERMISSIONS: [&str; 6] = [
     "personas.create",
     "personas.delete",
-    "projects.manage",
+    MANAGE_PROJECTS,
     "admin.users",
     ADMINISTER_SUBSCRIPTIONS,
     ANY_PERMISSION,

@@ -3,8 +3,9 @@
 use std::fmt::{Debug, Formatter, Result};
 
 use crate::identity::{
-    ChangePasswordRequest, ImportedRow, LoginRequest, Profile, RefreshRequest, RegisterRequest,
-    ResetPasswordRequest, SetPasswordRequest, TokenPair, ValidateTokenRequest, VerifyEmailRequest,
+    ChangePasswordRequest, CreateApiKeyResponse, ImportedRow, LoginRequest, Profile, RedeemApiKeyRequest,
+    RedeemApiKeyResponse, RefreshRequest, RegisterRequest, ResetPasswordRequest, SetPasswordRequest,
+    TokenPair, ValidateTokenRequest, VerifyEmailRequest,
 };
 use crate::subscription::{CreateCheckoutRequest, CreateCheckoutResponse, HandleStripeEventRequest};
 
@@ -20,12 +21,15 @@ macro_rules! redact {
 
 redact!(
     ChangePasswordRequest,
+    CreateApiKeyResponse,
     CreateCheckoutRequest,
     CreateCheckoutResponse,
     HandleStripeEventRequest,
     ImportedRow,
     LoginRequest,
     Profile,
+    RedeemApiKeyRequest,
+    RedeemApiKeyResponse,
     RefreshRequest,
     RegisterRequest,
     ResetPasswordRequest,

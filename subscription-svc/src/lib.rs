@@ -129,7 +129,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     // What was committed last; after this another replica sends it, or the next start does.
     let _ = tokio::time::timeout(LAST_SEND, service.relay.send_all()).await;
     service.lane.close().await;
-    service.pool.close().await;
+    mysql::close(&service.pool).await;
     internal.await??;
     tracing::info!("subscription-svc has stopped");
     Ok(())

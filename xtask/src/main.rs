@@ -4,6 +4,7 @@ mod bench;
 mod cargo;
 mod certs;
 mod client;
+mod console;
 mod dashboards;
 mod database;
 mod demo;
@@ -56,6 +57,8 @@ enum Task {
     Faults(faults::Options),
     /// Tests the TypeScript client in Node and in Chromium, on a platform of its own
     Client,
+    /// Tests the console in a real browser
+    Console(console::Options),
     /// Renews the committed query data in .sqlx
     Prepare(prepare::Options),
     /// Renews the table of settings in docs/settings.md
@@ -103,6 +106,7 @@ async fn main() -> ExitCode {
         Task::Instructions(options) => instructions::run(options).await,
         Task::Faults(options) => faults::run(options).await,
         Task::Client => client::run().await,
+        Task::Console(options) => console::run(options).await,
         Task::Prepare(options) => prepare::run(options).await,
         Task::Settings(options) => settings::run(options).await,
         Task::Openapi(options) => openapi::run(options).await,

@@ -32,6 +32,8 @@ const ATTEMPTS: u32 = 5;
 const TRANSACTION_LIMIT: Duration = Duration::from_secs(10);
 /// The longest wait for a connection.
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(3);
+/// How long an ending process waits for connections that are in use.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 /// How long a connection rests before it is closed.
 const IDLE_LIMIT: Duration = Duration::from_secs(300);
 
@@ -108,6 +110,11 @@ pub fn pool_and_lane(settings: &Settings) -> (MySqlPool, Lane) {
     let connections = u32::try_from(settings.connections).unwrap_or(u32::MAX);
     let lane = Lane::of(settings.options(), connections / 2);
     (pool_of(settings.options(), connections - connections / 2), lane)
+}
+
+/// Closes the connections of a pool; those that somebody holds after two seconds end with the process.
+pub async fn close(pool: &MySqlPool) {
+    let _ = tokio::time::timeout(CLOSE_LIMIT, pool.close()).await;
 }
 
 fn pool_of(options: MySqlConnectOptions, connections: u32) -> MySqlPool {

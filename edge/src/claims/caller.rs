@@ -8,12 +8,13 @@ use chassis::grpc::InternalChannel;
 use contract::identity::live_claims_service_client::LiveClaimsServiceClient;
 use contract::identity::{CheckSessionRequest, CheckSessionResponse};
 use contract::token::{Claims, TokenFault, Verifier};
-use contract::{ANY_PERMISSION, ErrorCode, Failure, Outcome, Role};
+use contract::{ANY_PERMISSION, ErrorCode, Failure, Outcome, Role, api_key};
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use prometheus::IntCounterVec;
 
+use super::api_keys::ApiKeys;
 use super::sights::Sights;
 use super::{Freshness, LiveClaims, recent};
 use crate::answer::Refusal;
@@ -55,6 +56,7 @@ struct Known {
     live: Arc<LiveClaims>,
     sights: Sights,
     rate: RateLimiter,
+    api_keys: ApiKeys,
     identity: LiveClaimsServiceClient<InternalChannel>,
     /// The age of the live claims until which identity-svc is not asked again, since it did not answer.
     spared_until: AtomicI64,
@@ -77,9 +79,10 @@ impl Authenticator {
     /// Nothing is verified before keys are known; see [`Authenticator::accept`].
     pub fn new(live: Arc<LiveClaims>, sights: Sights, rate: RateLimiter, identity: InternalChannel) -> Self {
         let keys = ArcSwap::from_pointee(Keys::new(Verifier::new(Vec::new(), "")));
+        let api_keys = ApiKeys::new(identity.clone());
         let identity = LiveClaimsServiceClient::new(identity);
         let spared_until = AtomicI64::new(0);
-        Authenticator(Arc::new(Known { keys, live, sights, rate, identity, spared_until }))
+        Authenticator(Arc::new(Known { keys, live, sights, rate, api_keys, identity, spared_until }))
     }
 
     /// The table of live claims.
@@ -122,8 +125,33 @@ impl Authenticator {
             TokenFault::Invalid => Failure::new(ErrorCode::TokenInvalid),
         })?;
         let caller = recent::keep(token, claims, keys.number, &self.0.live)?;
-        self.0.sights.note(caller.claims());
+        // A key's token has no parent whose answer might be lost.
+        if !caller.is_key() {
+            self.0.sights.note(caller.claims());
+        }
         Ok(caller)
+    }
+
+    /// The caller that a token or an API key stands for, as far as this edge knows. A key that it does not know costs a
+    /// question to identity-svc, and another one each time that the answer's token has expired.
+    ///
+    /// # Errors
+    /// AUTH002, AUTH003; GW001 while no key of tokens is known, or identity-svc is away; GW003.
+    pub async fn identify(&self, credential: &str) -> Outcome<Caller> {
+        if api_key::is_meant(credential) {
+            return Box::pin(self.holder_of_key(credential)).await;
+        }
+        self.verify(credential)
+    }
+
+    async fn holder_of_key(&self, key: &str) -> Outcome<Caller> {
+        let known = self.0.api_keys.known(key);
+        if let Some(token) = &known
+            && let Ok(caller) = self.verify(token)
+        {
+            return Ok(caller);
+        }
+        self.verify(&self.0.api_keys.redeem(key, known.as_ref()).await?)
     }
 
     /// The caller of a request, with rights that stand at this moment. The request counts against the caller's rate.
@@ -136,7 +164,7 @@ impl Authenticator {
         context: &RequestContext,
         intent: Intent,
     ) -> Outcome<Caller> {
-        let caller = self.verify(bearer(headers)?)?;
+        let caller = self.identify(bearer(headers)?).await?;
         self.count(&caller, context).await?;
         self.confirm(caller, intent).await
     }
@@ -154,7 +182,7 @@ impl Authenticator {
     /// # Errors
     /// AUTH002, AUTH003; GW001 when it cannot be known.
     pub async fn uncounted_caller(&self, headers: &HeaderMap, intent: Intent) -> Outcome<Caller> {
-        self.confirm(self.verify(bearer(headers)?)?, intent).await
+        self.confirm(self.identify(bearer(headers)?).await?, intent).await
     }
 
     /// The caller with rights that stand at this moment: at once as long as the table of live claims is fresh, and
@@ -204,7 +232,7 @@ impl Authenticator {
     }
 }
 
-fn identity_away() -> Failure {
+pub(super) fn identity_away() -> Failure {
     Failure::new(ErrorCode::Unavailable)
         .with_http(StatusCode::SERVICE_UNAVAILABLE)
         .with_fact("service", IDENTITY)
@@ -277,14 +305,15 @@ impl Caller {
     /// The caller with the claims that identity-svc has just confirmed.
     fn with(&self, current: CheckSessionResponse) -> Outcome<Self> {
         let account = present(current.account)?;
-        Ok(Caller::new(Claims {
+        let claims = Claims {
             role: account.role.parse().map_err(Failure::internal)?,
             tier: account.tier.parse().map_err(Failure::internal)?,
             ver: account.version,
             email: account.email,
             permissions: account.permissions,
             ..self.claims().clone()
-        }))
+        };
+        Ok(Caller::new(claims.narrowed()))
     }
 
     pub fn user_id(&self) -> &str {
@@ -295,12 +324,28 @@ impl Caller {
         &self.0.claims.sid
     }
 
+    /// Whether an API key acts for the user, and not the user.
+    pub fn is_key(&self) -> bool {
+        self.0.claims.scope.is_some()
+    }
+
     /// Whether the caller is an administrator.
     ///
     /// # Errors
     /// AUTH004.
     pub fn must_be_admin(&self) -> Outcome<()> {
         if self.0.claims.role == Role::Admin { Ok(()) } else { Err(Failure::new(ErrorCode::Forbidden)) }
+    }
+
+    /// Whether the user is there, and not a key.
+    ///
+    /// # Errors
+    /// AUTH004.
+    pub fn must_be_person(&self) -> Outcome<()> {
+        if self.is_key() {
+            return Err(Failure::new(ErrorCode::Forbidden).saying("API keys may not do this"));
+        }
+        Ok(())
     }
 
     /// Whether the caller holds a permission, or the one that stands for all.
@@ -319,6 +364,24 @@ where
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
         let context = RequestContext::of(&parts.extensions)?;
         Ok(Authenticator::from_ref(state).caller(&parts.headers, context, Intent::of(&parts.method)).await?)
+    }
+}
+
+/// A user who signed in. An API key is refused with AUTH004: who may act for an account is not for keys to change, or
+/// one that was stolen could make itself others.
+pub struct Person(pub Caller);
+
+impl<S> FromRequestParts<S> for Person
+where
+    S: Send + Sync,
+    Authenticator: FromRef<S>,
+{
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let caller = Caller::from_request_parts(parts, state).await?;
+        caller.must_be_person()?;
+        Ok(Person(caller))
     }
 }
 

@@ -102,7 +102,8 @@ impl LiveClaims {
             return Err(Failure::new(ErrorCode::TokenInvalid).saying("The account is disabled"));
         };
         let CurrentClaims { email, role, tier, permissions } = current;
-        Ok(Some(Claims { ver: account.version, email, role, tier, permissions, ..claims.clone() }))
+        let claims = Claims { ver: account.version, email, role, tier, permissions, ..claims.clone() };
+        Ok(Some(claims.narrowed()))
     }
 
     /// A number that grows with every change of what [`LiveClaims::overrule`] says, once that says so.
@@ -298,6 +299,7 @@ pub(super) mod tests {
             role: Role::User,
             tier: Tier::Free,
             permissions: vec![],
+            scope: None,
         }
     }
 

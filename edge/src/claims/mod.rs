@@ -1,5 +1,6 @@
-//! Who calls: the bearer token, and the live claims that overrule what it says.
+//! Who calls: the bearer token or API key, and the live claims that overrule what it says.
 
+mod api_keys;
 mod caller;
 mod live;
 mod recent;
@@ -7,7 +8,7 @@ mod report;
 mod sights;
 mod watch;
 
-pub use caller::{Admin, Authenticator, Caller, IdentityHeaders, Intent, bearer, now};
+pub use caller::{Admin, Authenticator, Caller, IdentityHeaders, Intent, Person, bearer, now};
 pub use live::{Freshness, LiveClaims, Staleness};
 pub use report::{Enforcement, enforcement};
 pub use sights::{Sights, tell};

@@ -347,7 +347,8 @@ mod tests {
                 let counted = counted.clone();
                 tokio::spawn(async move {
                     let mut buffer = [0; 1024];
-                    stream.read(&mut buffer).await.expect("a request");
+                    let length = stream.read(&mut buffer).await.expect("a request");
+                    assert!(length > 0, "a connection without a request");
                     counted.fetch_add(1, Ordering::Relaxed);
                     stream.write_all(ANSWER).await.expect("written");
                     if stream.read(&mut buffer).await.is_ok_and(|length| length > 0) {

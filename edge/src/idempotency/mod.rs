@@ -34,8 +34,8 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 pub const MAX_KEY: usize = 200;
 /// The largest body of such a request, and of an answer that is kept, in bytes.
 const MAX_BODY: usize = 1024 * 1024;
-/// Our own routes that make something. Signing in and registering are not among them: their answer is a token, which
-/// must not be kept.
+/// Our own routes that make something. Signing in, registering and making an API key are not among them: their answer is
+/// a secret, which must not be kept.
 const OURS: [(&str, Who); 3] = [
     ("/api/v1/projects", Who::User),
     ("/api/v1/subscription/checkout", Who::User),

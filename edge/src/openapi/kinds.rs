@@ -96,6 +96,12 @@ kinds! {
     OpaqueToken = text("vT3q0Qy1b6m4m2nJkq1oYw3c5hXr8z0dE7uS9aB2cD4");
     /// An access token: a JWT, signed by identity-svc.
     AccessToken = text("eyJhbGciOiJIUzI1NiIsInR5cCI6ImF0K2p3dCJ9.e30.c2lnbmF0dXJl");
+    /// An API key. It is told once.
+    Key = text("persona_vT3q0Qy1b6m4m2nJkq1oYw3c5hXr8z0dE7uS9aB2cD4Zm9v")
+        .pattern(Some("^persona_[A-Za-z0-9_-]{47}$"));
+    /// What an API key is called: not blank, one line. Blanks at its ends are cut off.
+    KeyName = text("nightly").min_length(Some(1)).max_length(Some(100)).pattern(Some(
+        r"^[^\s\u0000-\u001f\u007f-\u009f]([^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f])?$"));
     /// Anything that the owner wants to keep: a JSON object of at most 16 KiB.
     Preferences = ObjectBuilder::new()
         .additional_properties(Some(utoipa::openapi::schema::AdditionalProperties::FreeForm(true)))

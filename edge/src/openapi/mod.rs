@@ -187,8 +187,8 @@ fn parameters() -> Value {
 }
 
 fn security() -> Value {
-    let about =
-        "An access token of `/api/v1/auth/login`. Which claims count is looked up anew for each request.";
+    let about = "An access token of `/api/v1/auth/login`, or an API key where an operation has no `x-people-only`. Which claims \
+         count is looked up anew for each request.";
     json!({ "bearer": { "type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": about } })
 }
 

@@ -41,7 +41,7 @@ pub fn of(operation: &Operation<'_>) -> Refusals {
             add(429, E::RateLimited);
         }
     }
-    if operation.tag() == "admin" {
+    if operation.tag() == "admin" || operation.fields.contains_key("x-people-only") {
         add(403, E::Forbidden);
     }
     if operation.is_repeatable() || operation.has_body() && !operation.is_proxied() {

@@ -15,7 +15,7 @@ use utoipa_axum::routes;
 
 use super::{Edge, Message, device, time};
 use crate::answer::Answer;
-use crate::claims::{Authenticator, Caller, Intent, bearer};
+use crate::claims::{Authenticator, Caller, Intent, Person, bearer};
 use crate::front::RequestContext;
 use crate::json::{Json, PathId};
 use crate::openapi::kinds;
@@ -223,6 +223,7 @@ async fn validate(
     summary = "End the session",
     description = "Possible at any rate of requests.",
     responses((status = 200, body = Message)),
+    extensions(("x-people-only" = json!(true))),
 )]
 async fn logout(
     State(authenticator): State<Authenticator>,
@@ -231,6 +232,7 @@ async fn logout(
     headers: HeaderMap,
 ) -> Answer<axum::Json<Message>> {
     let caller = authenticator.uncounted_caller(&headers, Intent::Act).await?;
+    caller.must_be_person()?;
     let (user_id, session_id) = (caller.user_id().to_owned(), caller.session_id().to_owned());
     let request = LogoutRequest { user_id, session_id, device: Some(device(&context, &headers)) };
     from_identity(services.auth().logout(context.call(request)).await)?;
@@ -285,9 +287,10 @@ pub fn sessions_body(sessions: Vec<Session>, current: &str) -> SessionsBody {
     operation_id = "list_sessions",
     summary = "List the own sessions",
     responses((status = 200, body = SessionsBody)),
+    extensions(("x-people-only" = json!(true))),
 )]
 async fn sessions(
-    caller: Caller,
+    Person(caller): Person,
     State(services): State<Services>,
     Extension(context): Extension<RequestContext>,
 ) -> Answer<axum::Json<SessionsBody>> {
@@ -303,10 +306,10 @@ async fn sessions(
     summary = "End one of the own sessions",
     params(("id" = kinds::Id, Path, description = "The session")),
     responses((status = 204)),
-    extensions(("x-errors" = json!(["REQ002"]))),
+    extensions(("x-errors" = json!(["REQ002"])), ("x-people-only" = json!(true))),
 )]
 async fn end_session(
-    caller: Caller,
+    Person(caller): Person,
     PathId(session_id): PathId,
     State(services): State<Services>,
     Extension(context): Extension<RequestContext>,
@@ -324,9 +327,10 @@ async fn end_session(
     operation_id = "end_other_sessions",
     summary = "End all own sessions but this one",
     responses((status = 204)),
+    extensions(("x-people-only" = json!(true))),
 )]
 async fn end_other_sessions(
-    caller: Caller,
+    Person(caller): Person,
     State(services): State<Services>,
     Extension(context): Extension<RequestContext>,
     headers: HeaderMap,

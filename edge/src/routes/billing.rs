@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::time;
 use crate::answer::Answer;
-use crate::claims::Caller;
+use crate::claims::Person;
 use crate::front::RequestContext;
 use crate::json::{Json, read};
 use crate::openapi::kinds;
@@ -49,10 +49,10 @@ pub struct Checkout {
     summary = "Open a page on which a tier is paid for",
     request_body = Wanted,
     responses((status = 200, body = Checkout)),
-    extensions(("x-errors" = json!(["SUB001", "SUB003", "USER001", "GW003", "502 GW001"]))),
+    extensions(("x-errors" = json!(["SUB001", "SUB003", "USER001", "GW003", "502 GW001"])), ("x-people-only" = json!(true))),
 )]
 pub async fn checkout(
-    caller: Caller,
+    Person(caller): Person,
     State(services): State<Services>,
     Extension(context): Extension<RequestContext>,
     Json(Wanted { tier, interval }): Json<Wanted>,

@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 
 use super::{Edge, Message, device};
 use crate::answer::Answer;
-use crate::claims::Caller;
+use crate::claims::Person;
 use crate::front::RequestContext;
 use crate::json::Json;
 use crate::openapi::kinds;
@@ -36,10 +36,10 @@ pub fn routes() -> OpenApiRouter<Edge> {
         (status = 200, body = Message, description = "It is verified already"),
         (status = 202, body = Message, description = "A mail is on its way")
     ),
-    extensions(("x-errors" = json!(["AUTH005"]))),
+    extensions(("x-errors" = json!(["AUTH005"])), ("x-people-only" = json!(true))),
 )]
 async fn resend(
-    caller: Caller,
+    Person(caller): Person,
     State(services): State<Services>,
     Extension(context): Extension<RequestContext>,
     headers: HeaderMap,

@@ -1,5 +1,6 @@
 //! The public routes of the edge itself. Each route stands with its types and its handler.
 
+mod api_keys;
 mod auth;
 mod billing;
 mod email;
@@ -28,12 +29,14 @@ use utoipa_axum::routes;
 
 use crate::answer::Refusal;
 use crate::claims::Authenticator;
+use crate::console;
 use crate::front::{self, Client, Front, RequestContext};
 use crate::gateway::{self, Gateway, RouteTable};
 use crate::idempotency::{self, Waiting};
 use crate::json::JsonLimit;
 use crate::openapi;
 use crate::services::Services;
+use crate::settings::Pages;
 use crate::ws::{self, Sockets};
 
 pub use users::Imports;
@@ -72,9 +75,8 @@ impl Listener {
 }
 
 impl Public {
-    /// `has_docs`: whether the document of all routes is served, and the browser for it.
-    pub fn new(edge: Edge, front: Front, has_docs: bool) -> Self {
-        let (places, routes) = routes(edge.clone(), has_docs);
+    pub fn new(edge: Edge, front: Front, pages: Pages) -> Self {
+        let (places, routes) = routes(edge.clone(), pages);
         Public(Arc::new(Listener { front, edge, places, routes }))
     }
 
@@ -117,15 +119,19 @@ pub fn document() -> serde_json::Value {
 }
 
 /// Our own routes, `/ws`, and the gateway for the rest; with the places of all but the rest.
-fn routes(edge: Edge, has_docs: bool) -> (Vec<&'static str>, Router) {
+fn routes(edge: Edge, pages: Pages) -> (Vec<&'static str>, Router) {
     let (mut places, ours) = described(&edge.imports);
     let (mut router, mut api) = ours.split_for_parts();
-    if has_docs {
+    if pages.docs {
         let (docs, of_docs) = openapi::described().split_for_parts();
         api.merge(of_docs);
         let document = openapi::document(api, edge.gateway.table());
         router = router.merge(docs.with_state(document.to_string().into()));
         places.extend(openapi::PLACES);
+    }
+    if pages.console {
+        router = router.merge(console::routes());
+        places.push(console::PLACE);
     }
     let router = router
         .layer(middleware::from_fn(private))
@@ -140,7 +146,7 @@ fn routes(edge: Edge, has_docs: bool) -> (Vec<&'static str>, Router) {
 fn described(imports: &Imports) -> (Vec<&'static str>, OpenApiRouter<Edge>) {
     let nested = [
         ("/api/v1/auth", auth::routes().merge(email::routes())),
-        ("/api/v1/user", user::routes()),
+        ("/api/v1/user", user::routes().merge(api_keys::routes())),
         ("/api/v1/projects", projects::routes()),
         ("/api/v1/subscription", subscription::routes()),
         ("/api/v1/admin/subscriptions", subscriptions::routes()),

@@ -4,13 +4,12 @@ use std::num::NonZeroI32;
 
 use axum::Extension;
 use axum::extract::State;
-use contract::Outcome;
-use contract::Resource;
 use contract::identity::{
     CreateProjectRequest, DeleteProjectRequest, GetProjectRequest, ListProjectsRequest, Project,
     UpdateProjectRequest,
 };
 use contract::subscription::CheckQuotaRequest;
+use contract::{MANAGE_PROJECTS, Outcome, Resource};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -64,6 +63,11 @@ fn project_body(project: Option<Project>) -> Outcome<axum::Json<ProjectBody>> {
     Ok(axum::Json(present(project)?.into()))
 }
 
+/// Who acts, and whether on own projects alone: identity-svc knows what the account may, but not what a key of it may.
+fn actor(caller: &Caller) -> (String, bool) {
+    (caller.user_id().to_owned(), caller.is_key() && !caller.holds(MANAGE_PROJECTS))
+}
+
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct Page {
@@ -107,7 +111,8 @@ async fn list(
     Parameters(Page { limit, cursor }): Parameters<Page>,
 ) -> Answer<axum::Json<Projects>> {
     let limit = limit.map_or(0, NonZeroI32::get);
-    let request = ListProjectsRequest { actor_id: caller.user_id().to_owned(), limit, cursor };
+    let (actor_id, own_only) = actor(&caller);
+    let request = ListProjectsRequest { actor_id, limit, cursor, own_only };
     let answer = from_identity(services.projects().list_projects(context.call(request)).await)?;
     let projects = answer.projects.into_iter().map(ProjectBody::from).collect();
     Ok(axum::Json(Projects { projects, count: answer.count, next_cursor: answer.next_cursor }))
@@ -165,7 +170,8 @@ async fn one(
     Extension(context): Extension<RequestContext>,
     PathId(project_id): PathId,
 ) -> Answer<axum::Json<ProjectBody>> {
-    let request = GetProjectRequest { actor_id: caller.user_id().to_owned(), project_id };
+    let (actor_id, own_only) = actor(&caller);
+    let request = GetProjectRequest { actor_id, project_id, own_only };
     Ok(project_body(from_identity(services.projects().get_project(context.call(request)).await)?.project)?)
 }
 
@@ -196,8 +202,8 @@ async fn update(
     PathId(project_id): PathId,
     Json(Update { name, description }): Json<Update>,
 ) -> Answer<axum::Json<ProjectBody>> {
-    let request =
-        UpdateProjectRequest { actor_id: caller.user_id().to_owned(), project_id, name, description };
+    let (actor_id, own_only) = actor(&caller);
+    let request = UpdateProjectRequest { actor_id, project_id, name, description, own_only };
     Ok(project_body(from_identity(services.projects().update_project(context.call(request)).await)?.project)?)
 }
 
@@ -216,7 +222,8 @@ async fn remove(
     Extension(context): Extension<RequestContext>,
     PathId(project_id): PathId,
 ) -> Answer<StatusCode> {
-    let request = DeleteProjectRequest { actor_id: caller.user_id().to_owned(), project_id };
+    let (actor_id, own_only) = actor(&caller);
+    let request = DeleteProjectRequest { actor_id, project_id, own_only };
     from_identity(services.projects().delete_project(context.call(request)).await)?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -14,7 +14,7 @@ use utoipa_axum::routes;
 
 use super::{Edge, billing, time};
 use crate::answer::Answer;
-use crate::claims::Caller;
+use crate::claims::{Caller, Person};
 use crate::front::RequestContext;
 use crate::json::Parameters;
 use crate::openapi::kinds;
@@ -261,10 +261,10 @@ async fn tiers(
     summary = "Cancel the own subscription",
     description = "What has been paid lasts to its end.",
     responses((status = 200, body = SubscriptionBody)),
-    extensions(("x-errors" = json!(["SUB001", "USER001", "502 GW001"]))),
+    extensions(("x-errors" = json!(["SUB001", "USER001", "502 GW001"])), ("x-people-only" = json!(true))),
 )]
 async fn cancel(
-    caller: Caller,
+    Person(caller): Person,
     State(services): State<Services>,
     Extension(context): Extension<RequestContext>,
 ) -> Answer<axum::Json<SubscriptionBody>> {

@@ -16,7 +16,7 @@ use utoipa_axum::routes;
 
 use super::{Edge, Message, device, time};
 use crate::answer::Answer;
-use crate::claims::Caller;
+use crate::claims::{Caller, Person};
 use crate::front::RequestContext;
 use crate::json::Json;
 use crate::openapi::kinds;
@@ -148,10 +148,10 @@ struct UpdateProfile {
     summary = "Change the own profile",
     request_body = UpdateProfile,
     responses((status = 200, body = UserBody)),
-    extensions(("x-errors" = json!(["USER001"]))),
+    extensions(("x-errors" = json!(["USER001"])), ("x-people-only" = json!(true))),
 )]
 async fn update_profile(
-    caller: Caller,
+    Person(caller): Person,
     State(services): State<Services>,
     Extension(context): Extension<RequestContext>,
     Json(body): Json<UpdateProfile>,
@@ -180,10 +180,10 @@ struct ChangePassword {
     description = "Ends the other sessions.",
     request_body = ChangePassword,
     responses((status = 200, body = Message)),
-    extensions(("x-errors" = json!(["AUTH001", "AUTH005", "USER001", "USER003", "GW003"]))),
+    extensions(("x-errors" = json!(["AUTH001", "AUTH005", "USER001", "USER003", "GW003"])), ("x-people-only" = json!(true))),
 )]
 async fn change_password(
-    caller: Caller,
+    Person(caller): Person,
     State(services): State<Services>,
     Extension(context): Extension<RequestContext>,
     headers: HeaderMap,
@@ -202,10 +202,10 @@ async fn change_password(
     operation_id = "delete_account",
     summary = "Delete the own account",
     responses((status = 200, body = Message)),
-    extensions(("x-errors" = json!(["USER001", "USER004"]))),
+    extensions(("x-errors" = json!(["USER001", "USER004"])), ("x-people-only" = json!(true))),
 )]
 async fn remove(
-    caller: Caller,
+    Person(caller): Person,
     State(services): State<Services>,
     Extension(context): Extension<RequestContext>,
     headers: HeaderMap,

@@ -163,7 +163,7 @@ pub async fn upgrade(State(sockets): State<Arc<Sockets>>, mut request: Request) 
     if request.headers().get(ORIGIN).is_some_and(|origin| !sockets.origins.admits(origin)) {
         return Err(Failure::new(ErrorCode::Forbidden).saying("This origin is not allowed").into());
     }
-    let caller = sockets.authenticator.verify(token(request.headers())?)?;
+    let caller = sockets.authenticator.identify(token(request.headers())?).await?;
     let caller = sockets.authenticator.confirm(caller, Intent::Read).await?;
     let mut response = create_response_with_body(&request, Body::empty).map_err(|_| not_an_upgrade())?;
     let extensions = request.extensions_mut();

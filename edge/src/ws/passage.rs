@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use contract::identity::GetProjectRequest;
-use contract::{ErrorCode, Failure, Outcome};
+use contract::{Failure, Outcome};
 
 use super::Sockets;
 use super::admission::{Admission, Start};
@@ -13,7 +13,7 @@ use super::session::Passing;
 use super::upstream::Leg;
 use crate::claims::{Caller, Intent};
 use crate::front::RequestContext;
-use crate::services::{from_identity, present};
+use crate::services::from_identity;
 
 type Task<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -112,11 +112,7 @@ async fn must_own(
     context: &RequestContext,
     project_id: &str,
 ) -> Outcome<()> {
-    let request =
-        GetProjectRequest { actor_id: caller.user_id().to_owned(), project_id: project_id.to_owned() };
-    let answer = from_identity(sockets.services.projects().get_project(context.call(request)).await)?;
-    if present(answer.project)?.owner_id == caller.user_id() {
-        return Ok(());
-    }
-    Err(Failure::new(ErrorCode::ProjectNotFound))
+    let (actor_id, project_id) = (caller.user_id().to_owned(), project_id.to_owned());
+    let request = GetProjectRequest { actor_id, project_id, own_only: true };
+    from_identity(sockets.services.projects().get_project(context.call(request)).await).map(drop)
 }

@@ -204,6 +204,7 @@ mod tests {
             role: Role::User,
             tier: Tier::Free,
             permissions: vec![],
+            scope: None,
         }
     }
 

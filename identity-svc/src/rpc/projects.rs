@@ -10,6 +10,7 @@ use contract::identity::{
 use tonic::{Request, Response, Status};
 
 use crate::identity::{Identity, id};
+use crate::projects::Actor;
 use crate::{project_days, projects};
 
 pub struct Projects(pub Identity);
@@ -20,10 +21,10 @@ impl ProjectService for Projects {
         &self,
         request: Request<ListProjectsRequest>,
     ) -> Result<Response<ListProjectsResponse>, Status> {
-        let ListProjectsRequest { actor_id, limit, cursor } = request.into_inner();
+        let ListProjectsRequest { actor_id, limit, cursor, own_only } = request.into_inner();
         let page = async {
             id("actor_id", &actor_id)?;
-            projects::list(&self.0, &actor_id, limit, &cursor).await
+            projects::list(&self.0, Actor { id: &actor_id, own_only }, limit, &cursor).await
         };
         answer(page.await)
     }
@@ -46,11 +47,11 @@ impl ProjectService for Projects {
         &self,
         request: Request<GetProjectRequest>,
     ) -> Result<Response<GetProjectResponse>, Status> {
-        let GetProjectRequest { actor_id, project_id } = request.into_inner();
+        let GetProjectRequest { actor_id, project_id, own_only } = request.into_inner();
         let project = async {
             id("actor_id", &actor_id)?;
             id("project_id", &project_id)?;
-            projects::get(&self.0, &actor_id, &project_id).await
+            projects::get(&self.0, Actor { id: &actor_id, own_only }, &project_id).await
         };
         answer(project.await.map(|project| GetProjectResponse { project: Some(project) }))
     }
@@ -59,11 +60,12 @@ impl ProjectService for Projects {
         &self,
         request: Request<UpdateProjectRequest>,
     ) -> Result<Response<UpdateProjectResponse>, Status> {
-        let UpdateProjectRequest { actor_id, project_id, name, description } = request.into_inner();
+        let UpdateProjectRequest { actor_id, project_id, name, description, own_only } = request.into_inner();
         let project = async {
             id("actor_id", &actor_id)?;
             id("project_id", &project_id)?;
-            projects::update(&self.0, &actor_id, &project_id, name.as_deref(), description.as_deref()).await
+            let actor = Actor { id: &actor_id, own_only };
+            projects::update(&self.0, actor, &project_id, name.as_deref(), description.as_deref()).await
         };
         answer(project.await.map(|project| UpdateProjectResponse { project: Some(project) }))
     }
@@ -72,11 +74,11 @@ impl ProjectService for Projects {
         &self,
         request: Request<DeleteProjectRequest>,
     ) -> Result<Response<DeleteProjectResponse>, Status> {
-        let DeleteProjectRequest { actor_id, project_id } = request.into_inner();
+        let DeleteProjectRequest { actor_id, project_id, own_only } = request.into_inner();
         let removed = async {
             id("actor_id", &actor_id)?;
             id("project_id", &project_id)?;
-            projects::remove(&self.0, &actor_id, &project_id).await
+            projects::remove(&self.0, Actor { id: &actor_id, own_only }, &project_id).await
         };
         answer(removed.await.map(|()| DeleteProjectResponse {}))
     }

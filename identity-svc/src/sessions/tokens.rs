@@ -61,6 +61,7 @@ pub async fn issue(
         role: account.role,
         tier: account.tier,
         permissions: account.permissions.clone(),
+        scope: None,
     };
     let access_token = tokens.keys.keys().signer.sign(&claims).map_err(Failure::internal)?;
     Ok(TokenPair {

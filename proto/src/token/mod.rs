@@ -2,6 +2,7 @@
 
 mod keys;
 mod ring_provider;
+mod scope;
 
 use std::borrow::Cow;
 
@@ -16,6 +17,7 @@ use crate::{Role, Tier};
 
 pub use crate::names::Algorithm;
 pub use keys::{KeyFault, KeyPair, SigningKey, VerifyingKey, key_set};
+pub use scope::Scope;
 
 /// `iss` of every token.
 pub const ISSUER: &str = "ai-persona-system";
@@ -28,7 +30,7 @@ pub const MAX_LIFETIME_SECONDS: i64 = 24 * 3600;
 /// The longest token that is looked at, in bytes.
 const MAX_TOKEN_BYTES: usize = 8192;
 
-/// What an access token says. Every claim is required and of this JSON type.
+/// What an access token says. Every claim but the last is required, and all are of this JSON type.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
     pub iss: String,
@@ -50,6 +52,18 @@ pub struct Claims {
     pub role: Role,
     pub tier: Tier,
     pub permissions: Vec<String>,
+    /// That of the API key which the token stands for; absent in tokens of people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Scope>,
+}
+
+impl Claims {
+    /// The claims after their account's have been laid over them: a key holds no more than it was made for.
+    pub fn narrowed(self) -> Self {
+        let Some(scope) = &self.scope else { return self };
+        let (role, permissions) = scope.narrow(self.role, self.permissions);
+        Claims { role, permissions, ..self }
+    }
 }
 
 /// Why a token is refused.
@@ -208,6 +222,7 @@ mod tests {
             role: Role::User,
             tier: Tier::Free,
             permissions: vec![],
+            scope: None,
         }
     }
 

@@ -21,5 +21,6 @@ pub fn claims(user: &str, session: &str, version: i64) -> Claims {
         role: Role::User,
         tier: Tier::Free,
         permissions: Vec::new(),
+        scope: None,
     }
 }

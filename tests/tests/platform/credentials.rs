@@ -18,7 +18,7 @@ pub enum Who {
 use Who::{Admin, Anybody, User};
 
 /// Every route of the public listener.
-pub const ROUTES: [(&str, &str, Who); 62] = [
+pub const ROUTES: [(&str, &str, Who); 68] = [
     ("POST", "/api/v1/auth/register", Anybody),
     ("POST", "/api/v1/auth/login", Anybody),
     ("POST", "/api/v1/auth/refresh", Anybody),
@@ -35,6 +35,9 @@ pub const ROUTES: [(&str, &str, Who); 62] = [
     ("PUT", "/api/v1/user/profile", User),
     ("POST", "/api/v1/user/password", User),
     ("DELETE", "/api/v1/user/delete", User),
+    ("GET", "/api/v1/user/api-keys", User),
+    ("POST", "/api/v1/user/api-keys", User),
+    ("DELETE", "/api/v1/user/api-keys/{id}", User),
     ("GET", "/api/v1/projects", User),
     ("POST", "/api/v1/projects", User),
     ("GET", "/api/v1/projects/{id}", User),
@@ -69,6 +72,9 @@ pub const ROUTES: [(&str, &str, Who); 62] = [
     ("GET", "/openapi.json", Anybody),
     ("GET", "/docs", Anybody),
     ("GET", "/docs/{file}", Anybody),
+    ("GET", "/console", Anybody),
+    ("GET", "/console/", Anybody),
+    ("GET", "/console/{asset}", Anybody),
     ("GET", "/ws", User),
     ("GET", "/api/v1/templates", Admin),
     ("POST", "/api/v1/templates", Admin),
@@ -103,6 +109,7 @@ fn expired(user: &e2e::User) -> String {
         role: Role::Admin,
         tier: Tier::Free,
         permissions: vec![],
+        scope: None,
     };
     Signer::hs256(&JWT_SECRET.to_owned().into()).sign(&claims).expect("signed")
 }

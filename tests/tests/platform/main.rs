@@ -3,10 +3,12 @@
 mod admin_subscriptions;
 mod admin_transfer;
 mod admin_users;
+mod api_keys;
 mod auth;
 mod billing;
 mod checkout;
 mod connections;
+mod console;
 mod credentials;
 mod customers;
 mod email;

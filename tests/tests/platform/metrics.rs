@@ -1,6 +1,6 @@
 //! What the processes export for Prometheus is what docs/metrics.md says, in both directions.
 
-use e2e::{Exported, Plan, Sandbox, documented_metrics, until};
+use e2e::{Client, Exported, Plan, Sandbox, documented_metrics, until};
 use serde_json::json;
 
 /// Lets happen what each process counts.
@@ -51,4 +51,28 @@ async fn every_metric_is_in_the_docs_with_its_type_and_labels_and_the_other_way_
         assert_eq!(known.kind, kind, "{name}");
         assert_eq!(known.labels, labels, "{name}");
     }
+}
+
+#[tokio::test]
+async fn what_ended_a_socket_and_how_the_pool_stands_is_counted() {
+    let settings = vec![("AUTH_DB_CONNECTIONS", "7".to_owned())];
+    let sandbox = Sandbox::planned(Plan { settings, ..Plan::default() }).await;
+    let user = sandbox.register().await;
+    let socket = sandbox.socket(&user).await;
+    sandbox.edge().post("/api/v1/auth/logout", &user.token, json!({})).await.must_be(200);
+    let says = async |internal: &Client, line: &str| {
+        let answer = internal.open_get("/internal/metrics").await;
+        String::from_utf8_lossy(&answer.bytes).lines().any(|said| said == line)
+    };
+    let ended = r#"edge_websocket_ends_total{code="4403"} 1"#;
+    until("the socket's end is counted", async || says(&sandbox.internals[0], ended).await).await;
+    until("the pool of identity-svc is looked at", async || {
+        says(&sandbox.identity_internals[0], r#"db_pool_connections{state="most"} 7"#).await
+    })
+    .await;
+    let served = r#"grpc_server_calls_total{code="ok",method="persona.identity.v1.AuthService/Register"} 1"#;
+    assert!(says(&sandbox.identity_internals[0], served).await);
+    let made = r#"grpc_client_calls_total{code="ok",method="persona.identity.v1.AuthService/Register"} 1"#;
+    assert!(says(&sandbox.internals[0], made).await);
+    drop(socket);
 }

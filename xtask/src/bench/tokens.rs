@@ -67,6 +67,7 @@ impl Mint {
             tier: Tier::Enterprise,
             // One: more than HAProxy can write as a list.
             permissions: vec!["personas.create".to_owned()],
+            scope: None,
         };
         change(&mut claims);
         Ok(Minted { token: self.signer.sign(&claims)?, claims })

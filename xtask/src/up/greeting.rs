@@ -21,6 +21,9 @@ pub fn greet(plan: &Plan, database: &Account, password: &str) {
     if let Some(catcher) = &plan.mail_catcher {
         println!("  {:<19} http://{}   (what is mailed, delivered to nobody)", "mails", catcher.public);
     }
+    if let Some(edge) = plan.edge.first() {
+        println!("  {:<19} http://{}/console", "console", edge.public);
+    }
     let Account { host, port, schema, .. } = database;
     println!("  {:<19} {host}:{port}, schema {schema}", "database");
     println!("  {:<19} {ADMINISTRATOR}   password {password}", "administrator");

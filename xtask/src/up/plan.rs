@@ -76,7 +76,10 @@ pub fn plan(replicas: u16, services: &Services) -> Outcome<Plan> {
     planner.default("SUBSCRIPTION_URL", || urls(&subscription))?;
     planner.default("CORE_MANAGER_URL", || core_manager.clone())?;
     let edge = planner.units(&EDGE, |address| {
-        let origins = format!("http://localhost:3000,http://localhost:5173,http://{address}");
+        // The last two are the console's, which a browser reaches under either name.
+        let port = address.port();
+        let origins =
+            format!("http://localhost:3000,http://localhost:5173,http://{address},http://localhost:{port}");
         Ok(setting("ALLOWED_ORIGINS")?
             .is_none()
             .then_some(("ALLOWED_ORIGINS", origins))

@@ -723,6 +723,47 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/user/api-keys": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List the own API keys, newest first */
+        get: operations["list_api_keys"];
+        put?: never;
+        /**
+         * Make an API key
+         * @description The key is told this once. It goes where an access token goes, and may do what every user may and what it was made for; never what changes who may act for the account.
+         */
+        post: operations["create_api_key"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/user/api-keys/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * End an API key
+         * @description On every edge and open socket, within a second.
+         */
+        delete: operations["revoke_api_key"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/user/delete": {
         parameters: {
             query?: never;
@@ -895,6 +936,26 @@ export interface components {
          * @example eyJhbGciOiJIUzI1NiIsInR5cCI6ImF0K2p3dCJ9.e30.c2lnbmF0dXJl
          */
         AccessToken: string;
+        ApiKey: {
+            created_at: components["schemas"]["Time"];
+            expires_at: components["schemas"]["Time"];
+            id: components["schemas"]["Id"];
+            /** @description The key itself, in the answer that makes it alone. */
+            key?: components["schemas"]["Key"];
+            /** @description To within the life of an access token; absent when it was never used. */
+            last_used_at?: components["schemas"]["Time"];
+            name: components["schemas"]["KeyName"];
+            permissions: components["schemas"]["Permission"][];
+            /**
+             * @description What the key begins with.
+             * @example persona_vT3q0
+             */
+            start: string;
+        };
+        ApiKeys: {
+            api_keys: components["schemas"]["ApiKey"][];
+            count: components["schemas"]["Count"];
+        };
         /**
          * @description What the audit log keeps beside an act; which facts depends on the act.
          * @example {
@@ -983,6 +1044,15 @@ export interface components {
          * @example 1
          */
         Count: number;
+        CreateApiKey: {
+            expires_at?: components["schemas"]["Time"] | null;
+            name: components["schemas"]["KeyName"];
+            /**
+             * @description What the key may do beyond what every user may; among those that the account holds.
+             * @example []
+             */
+            permissions?: components["schemas"]["Permission"][];
+        };
         CreateProject: {
             description?: components["schemas"]["Description"] | null;
             name: components["schemas"]["ProjectName"];
@@ -1056,7 +1126,8 @@ export interface components {
             format: string;
         };
         ForgotPassword: {
-            email: components["schemas"]["Email"];
+            /** @example ada@example.com */
+            email: string;
         };
         GrantPermission: {
             permission_name: components["schemas"]["Permission"];
@@ -1101,6 +1172,16 @@ export interface components {
              */
             file: string;
         };
+        /**
+         * @description An API key. It is told once.
+         * @example persona_vT3q0Qy1b6m4m2nJkq1oYw3c5hXr8z0dE7uS9aB2cD4Zm9v
+         */
+        Key: string;
+        /**
+         * @description What an API key is called: not blank, one line. Blanks at its ends are cut off.
+         * @example nightly
+         */
+        KeyName: string;
         /** @description Public keys (RFC 7517). */
         KeySet: {
             /** @example [] */
@@ -1676,6 +1757,30 @@ export interface components {
                 };
             };
         };
+        /** @description AUTH004: Insufficient permissions; SUB002: Quota exceeded */
+        "403_AUTH004_SUB002": {
+            headers: {
+                "X-Request-ID": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                /**
+                 * @example {
+                 *       "error": {
+                 *         "code": "AUTH004",
+                 *         "message": "Insufficient permissions"
+                 *       },
+                 *       "request_id": "0199c0de-0000-7000-8000-000000000002"
+                 *     }
+                 */
+                "application/json": components["schemas"]["Error"] & {
+                    error?: {
+                        /** @enum {unknown} */
+                        code?: "AUTH004" | "SUB002";
+                    };
+                };
+            };
+        };
         /** @description SUB002: Quota exceeded */
         "403_SUB002": {
             headers: {
@@ -1744,6 +1849,30 @@ export interface components {
                     error?: {
                         /** @enum {unknown} */
                         code?: "REQ002";
+                    };
+                };
+            };
+        };
+        /** @description REQ002: No such route; USER001: User not found */
+        "404_REQ002_USER001": {
+            headers: {
+                "X-Request-ID": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                /**
+                 * @example {
+                 *       "error": {
+                 *         "code": "REQ002",
+                 *         "message": "No such route"
+                 *       },
+                 *       "request_id": "0199c0de-0000-7000-8000-000000000002"
+                 *     }
+                 */
+                "application/json": components["schemas"]["Error"] & {
+                    error?: {
+                        /** @enum {unknown} */
+                        code?: "REQ002" | "USER001";
                     };
                 };
             };
@@ -2457,7 +2586,8 @@ export interface operations {
                  * @example @example.com
                  */
                 email?: string;
-                client_id?: components["schemas"]["ClientId"];
+                /** @example web */
+                client_id?: string;
                 role?: components["schemas"]["Role"];
                 tier?: components["schemas"]["Tier"];
                 is_active?: boolean;
@@ -2925,7 +3055,7 @@ export interface operations {
                  */
                 limit?: number;
                 /** @description The `next_cursor` of the page before. */
-                cursor?: components["schemas"]["Id"];
+                cursor?: string;
             };
             header?: never;
             path: {
@@ -3205,10 +3335,16 @@ export interface operations {
     list_usage_days: {
         parameters: {
             query?: {
-                /** @description The first day; 30 days by default. */
-                from?: components["schemas"]["Day"];
-                /** @description The last day; today by default. */
-                to?: components["schemas"]["Day"];
+                /**
+                 * @description The first day; 30 days by default.
+                 * @example 2026-01-01
+                 */
+                from?: string;
+                /**
+                 * @description The last day; today by default.
+                 * @example 2026-01-31
+                 */
+                to?: string;
             };
             header?: never;
             path: {
@@ -3300,6 +3436,7 @@ export interface operations {
             };
             400: components["responses"]["400_REQ001"];
             401: components["responses"]["401_AUTH002_AUTH003"];
+            403: components["responses"]["403_AUTH004"];
             429: components["responses"]["429_AUTH005_RATE001"];
             431: components["responses"]["431_REQ003"];
             500: components["responses"]["500_SRV001"];
@@ -3437,6 +3574,7 @@ export interface operations {
             };
             400: components["responses"]["400_REQ001"];
             401: components["responses"]["401_AUTH002_AUTH003"];
+            403: components["responses"]["403_AUTH004"];
             431: components["responses"]["431_REQ003"];
             500: components["responses"]["500_SRV001"];
             503: components["responses"]["503_GW001_GW003"];
@@ -3688,6 +3826,7 @@ export interface operations {
             };
             400: components["responses"]["400_REQ001"];
             401: components["responses"]["401_AUTH002_AUTH003"];
+            403: components["responses"]["403_AUTH004"];
             429: components["responses"]["429_RATE001"];
             431: components["responses"]["431_REQ003"];
             500: components["responses"]["500_SRV001"];
@@ -3716,6 +3855,7 @@ export interface operations {
             };
             400: components["responses"]["400_REQ001"];
             401: components["responses"]["401_AUTH002_AUTH003"];
+            403: components["responses"]["403_AUTH004"];
             429: components["responses"]["429_RATE001"];
             431: components["responses"]["431_REQ003"];
             500: components["responses"]["500_SRV001"];
@@ -3747,6 +3887,8 @@ export interface operations {
             };
             400: components["responses"]["400_REQ001"];
             401: components["responses"]["401_AUTH002_AUTH003"];
+            403: components["responses"]["403_AUTH004"];
+            404: components["responses"]["404_REQ002"];
             429: components["responses"]["429_RATE001"];
             431: components["responses"]["431_REQ003"];
             500: components["responses"]["500_SRV001"];
@@ -3809,16 +3951,8 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            400: components["responses"]["400_REQ001"];
-            401: components["responses"]["401_AUTH002_AUTH003"];
-            429: components["responses"]["429_RATE001"];
-            431: components["responses"]["431_REQ003"];
-            500: components["responses"]["500_SRV001"];
-            502: components["responses"]["502_GW001"];
-            503: components["responses"]["503_GW001_GW003"];
-            504: components["responses"]["504_GW002"];
-            /** @description The answer of core-manager */
-            default: {
+            /** @description What is there */
+            200: {
                 headers: {
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
@@ -3832,8 +3966,26 @@ export interface operations {
                      *       "name": "Guide"
                      *     }
                      */
-                    "application/json": unknown;
+                    "*/*": unknown;
                 };
+            };
+            400: components["responses"]["400_REQ001"];
+            401: components["responses"]["401_AUTH002_AUTH003"];
+            429: components["responses"]["429_RATE001"];
+            431: components["responses"]["431_REQ003"];
+            500: components["responses"]["500_SRV001"];
+            502: components["responses"]["502_GW001"];
+            503: components["responses"]["503_GW001_GW003"];
+            504: components["responses"]["504_GW002"];
+            /** @description Any other answer of core-manager */
+            default: {
+                headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
+                    "X-Request-ID": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
         };
     };
@@ -3858,18 +4010,8 @@ export interface operations {
             };
         };
         responses: {
-            400: components["responses"]["400_REQ001"];
-            401: components["responses"]["401_AUTH002_AUTH003"];
-            403: components["responses"]["403_SUB002"];
-            413: components["responses"]["413_REQ003"];
-            429: components["responses"]["429_RATE001"];
-            431: components["responses"]["431_REQ003"];
-            500: components["responses"]["500_SRV001"];
-            502: components["responses"]["502_GW001"];
-            503: components["responses"]["503_GW001_GW003"];
-            504: components["responses"]["504_GW002"];
-            /** @description The answer of core-manager */
-            default: {
+            /** @description What was made */
+            201: {
                 headers: {
                     "Idempotency-Replayed": components["headers"]["IdempotencyReplayed"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -3884,8 +4026,29 @@ export interface operations {
                      *       "name": "Guide"
                      *     }
                      */
-                    "application/json": unknown;
+                    "*/*": unknown;
                 };
+            };
+            400: components["responses"]["400_REQ001"];
+            401: components["responses"]["401_AUTH002_AUTH003"];
+            403: components["responses"]["403_SUB002"];
+            413: components["responses"]["413_REQ003"];
+            429: components["responses"]["429_RATE001"];
+            431: components["responses"]["431_REQ003"];
+            500: components["responses"]["500_SRV001"];
+            502: components["responses"]["502_GW001"];
+            503: components["responses"]["503_GW001_GW003"];
+            504: components["responses"]["504_GW002"];
+            /** @description Any other answer of core-manager */
+            default: {
+                headers: {
+                    "Idempotency-Replayed": components["headers"]["IdempotencyReplayed"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
+                    "X-Request-ID": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
         };
     };
@@ -3901,16 +4064,8 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            400: components["responses"]["400_REQ001"];
-            401: components["responses"]["401_AUTH002_AUTH003"];
-            429: components["responses"]["429_RATE001"];
-            431: components["responses"]["431_REQ003"];
-            500: components["responses"]["500_SRV001"];
-            502: components["responses"]["502_GW001"];
-            503: components["responses"]["503_GW001_GW003"];
-            504: components["responses"]["504_GW002"];
-            /** @description The answer of core-manager */
-            default: {
+            /** @description What is there */
+            200: {
                 headers: {
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
@@ -3924,8 +4079,26 @@ export interface operations {
                      *       "name": "Guide"
                      *     }
                      */
-                    "application/json": unknown;
+                    "*/*": unknown;
                 };
+            };
+            400: components["responses"]["400_REQ001"];
+            401: components["responses"]["401_AUTH002_AUTH003"];
+            429: components["responses"]["429_RATE001"];
+            431: components["responses"]["431_REQ003"];
+            500: components["responses"]["500_SRV001"];
+            502: components["responses"]["502_GW001"];
+            503: components["responses"]["503_GW001_GW003"];
+            504: components["responses"]["504_GW002"];
+            /** @description Any other answer of core-manager */
+            default: {
+                headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
+                    "X-Request-ID": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
         };
     };
@@ -3950,16 +4123,8 @@ export interface operations {
             };
         };
         responses: {
-            400: components["responses"]["400_REQ001"];
-            401: components["responses"]["401_AUTH002_AUTH003"];
-            429: components["responses"]["429_RATE001"];
-            431: components["responses"]["431_REQ003"];
-            500: components["responses"]["500_SRV001"];
-            502: components["responses"]["502_GW001"];
-            503: components["responses"]["503_GW001_GW003"];
-            504: components["responses"]["504_GW002"];
-            /** @description The answer of core-manager */
-            default: {
+            /** @description What is there */
+            200: {
                 headers: {
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
@@ -3973,8 +4138,26 @@ export interface operations {
                      *       "name": "Guide"
                      *     }
                      */
-                    "application/json": unknown;
+                    "*/*": unknown;
                 };
+            };
+            400: components["responses"]["400_REQ001"];
+            401: components["responses"]["401_AUTH002_AUTH003"];
+            429: components["responses"]["429_RATE001"];
+            431: components["responses"]["431_REQ003"];
+            500: components["responses"]["500_SRV001"];
+            502: components["responses"]["502_GW001"];
+            503: components["responses"]["503_GW001_GW003"];
+            504: components["responses"]["504_GW002"];
+            /** @description Any other answer of core-manager */
+            default: {
+                headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
+                    "X-Request-ID": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
         };
     };
@@ -3990,6 +4173,16 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
+            /** @description It is gone */
+            204: {
+                headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
+                    "X-Request-ID": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
             400: components["responses"]["400_REQ001"];
             401: components["responses"]["401_AUTH002_AUTH003"];
             429: components["responses"]["429_RATE001"];
@@ -3998,7 +4191,7 @@ export interface operations {
             502: components["responses"]["502_GW001"];
             503: components["responses"]["503_GW001_GW003"];
             504: components["responses"]["504_GW002"];
-            /** @description The answer of core-manager */
+            /** @description Any other answer of core-manager */
             default: {
                 headers: {
                     RateLimit: components["headers"]["RateLimit"];
@@ -4006,15 +4199,7 @@ export interface operations {
                     "X-Request-ID": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
-                content: {
-                    /**
-                     * @example {
-                     *       "id": "7",
-                     *       "name": "Guide"
-                     *     }
-                     */
-                    "application/json": unknown;
-                };
+                content?: never;
             };
         };
     };
@@ -4039,16 +4224,8 @@ export interface operations {
             };
         };
         responses: {
-            400: components["responses"]["400_REQ001"];
-            401: components["responses"]["401_AUTH002_AUTH003"];
-            429: components["responses"]["429_RATE001"];
-            431: components["responses"]["431_REQ003"];
-            500: components["responses"]["500_SRV001"];
-            502: components["responses"]["502_GW001"];
-            503: components["responses"]["503_GW001_GW003"];
-            504: components["responses"]["504_GW002"];
-            /** @description The answer of core-manager */
-            default: {
+            /** @description What is there */
+            200: {
                 headers: {
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
@@ -4062,8 +4239,26 @@ export interface operations {
                      *       "name": "Guide"
                      *     }
                      */
-                    "application/json": unknown;
+                    "*/*": unknown;
                 };
+            };
+            400: components["responses"]["400_REQ001"];
+            401: components["responses"]["401_AUTH002_AUTH003"];
+            429: components["responses"]["429_RATE001"];
+            431: components["responses"]["431_REQ003"];
+            500: components["responses"]["500_SRV001"];
+            502: components["responses"]["502_GW001"];
+            503: components["responses"]["503_GW001_GW003"];
+            504: components["responses"]["504_GW002"];
+            /** @description Any other answer of core-manager */
+            default: {
+                headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
+                    "X-Request-ID": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
         };
     };
@@ -4404,6 +4599,7 @@ export interface operations {
             };
             400: components["responses"]["400_REQ001"];
             401: components["responses"]["401_AUTH002_AUTH003"];
+            403: components["responses"]["403_AUTH004"];
             404: components["responses"]["404_SUB001_USER001"];
             429: components["responses"]["429_RATE001"];
             431: components["responses"]["431_REQ003"];
@@ -4499,6 +4695,7 @@ export interface operations {
             };
             400: components["responses"]["400_REQ001"];
             401: components["responses"]["401_AUTH002_AUTH003"];
+            403: components["responses"]["403_AUTH004"];
             404: components["responses"]["404_SUB001_USER001"];
             413: components["responses"]["413_REQ003"];
             415: components["responses"]["415_REQ003"];
@@ -4606,17 +4803,8 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            400: components["responses"]["400_REQ001"];
-            401: components["responses"]["401_AUTH002_AUTH003"];
-            403: components["responses"]["403_AUTH004"];
-            429: components["responses"]["429_RATE001"];
-            431: components["responses"]["431_REQ003"];
-            500: components["responses"]["500_SRV001"];
-            502: components["responses"]["502_GW001"];
-            503: components["responses"]["503_GW001_GW003"];
-            504: components["responses"]["504_GW002"];
-            /** @description The answer of core-manager */
-            default: {
+            /** @description What is there */
+            200: {
                 headers: {
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
@@ -4630,8 +4818,27 @@ export interface operations {
                      *       "name": "Guide"
                      *     }
                      */
-                    "application/json": unknown;
+                    "*/*": unknown;
                 };
+            };
+            400: components["responses"]["400_REQ001"];
+            401: components["responses"]["401_AUTH002_AUTH003"];
+            403: components["responses"]["403_AUTH004"];
+            429: components["responses"]["429_RATE001"];
+            431: components["responses"]["431_REQ003"];
+            500: components["responses"]["500_SRV001"];
+            502: components["responses"]["502_GW001"];
+            503: components["responses"]["503_GW001_GW003"];
+            504: components["responses"]["504_GW002"];
+            /** @description Any other answer of core-manager */
+            default: {
+                headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
+                    "X-Request-ID": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
         };
     };
@@ -4656,18 +4863,8 @@ export interface operations {
             };
         };
         responses: {
-            400: components["responses"]["400_REQ001"];
-            401: components["responses"]["401_AUTH002_AUTH003"];
-            403: components["responses"]["403_AUTH004"];
-            413: components["responses"]["413_REQ003"];
-            429: components["responses"]["429_RATE001"];
-            431: components["responses"]["431_REQ003"];
-            500: components["responses"]["500_SRV001"];
-            502: components["responses"]["502_GW001"];
-            503: components["responses"]["503_GW001_GW003"];
-            504: components["responses"]["504_GW002"];
-            /** @description The answer of core-manager */
-            default: {
+            /** @description What was made */
+            201: {
                 headers: {
                     "Idempotency-Replayed": components["headers"]["IdempotencyReplayed"];
                     RateLimit: components["headers"]["RateLimit"];
@@ -4682,8 +4879,29 @@ export interface operations {
                      *       "name": "Guide"
                      *     }
                      */
-                    "application/json": unknown;
+                    "*/*": unknown;
                 };
+            };
+            400: components["responses"]["400_REQ001"];
+            401: components["responses"]["401_AUTH002_AUTH003"];
+            403: components["responses"]["403_AUTH004"];
+            413: components["responses"]["413_REQ003"];
+            429: components["responses"]["429_RATE001"];
+            431: components["responses"]["431_REQ003"];
+            500: components["responses"]["500_SRV001"];
+            502: components["responses"]["502_GW001"];
+            503: components["responses"]["503_GW001_GW003"];
+            504: components["responses"]["504_GW002"];
+            /** @description Any other answer of core-manager */
+            default: {
+                headers: {
+                    "Idempotency-Replayed": components["headers"]["IdempotencyReplayed"];
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
+                    "X-Request-ID": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
         };
     };
@@ -4699,17 +4917,8 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            400: components["responses"]["400_REQ001"];
-            401: components["responses"]["401_AUTH002_AUTH003"];
-            403: components["responses"]["403_AUTH004"];
-            429: components["responses"]["429_RATE001"];
-            431: components["responses"]["431_REQ003"];
-            500: components["responses"]["500_SRV001"];
-            502: components["responses"]["502_GW001"];
-            503: components["responses"]["503_GW001_GW003"];
-            504: components["responses"]["504_GW002"];
-            /** @description The answer of core-manager */
-            default: {
+            /** @description What is there */
+            200: {
                 headers: {
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
@@ -4723,8 +4932,27 @@ export interface operations {
                      *       "name": "Guide"
                      *     }
                      */
-                    "application/json": unknown;
+                    "*/*": unknown;
                 };
+            };
+            400: components["responses"]["400_REQ001"];
+            401: components["responses"]["401_AUTH002_AUTH003"];
+            403: components["responses"]["403_AUTH004"];
+            429: components["responses"]["429_RATE001"];
+            431: components["responses"]["431_REQ003"];
+            500: components["responses"]["500_SRV001"];
+            502: components["responses"]["502_GW001"];
+            503: components["responses"]["503_GW001_GW003"];
+            504: components["responses"]["504_GW002"];
+            /** @description Any other answer of core-manager */
+            default: {
+                headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
+                    "X-Request-ID": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
         };
     };
@@ -4749,17 +4977,8 @@ export interface operations {
             };
         };
         responses: {
-            400: components["responses"]["400_REQ001"];
-            401: components["responses"]["401_AUTH002_AUTH003"];
-            403: components["responses"]["403_AUTH004"];
-            429: components["responses"]["429_RATE001"];
-            431: components["responses"]["431_REQ003"];
-            500: components["responses"]["500_SRV001"];
-            502: components["responses"]["502_GW001"];
-            503: components["responses"]["503_GW001_GW003"];
-            504: components["responses"]["504_GW002"];
-            /** @description The answer of core-manager */
-            default: {
+            /** @description What is there */
+            200: {
                 headers: {
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
@@ -4773,8 +4992,27 @@ export interface operations {
                      *       "name": "Guide"
                      *     }
                      */
-                    "application/json": unknown;
+                    "*/*": unknown;
                 };
+            };
+            400: components["responses"]["400_REQ001"];
+            401: components["responses"]["401_AUTH002_AUTH003"];
+            403: components["responses"]["403_AUTH004"];
+            429: components["responses"]["429_RATE001"];
+            431: components["responses"]["431_REQ003"];
+            500: components["responses"]["500_SRV001"];
+            502: components["responses"]["502_GW001"];
+            503: components["responses"]["503_GW001_GW003"];
+            504: components["responses"]["504_GW002"];
+            /** @description Any other answer of core-manager */
+            default: {
+                headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
+                    "X-Request-ID": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
         };
     };
@@ -4790,6 +5028,16 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
+            /** @description It is gone */
+            204: {
+                headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
+                    "X-Request-ID": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
             400: components["responses"]["400_REQ001"];
             401: components["responses"]["401_AUTH002_AUTH003"];
             403: components["responses"]["403_AUTH004"];
@@ -4799,8 +5047,29 @@ export interface operations {
             502: components["responses"]["502_GW001"];
             503: components["responses"]["503_GW001_GW003"];
             504: components["responses"]["504_GW002"];
-            /** @description The answer of core-manager */
+            /** @description Any other answer of core-manager */
             default: {
+                headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
+                    "X-Request-ID": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    list_api_keys: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description List the own API keys, newest first */
+            200: {
                 headers: {
                     RateLimit: components["headers"]["RateLimit"];
                     "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
@@ -4810,13 +5079,126 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "id": "7",
-                     *       "name": "Guide"
+                     *       "api_keys": [
+                     *         {
+                     *           "created_at": "2026-01-31T12:00:00.000000Z",
+                     *           "expires_at": "2026-01-31T12:00:00.000000Z",
+                     *           "id": "0199c0de-0000-7000-8000-000000000001",
+                     *           "key": "persona_vT3q0Qy1b6m4m2nJkq1oYw3c5hXr8z0dE7uS9aB2cD4Zm9v",
+                     *           "last_used_at": "2026-01-31T12:00:00.000000Z",
+                     *           "name": "nightly",
+                     *           "permissions": [
+                     *             "personas.create"
+                     *           ],
+                     *           "start": "persona_vT3q0"
+                     *         }
+                     *       ],
+                     *       "count": 1
                      *     }
                      */
-                    "application/json": unknown;
+                    "application/json": components["schemas"]["ApiKeys"];
                 };
             };
+            400: components["responses"]["400_REQ001"];
+            401: components["responses"]["401_AUTH002_AUTH003"];
+            403: components["responses"]["403_AUTH004"];
+            429: components["responses"]["429_RATE001"];
+            431: components["responses"]["431_REQ003"];
+            500: components["responses"]["500_SRV001"];
+            503: components["responses"]["503_GW001_GW003"];
+            504: components["responses"]["504_GW002"];
+        };
+    };
+    create_api_key: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "expires_at": "2026-01-31T12:00:00.000000Z",
+                 *       "name": "nightly",
+                 *       "permissions": []
+                 *     }
+                 */
+                "application/json": components["schemas"]["CreateApiKey"];
+            };
+        };
+        responses: {
+            /** @description Make an API key */
+            201: {
+                headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
+                    "X-Request-ID": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "created_at": "2026-01-31T12:00:00.000000Z",
+                     *       "expires_at": "2026-01-31T12:00:00.000000Z",
+                     *       "id": "0199c0de-0000-7000-8000-000000000001",
+                     *       "key": "persona_vT3q0Qy1b6m4m2nJkq1oYw3c5hXr8z0dE7uS9aB2cD4Zm9v",
+                     *       "last_used_at": "2026-01-31T12:00:00.000000Z",
+                     *       "name": "nightly",
+                     *       "permissions": [
+                     *         "personas.create"
+                     *       ],
+                     *       "start": "persona_vT3q0"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ApiKey"];
+                };
+            };
+            400: components["responses"]["400_REQ001"];
+            401: components["responses"]["401_AUTH002_AUTH003"];
+            403: components["responses"]["403_AUTH004_SUB002"];
+            404: components["responses"]["404_USER001"];
+            413: components["responses"]["413_REQ003"];
+            415: components["responses"]["415_REQ003"];
+            429: components["responses"]["429_RATE001"];
+            431: components["responses"]["431_REQ003"];
+            500: components["responses"]["500_SRV001"];
+            503: components["responses"]["503_GW001_GW003"];
+            504: components["responses"]["504_GW002"];
+        };
+    };
+    revoke_api_key: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The key */
+                id: components["schemas"]["Id"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description End an API key */
+            204: {
+                headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
+                    "X-Request-ID": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["400_REQ001"];
+            401: components["responses"]["401_AUTH002_AUTH003"];
+            403: components["responses"]["403_AUTH004"];
+            404: components["responses"]["404_REQ002_USER001"];
+            429: components["responses"]["429_RATE001"];
+            431: components["responses"]["431_REQ003"];
+            500: components["responses"]["500_SRV001"];
+            503: components["responses"]["503_GW001_GW003"];
+            504: components["responses"]["504_GW002"];
         };
     };
     delete_account: {
@@ -4847,6 +5229,7 @@ export interface operations {
             };
             400: components["responses"]["400_REQ001"];
             401: components["responses"]["401_AUTH002_AUTH003"];
+            403: components["responses"]["403_AUTH004"];
             404: components["responses"]["404_USER001"];
             409: components["responses"]["409_USER004"];
             429: components["responses"]["429_RATE001"];
@@ -4894,6 +5277,7 @@ export interface operations {
             };
             400: components["responses"]["400_REQ001_USER003"];
             401: components["responses"]["401_AUTH001_AUTH002_AUTH003"];
+            403: components["responses"]["403_AUTH004"];
             404: components["responses"]["404_USER001"];
             413: components["responses"]["413_REQ003"];
             415: components["responses"]["415_REQ003"];
@@ -5030,6 +5414,7 @@ export interface operations {
             };
             400: components["responses"]["400_REQ001"];
             401: components["responses"]["401_AUTH002_AUTH003"];
+            403: components["responses"]["403_AUTH004"];
             404: components["responses"]["404_USER001"];
             413: components["responses"]["413_REQ003"];
             415: components["responses"]["415_REQ003"];

@@ -1,4 +1,4 @@
-/** What the end of a connection asks of us, by its close code (docs: the table of close codes). */
+/** What the end of a connection asks of us, by its close code; docs/asyncapi.yaml has the table. */
 
 export type Reaction =
   /** Come back, after a while. */

@@ -34,7 +34,7 @@ pub struct Asked {
     /// A part of the e-mail address.
     #[param(max_length = 255, example = "@example.com")]
     email: Option<String>,
-    #[param(value_type = Option<kinds::ClientId>)]
+    #[param(pattern = "^[A-Za-z0-9._-]*$", max_length = 100, example = "web")]
     client_id: Option<String>,
     #[param(value_type = Option<kinds::Role>)]
     role: Option<String>,
