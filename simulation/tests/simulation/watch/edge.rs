@@ -161,7 +161,11 @@ async fn confirm_one(
     token: &Token,
     intent: Intent,
 ) {
-    let (began, generation, was_healed) = (now(), world.lock().generation, world.lock().is_healed);
+    let began = now();
+    let (generation, was_healed) = {
+        let shared = world.lock();
+        (shared.generation, shared.is_healed)
+    };
     let caller = Caller::new(claims(&token.user, &token.session, token.version));
     let confirmed = match caller.under(authenticator.live()) {
         Ok(caller) => authenticator.confirm(caller, intent).await,
