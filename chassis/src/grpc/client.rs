@@ -181,13 +181,13 @@ impl Service<Request<Body>> for InternalChannel {
 }
 
 impl InternalChannel {
-    /// Sends a call to a replica, and to the next one when it could not be reached at all. A call that may have
-    /// arrived is never sent twice.
+    /// Sends a call to a replica, to the next one when it could not be reached at all, and once more when its connection
+    /// was just closing. A call that may have arrived is never sent twice.
     async fn send(self, request: Request<Body>) -> Result<Response<Body>, BoxError> {
         let (parts, body) = request.into_parts();
         // Calls are unary or have one message: what is to be sent again must be at hand.
         let message = body.collect().await?.to_bytes();
-        let mut attempt = 1;
+        let (mut attempt, mut was_late) = (1, false);
         loop {
             let replica = self.pick();
             let mut channel = replica.channel();
@@ -201,6 +201,7 @@ impl InternalChannel {
                     }
                     attempt += 1;
                 }
+                Err(error) if !was_late && was_not_sent(&error) => was_late = true,
                 outcome => return outcome.map_err(Into::into),
             }
         }
@@ -210,12 +211,15 @@ impl InternalChannel {
 type BoxError = Box<dyn StdError + Send + Sync>;
 
 fn is_unreached(error: &(dyn StdError + 'static)) -> bool {
-    let mut source = Some(error);
-    while let Some(error) = source {
-        if error.is::<tonic::ConnectError>() {
-            return true;
-        }
-        source = error.source();
-    }
-    false
+    causes(error).any(|cause| cause.is::<tonic::ConnectError>())
+}
+
+/// Whether the connection was given up before anything of the call left.
+fn was_not_sent(error: &(dyn StdError + 'static)) -> bool {
+    causes(error).any(|cause| cause.downcast_ref().is_some_and(hyper::Error::is_canceled))
+}
+
+/// An error and what it comes from.
+fn causes<'e>(error: &'e (dyn StdError + 'static)) -> impl Iterator<Item = &'e (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |cause| StdError::source(*cause))
 }

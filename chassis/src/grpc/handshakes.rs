@@ -10,12 +10,13 @@ use hyper_util::rt::TokioIo;
 use rustls::ServerConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 
 use super::tls::Tls;
-use super::trust::{Arrivals, Trusted};
+use super::trust::Trusted;
 
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
 /// Most handshakes at once: a caller that never ends its own holds one place until the limit.
@@ -26,28 +27,61 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// A caller whose handshake has succeeded.
 pub type Arrived = io::Result<Trusted<server::TlsStream<TcpStream>>>;
 
-/// The callers whose handshake succeeds, until the last clone of the stream is dropped.
-pub fn incoming(listener: TcpListener, tls: Tls) -> Arrivals {
-    let (arrived, stream) = mpsc::channel(1);
-    tokio::spawn(accept(listener, tls, arrived));
-    Arrivals::of(stream)
+/// Lets callers in whose handshake succeeds, for as long as it lives; each goes to the server that was led to it last.
+pub struct Door(watch::Sender<mpsc::Sender<Arrived>>);
+
+impl Door {
+    pub fn open(listener: TcpListener, tls: Tls) -> Self {
+        // Until a server is there callers wait.
+        let (door, leads_to) = watch::channel(mpsc::channel(1).0);
+        tokio::spawn(accept(listener, tls, leads_to));
+        Door(door)
+    }
+
+    /// The callers from now on.
+    pub fn callers(&self) -> ReceiverStream<Arrived> {
+        let (server, callers) = mpsc::channel(1);
+        self.0.send_replace(server);
+        ReceiverStream::new(callers)
+    }
 }
 
-async fn accept(listener: TcpListener, tls: Tls, arrived: mpsc::Sender<Arrived>) {
+type LeadsTo = watch::Receiver<mpsc::Sender<Arrived>>;
+
+/// Hands a caller to the server that is there, or to the one after it when that one has stopped meanwhile.
+async fn hand_over(mut leads_to: LeadsTo, mut caller: Arrived) {
+    loop {
+        let server = leads_to.borrow_and_update().clone();
+        match server.send(caller).await {
+            Ok(()) => return,
+            Err(refused) => caller = refused.0,
+        }
+        if leads_to.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Ends when the door is closed.
+async fn closed(mut leads_to: LeadsTo) {
+    while leads_to.changed().await.is_ok() {}
+}
+
+async fn accept(listener: TcpListener, tls: Tls, leads_to: LeadsTo) {
+    let mut is_closed = std::pin::pin!(closed(leads_to.clone()));
     let places = Arc::new(Semaphore::new(MOST_HANDSHAKES));
     loop {
         let accepted = tokio::select! {
             accepted = next(&listener, &places) => accepted,
-            () = arrived.closed() => return,
+            () = &mut is_closed => return,
         };
         match (accepted, tls.server()) {
             (Ok((stream, place)), Some((config, trust))) => {
-                let (arrived, farewell) = (arrived.clone(), tls.farewell());
+                let (leads_to, farewell) = (leads_to.clone(), tls.farewell());
                 tokio::spawn(async move {
                     let _place = place;
                     if let Some(stream) = greet(stream, config).await {
-                        // The server has stopped when nobody takes it any more.
-                        drop(arrived.send(Ok(Trusted::new(stream, trust, farewell))).await);
+                        hand_over(leads_to, Ok(Trusted::new(stream, trust, farewell))).await;
                     }
                 });
             }

@@ -19,8 +19,9 @@ use tracing::Instrument;
 use tracing::field::Empty;
 
 use super::call::Call;
+use super::handshakes::Door;
 use super::tls::Tls;
-use super::{REQUEST_ID, Settings, handshakes, meters};
+use super::{REQUEST_ID, Settings, meters};
 use crate::drain::Drain;
 use crate::health::{Health, State};
 use crate::traces;
@@ -87,14 +88,14 @@ async fn serve_trusted(
     drain: &Drain,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
     tls.keep_current();
-    let incoming = handshakes::incoming(listener, tls.clone());
+    let door = Door::open(listener, tls.clone());
     let mut servers = JoinSet::new();
     let mut is_over = false;
     while !is_over {
         let (trust, end) = (tls.trust(), CancellationToken::new());
         let until = end.clone().cancelled_owned();
         let served = server.clone().add_routes(routes.clone());
-        servers.spawn(served.serve_with_incoming_shutdown(incoming.clone(), until));
+        servers.spawn(served.serve_with_incoming_shutdown(door.callers(), until));
         tokio::select! {
             () = drain.stop_accepting() => is_over = true,
             () = trust.cancelled() => {}
@@ -105,7 +106,7 @@ async fn serve_trusted(
         }
     }
     // What would otherwise go on accepting for nobody.
-    drop(incoming);
+    drop(door);
     while let Some(ended) = servers.join_next().await {
         ended??;
     }

@@ -3,17 +3,12 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::mpsc;
-use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
-
-use super::handshakes::Arrived;
 
 /// A connection, which breaks a while after the end of its trust.
 pub struct Trusted<S> {
@@ -82,22 +77,4 @@ impl<S> Connected for Trusted<S> {
     type ConnectInfo = ();
 
     fn connect_info(&self) {}
-}
-
-/// The callers that arrive. Each goes to one of the clones, of which one is asked at a time.
-#[derive(Clone)]
-pub struct Arrivals(Arc<Mutex<mpsc::Receiver<Arrived>>>);
-
-impl Arrivals {
-    pub fn of(arrived: mpsc::Receiver<Arrived>) -> Self {
-        Arrivals(Arc::new(Mutex::new(arrived)))
-    }
-}
-
-impl Stream for Arrivals {
-    type Item = Arrived;
-
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Arrived>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).poll_recv(context)
-    }
 }
