@@ -214,9 +214,17 @@ fn is_unreached(error: &(dyn StdError + 'static)) -> bool {
     causes(error).any(|cause| cause.is::<tonic::ConnectError>())
 }
 
-/// Whether the connection was given up before anything of the call left.
+/// Whether the connection was given up before anything of the call left, or the other side says that it has not looked
+/// at it (RFC 9113 sections 6.8 and 8.7).
 fn was_not_sent(error: &(dyn StdError + 'static)) -> bool {
-    causes(error).any(|cause| cause.downcast_ref().is_some_and(hyper::Error::is_canceled))
+    causes(error).any(|cause| {
+        cause.downcast_ref().is_some_and(hyper::Error::is_canceled)
+            || cause.downcast_ref().is_some_and(|error: &h2::Error| {
+                let is_end = error.is_go_away() && error.is_remote();
+                is_end && error.reason() == Some(h2::Reason::NO_ERROR)
+                    || error.reason() == Some(h2::Reason::REFUSED_STREAM)
+            })
+    })
 }
 
 /// An error and what it comes from.
