@@ -122,8 +122,9 @@ const SETTLED: Duration = Duration::from_secs(60);
 const JUMP: i64 = 7200;
 /// How long core-manager takes to make what is counted, while clocks are wrong: many sweeps go by.
 const MAKING_MS: u64 = 2500;
-/// By when a process has noticed that its clock was set.
-const LOOK_AT_CLOCK: Duration = Duration::from_millis(1100);
+/// By when a process has noticed that its clock was set: libfaketime looks again when more than one second has passed,
+/// counted in whole ones.
+const LOOK_AT_CLOCK: Duration = Duration::from_millis(2100);
 /// After how long a rest core-manager closes a connection just as the next request arrives.
 const KEEP_ALIVE_MS: u64 = 250;
 /// Connections that send a header byte by byte.
