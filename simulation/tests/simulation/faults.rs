@@ -8,6 +8,8 @@ use rand::rngs::SmallRng;
 use tokio::time::sleep;
 use turmoil::Sim;
 
+use crate::history::History;
+
 /// Longest time of a statement.
 const STATEMENT_MS: u64 = 15;
 /// After how long a hanging statement is looked at again.
@@ -72,8 +74,22 @@ impl Faults {
         }
     }
 
+    /// What becomes of a step: some is whole again, and perhaps something breaks.
+    pub fn turn(&mut self, random: &mut SmallRng, history: &mut History, now: Duration) -> Turn {
+        let mended = self.due(now);
+        let broken = self.next(random, now);
+        mended.iter().for_each(|fault| history.note(now, format!("no longer {fault:?}")));
+        broken.iter().for_each(|fault| history.note(now, format!("{fault:?}")));
+        Turn { names: (self.callers, self.servers), mended, broken }
+    }
+
+    /// Everything is whole again.
+    pub fn end_all(&mut self) -> Turn {
+        Turn { names: (self.callers, self.servers), mended: self.due(Duration::MAX), broken: None }
+    }
+
     /// Perhaps something breaks now.
-    pub fn next(&mut self, random: &mut SmallRng, now: Duration) -> Option<Fault> {
+    fn next(&mut self, random: &mut SmallRng, now: Duration) -> Option<Fault> {
         let kind = random.random_range(0..KINDS);
         if !random.random_bool(self.probability) || self.kinds >> kind & 1 == 0 {
             return None;
@@ -97,7 +113,7 @@ impl Faults {
     }
 
     /// What is to be whole again by now.
-    pub fn due(&mut self, now: Duration) -> Vec<Fault> {
+    fn due(&mut self, now: Duration) -> Vec<Fault> {
         let due: Vec<Fault> =
             self.broken.extract_if(.., |(until, _)| *until <= now).map(|(_, fault)| fault).collect();
         for fault in &due {
@@ -111,38 +127,48 @@ impl Faults {
     pub fn mode(&self, server: usize) -> Mode {
         self.modes[server]
     }
+}
 
-    /// Breaks it. Nothing that the processes lock may be locked.
-    pub fn begin(sim: &mut Sim<'_>, (callers, servers): Names, fault: Fault) {
-        match fault {
-            Fault::Held(caller, server) => sim.hold(callers[caller], servers[server]),
-            Fault::Cut(caller, server) => sim.partition(callers[caller], servers[server]),
-            Fault::Deaf(caller, server) => sim.partition_oneway(servers[server], callers[caller]),
-            Fault::Dead(server) => sim.crash(servers[server]),
-            Fault::Restarted(caller) => sim.bounce(callers[caller]),
-            Fault::Database(..) => {}
-        }
-    }
+/// The hosts that call and those that are called.
+type Names = (&'static [&'static str], &'static [&'static str]);
 
-    /// Makes it whole. Nothing that the processes lock may be locked.
-    pub fn end(sim: &mut Sim<'_>, (callers, servers): Names, fault: Fault) {
-        match fault {
-            Fault::Held(caller, server) => sim.release(callers[caller], servers[server]),
-            Fault::Cut(caller, server) | Fault::Deaf(caller, server) => {
-                sim.repair(callers[caller], servers[server]);
-            }
-            Fault::Dead(server) if !sim.is_host_running(servers[server]) => sim.bounce(servers[server]),
-            Fault::Dead(_) | Fault::Restarted(_) | Fault::Database(..) => {}
-        }
-    }
+/// What is to be carried out on the network.
+#[must_use]
+pub struct Turn {
+    names: Names,
+    mended: Vec<Fault>,
+    broken: Option<Fault>,
+}
 
-    /// The hosts that call and those that are called.
-    pub fn names(&self) -> Names {
-        (self.callers, self.servers)
+impl Turn {
+    /// Nothing that the processes lock may be locked.
+    pub fn take(self, sim: &mut Sim<'_>) {
+        self.mended.into_iter().for_each(|fault| end(sim, self.names, fault));
+        self.broken.into_iter().for_each(|fault| begin(sim, self.names, fault));
     }
 }
 
-type Names = (&'static [&'static str], &'static [&'static str]);
+fn begin(sim: &mut Sim<'_>, (callers, servers): Names, fault: Fault) {
+    match fault {
+        Fault::Held(caller, server) => sim.hold(callers[caller], servers[server]),
+        Fault::Cut(caller, server) => sim.partition(callers[caller], servers[server]),
+        Fault::Deaf(caller, server) => sim.partition_oneway(servers[server], callers[caller]),
+        Fault::Dead(server) => sim.crash(servers[server]),
+        Fault::Restarted(caller) => sim.bounce(callers[caller]),
+        Fault::Database(..) => {}
+    }
+}
+
+fn end(sim: &mut Sim<'_>, (callers, servers): Names, fault: Fault) {
+    match fault {
+        Fault::Held(caller, server) => sim.release(callers[caller], servers[server]),
+        Fault::Cut(caller, server) | Fault::Deaf(caller, server) => {
+            sim.repair(callers[caller], servers[server]);
+        }
+        Fault::Dead(server) if !sim.is_host_running(servers[server]) => sim.bounce(servers[server]),
+        Fault::Dead(_) | Fault::Restarted(_) | Fault::Database(..) => {}
+    }
+}
 
 /// One statement, as long as it takes.
 ///

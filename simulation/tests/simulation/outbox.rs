@@ -1,7 +1,6 @@
 //! Tier changes: what subscription-svc commits reaches identity-svc, once in effect and in the order of each user, through
 //! whatever becomes of the network, the database and the processes.
 
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -165,22 +164,6 @@ impl Identity {
     }
 }
 
-/// Calls that nobody makes here, as `async_trait` writes them: it does not see into macros.
-macro_rules! unused {
-    ($($name:ident: $request:ident => $response:ident),* $(,)?) => {
-        $(fn $name<'s, 'f>(
-            &'s self,
-            _: Request<$request>,
-        ) -> Pin<Box<dyn Future<Output = Result<Response<$response>, Status>> + Send + 'f>>
-        where
-            's: 'f,
-            Self: 'f,
-        {
-            Box::pin(std::future::ready(Err(Status::unimplemented("not here"))))
-        })*
-    };
-}
-
 #[tonic::async_trait]
 impl UserService for Identity {
     async fn set_tier(&self, request: Request<SetTierRequest>) -> Result<Response<SetTierResponse>, Status> {
@@ -273,25 +256,20 @@ fn change(shared: &mut Shared) {
 }
 
 fn break_and_mend(sim: &mut Sim<'_>, world: &World) {
-    let mut shared = world.lock();
-    let (now, names) = (shared.now, shared.faults.names());
-    let mended = shared.faults.due(now);
-    let Shared { faults, random, .. } = &mut *shared;
-    let broken = faults.next(random, now);
-    mended.iter().for_each(|fault| shared.history.note(now, format!("no longer {fault:?}")));
-    broken.iter().for_each(|fault| shared.history.note(now, format!("{fault:?}")));
-    drop(shared);
-    mended.into_iter().for_each(|fault| Faults::end(sim, names, fault));
-    broken.into_iter().for_each(|fault| Faults::begin(sim, names, fault));
+    let turn = {
+        let Shared { faults, random, history, now, .. } = &mut *world.lock();
+        faults.turn(random, history, *now)
+    };
+    turn.take(sim);
 }
 
 fn heal(sim: &mut Sim<'_>, world: &World) {
-    let mut shared = world.lock();
-    let (now, names) = (shared.now, shared.faults.names());
-    shared.history.note(now, "everything is healed");
-    let mended = shared.faults.due(Duration::MAX);
-    drop(shared);
-    mended.into_iter().for_each(|fault| Faults::end(sim, names, fault));
+    let turn = {
+        let Shared { faults, history, now, .. } = &mut *world.lock();
+        history.note(*now, "everything is healed");
+        faults.end_all()
+    };
+    turn.take(sim);
 }
 
 /// Nothing waits, and every account has the tier that its subscription has.

@@ -267,26 +267,21 @@ fn step(sim: &mut Sim<'_>, world: &World) {
 }
 
 fn break_and_mend(sim: &mut Sim<'_>, world: &World) {
-    let mut shared = world.lock();
-    let (now, names) = (shared.now, shared.faults.names());
-    let mended = shared.faults.due(now);
-    let Shared { faults, random, .. } = &mut *shared;
-    let broken = faults.next(random, now);
-    mended.iter().for_each(|fault| shared.history.note(now, format!("no longer {fault:?}")));
-    broken.iter().for_each(|fault| shared.history.note(now, format!("{fault:?}")));
-    drop(shared);
-    mended.into_iter().for_each(|fault| Faults::end(sim, names, fault));
-    broken.into_iter().for_each(|fault| Faults::begin(sim, names, fault));
+    let turn = {
+        let Shared { faults, random, history, now, .. } = &mut *world.lock();
+        faults.turn(random, history, *now)
+    };
+    turn.take(sim);
 }
 
 fn heal(sim: &mut Sim<'_>, world: &World) {
-    let mut shared = world.lock();
-    shared.is_ending = true;
-    let (now, names) = (shared.now, shared.faults.names());
-    shared.history.note(now, "everything is healed, and nobody asks any more");
-    let mended = shared.faults.due(Duration::MAX);
-    drop(shared);
-    mended.into_iter().for_each(|fault| Faults::end(sim, names, fault));
+    let turn = {
+        let Shared { faults, history, now, is_ending, .. } = &mut *world.lock();
+        *is_ending = true;
+        history.note(*now, "everything is healed, and nobody asks any more");
+        faults.end_all()
+    };
+    turn.take(sim);
 }
 
 /// Nothing is reserved, and what a living edge knows to be made is counted.

@@ -1,6 +1,5 @@
 //! A replica of subscription-svc, as far as reservations are concerned: its statements on the model of its tables.
 
-use std::pin::Pin;
 use std::time::Duration;
 
 use contract::subscription::usage_service_server::{UsageService, UsageServiceServer};
@@ -96,22 +95,6 @@ impl Usage {
 
 fn unknown() -> Failure {
     Failure::field("idempotency_key", "was never reserved")
-}
-
-/// Calls that nobody makes here, as `async_trait` writes them: it does not see into macros.
-macro_rules! unused {
-    ($($name:ident: $request:ident => $response:ident),* $(,)?) => {
-        $(fn $name<'s, 'f>(
-            &'s self,
-            _: Request<$request>,
-        ) -> Pin<Box<dyn Future<Output = Result<Response<$response>, Status>> + Send + 'f>>
-        where
-            's: 'f,
-            Self: 'f,
-        {
-            Box::pin(std::future::ready(Err(Status::unimplemented("not here"))))
-        })*
-    };
 }
 
 #[tonic::async_trait]

@@ -10,7 +10,6 @@ use std::time::Duration;
 use rand::Rng;
 use turmoil::Sim;
 
-use crate::faults::Faults;
 use crate::history::History;
 use crate::{network, seeds};
 use world::{Backup, EDGES, IDENTITIES, MANY, Shared, TOKEN_LIFE, Token, USERS, World, name};
@@ -61,13 +60,12 @@ fn run(seed: u64) -> History {
 }
 
 fn must_heal(sim: &mut Sim<'_>, world: &World) {
-    let (mended, names) = {
-        let mut shared = world.lock();
-        let now = shared.now;
-        shared.history.note(now, "everything is healed");
-        (shared.faults.due(Duration::MAX), shared.faults.names())
+    let turn = {
+        let Shared { faults, history, now, .. } = &mut *world.lock();
+        history.note(*now, "everything is healed");
+        faults.end_all()
     };
-    mended.into_iter().for_each(|fault| Faults::end(sim, names, fault));
+    turn.take(sim);
     let healed = sim.elapsed();
     while !is_current(world) && sim.elapsed() < healed + HEALING {
         step(sim, world);
@@ -173,19 +171,16 @@ fn many(shared: &mut Shared, user: &str) {
 
 /// Perhaps something breaks, and what has been broken for long enough is whole again.
 fn break_and_mend(sim: &mut Sim<'_>, world: &World) {
-    let mut shared = world.lock();
-    let (now, names) = (shared.now, shared.faults.names());
-    let mended = shared.faults.due(now);
-    let Shared { faults, random, .. } = &mut *shared;
-    let broken = faults.next(random, now);
-    mended.iter().for_each(|fault| shared.history.note(now, format!("no longer {fault:?}")));
-    broken.iter().for_each(|fault| shared.history.note(now, format!("{fault:?}")));
-    if shared.random.random_bool(RESTORING) {
-        restore(&mut shared);
-    }
-    drop(shared);
-    mended.into_iter().for_each(|fault| Faults::end(sim, names, fault));
-    broken.into_iter().for_each(|fault| Faults::begin(sim, names, fault));
+    let turn = {
+        let mut shared = world.lock();
+        let Shared { faults, random, history, now, .. } = &mut *shared;
+        let turn = faults.turn(random, history, *now);
+        if shared.random.random_bool(RESTORING) {
+            restore(&mut shared);
+        }
+        turn
+    };
+    turn.take(sim);
 }
 
 /// The database is another one: as old as the last backup, and with an epoch of its own.
