@@ -8,7 +8,7 @@ use chassis::clock::now;
 use chassis::mysql::{failed, transaction};
 use chrono::{DateTime, Utc};
 use contract::identity::{ApiKey, CreateApiKeyResponse, Device};
-use contract::token::{Claims, ISSUER, Scope};
+use contract::token::{Claims, Scope};
 use contract::{ErrorCode, Failure, KNOWN_PERMISSIONS, Outcome, api_key, to_timestamp};
 use serde_json::json;
 use sqlx::{MySqlConnection, MySqlPool};
@@ -247,7 +247,7 @@ pub async fn redeem(identity: &Identity, key: &str) -> Outcome<String> {
             .map_err(failed)?;
     }
     let scope = Scope::from(found.scope);
-    token(&mut connection, &identity.tokens, account, found.id, scope, found.expires_at).await
+    token(&mut connection, &identity.tokens, &account, &found.id, scope, found.expires_at).await
 }
 
 fn no_such_key() -> Failure {
@@ -258,32 +258,15 @@ fn no_such_key() -> Failure {
 async fn token(
     connection: &mut MySqlConnection,
     tokens: &Tokens,
-    account: Account,
-    key_id: String,
+    account: &Account,
+    key_id: &str,
     scope: Scope,
     end: DateTime<Utc>,
 ) -> Outcome<String> {
     let now = now();
     let expires = end.min(now + tokens.lifetimes.access_token);
     tokens.noted.cover(connection, tokens.lifetimes.access_token, expires).await?;
-    let claims = Claims {
-        iss: ISSUER.to_owned(),
-        aud: tokens.keys.settings().audience.clone(),
-        sub: account.id.clone(),
-        jti: Uuid::now_v7().to_string(),
-        iat: now.timestamp(),
-        nbf: now.timestamp(),
-        exp: expires.timestamp(),
-        sid: key_id,
-        ver: account.version,
-        user_id: account.id,
-        email: account.email,
-        client_id: account.client_id,
-        role: account.role,
-        tier: account.tier,
-        permissions: account.permissions,
-        scope: Some(scope),
-    };
+    let claims = Claims { scope: Some(scope), ..tokens.claims(account, key_id, now, expires) };
     tokens.keys.keys().signer.sign(&claims.narrowed()).map_err(Failure::internal)
 }
 

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use sqlx::MySqlPool;
-
+use chrono::{DateTime, Utc};
+use contract::token::{Claims, ISSUER};
 use contract::{Failure, NOT_AN_ID, Outcome, is_canonical_id};
+use sqlx::MySqlPool;
+use uuid::Uuid;
 
+use crate::accounts::Account;
 use crate::api_keys;
 use crate::enforcement::Reports;
 use crate::hasher::Hasher;
@@ -41,6 +44,36 @@ pub struct Tokens {
     /// Most open sessions of an account.
     pub max_sessions: usize,
     pub noted: Noted,
+}
+
+impl Tokens {
+    /// What an access token says of an account, for its session or key, from `now` until it expires.
+    pub fn claims(
+        &self,
+        account: &Account,
+        session_id: &str,
+        now: DateTime<Utc>,
+        expires: DateTime<Utc>,
+    ) -> Claims {
+        Claims {
+            iss: ISSUER.to_owned(),
+            aud: self.keys.settings().audience.clone(),
+            sub: account.id.clone(),
+            jti: Uuid::now_v7().to_string(),
+            iat: now.timestamp(),
+            nbf: now.timestamp(),
+            exp: expires.timestamp(),
+            sid: session_id.to_owned(),
+            ver: account.version,
+            user_id: account.id.clone(),
+            email: account.email.clone(),
+            client_id: account.client_id.clone(),
+            role: account.role,
+            tier: account.tier,
+            permissions: account.permissions.clone(),
+            scope: None,
+        }
+    }
 }
 
 /// Checks that a field of a request is an id in the one form that tables hold.

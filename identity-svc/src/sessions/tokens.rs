@@ -4,10 +4,8 @@ use chassis::clock::now;
 use chassis::mysql::failed;
 use chrono::{DateTime, Utc};
 use contract::identity::TokenPair;
-use contract::token::{Claims, ISSUER};
 use contract::{Failure, Outcome};
 use sqlx::MySqlConnection;
-use uuid::Uuid;
 
 use crate::accounts::Account;
 use crate::identity::Tokens;
@@ -32,37 +30,19 @@ pub async fn issue(
     let (refresh, now) = (OpaqueToken::generate()?, now());
     let expires = of.absolute_end.min(now + tokens.lifetimes.access_token);
     tokens.noted.cover(tx, tokens.lifetimes.access_token, expires).await?;
-    let jti = Uuid::now_v7().to_string();
+    let claims = tokens.claims(account, of.session_id, now, expires);
     sqlx::query!(
         "INSERT INTO refresh_tokens (token_hash, session_id, parent_hash, access_jti, issued_at)
          VALUES (?, ?, ?, ?, ?)",
         refresh.hash,
         of.session_id,
         of.parent,
-        jti,
+        claims.jti,
         now
     )
     .execute(tx)
     .await
     .map_err(failed)?;
-    let claims = Claims {
-        iss: ISSUER.to_owned(),
-        aud: tokens.keys.settings().audience.clone(),
-        sub: account.id.clone(),
-        jti,
-        iat: now.timestamp(),
-        nbf: now.timestamp(),
-        exp: expires.timestamp(),
-        sid: of.session_id.to_owned(),
-        ver: account.version,
-        user_id: account.id.clone(),
-        email: account.email.clone(),
-        client_id: account.client_id.clone(),
-        role: account.role,
-        tier: account.tier,
-        permissions: account.permissions.clone(),
-        scope: None,
-    };
     let access_token = tokens.keys.keys().signer.sign(&claims).map_err(Failure::internal)?;
     Ok(TokenPair {
         access_token,
