@@ -1,11 +1,9 @@
 //! The table of all settings in the docs, written from what the processes say about themselves.
 
-use tokio::process::Command;
-
 use crate::Outcome;
 use crate::cargo::{cargo, run as run_cargo};
+use crate::generated::{keep, said};
 use crate::process::unless_interrupted;
-use crate::workspace::{programs, root};
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -38,27 +36,9 @@ pub async fn run(options: Options) -> Outcome {
 pub async fn write(check: bool) -> Outcome {
     let mut page = HEAD.to_owned();
     for process in PROCESSES {
-        let rows = rows(process).await?;
+        let rows = said(process, "settings").await?;
         page +=
             &format!("\n## {process}\n\n| name | default | meaning |\n|---|---|---|\n{}\n", rows.trim_end());
     }
-    let path = root().join("docs/settings.md");
-    if !check {
-        return std::fs::write(&path, page).map_err(|e| format!("{}: {e}", path.display()).into());
-    }
-    if std::fs::read_to_string(&path).unwrap_or_default() == page {
-        return Ok(());
-    }
-    Err("docs/settings.md is out of date: run `cargo xtask settings` and commit the result".into())
-}
-
-async fn rows(process: &str) -> Outcome<String> {
-    let program = programs("debug").join(process);
-    let output = Command::new(&program).arg("settings").kill_on_drop(true).output().await;
-    let output = output.map_err(|e| format!("{}: {e}", program.display()))?;
-    if output.status.success() {
-        Ok(String::from_utf8(output.stdout)?)
-    } else {
-        Err(format!("`{process} settings` failed: {}", String::from_utf8_lossy(&output.stderr)).into())
-    }
+    keep("docs/settings.md", &page, check, "settings")
 }
