@@ -31,7 +31,7 @@ use tokio::net::TcpListener;
 
 use claims::{Authenticator, LiveClaims, Sights, Watch};
 use front::Front;
-use gateway::{CORE_MANAGER, Gateway};
+use gateway::{CORE_MANAGER, Gateway, RouteTable};
 use idempotency::Waiting;
 use json::JsonLimit;
 use rate::RateLimiter;
@@ -54,7 +54,7 @@ pub async fn run() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Some("openapi") => {
-            println!("{:#}", routes::document());
+            println!("{:#}", routes::document(&RouteTable::new(Vec::new())));
             return ExitCode::SUCCESS;
         }
         Some(_) => {

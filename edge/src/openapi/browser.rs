@@ -1,5 +1,7 @@
 //! `/openapi.json`, and `/docs`: Swagger UI over it, out of the program itself, so that it works without the internet.
 
+use std::sync::{Arc, LazyLock};
+
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
@@ -7,6 +9,7 @@ use bytes::Bytes;
 use contract::{ErrorCode, Failure};
 use http::HeaderValue;
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY};
+use serde_json::Value;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -56,8 +59,16 @@ const FILES: [(&str, &str, &str); 3] = [
     ("start.js", "text/javascript; charset=utf-8", START),
 ];
 
+/// The document as it is sent.
+type Document = Arc<LazyLock<Bytes, Box<dyn FnOnce() -> Bytes + Send>>>;
+
+/// The document, made when it is first asked for: most edges never are, and a start has better things to do.
+pub fn when_asked(make: impl FnOnce() -> Value + Send + 'static) -> Document {
+    Arc::new(LazyLock::new(Box::new(move || make().to_string().into())))
+}
+
 /// The routes, whose state is the document.
-pub fn described() -> OpenApiRouter<Bytes> {
+pub fn described() -> OpenApiRouter<Document> {
     OpenApiRouter::default().routes(routes!(document)).routes(routes!(page)).routes(routes!(file))
 }
 
@@ -69,8 +80,8 @@ pub fn described() -> OpenApiRouter<Bytes> {
     responses((status = 200, body = serde_json::Map<String, serde_json::Value>, example = json!({ "openapi": "3.1.0" }))),
     security(()),
 )]
-async fn document(State(document): State<Bytes>) -> Response {
-    kept("application/json", document)
+async fn document(State(document): State<Document>) -> Response {
+    kept("application/json", Bytes::clone(&document))
 }
 
 #[utoipa::path(

@@ -111,22 +111,21 @@ impl Public {
     }
 }
 
-/// The document of all routes (OpenAPI 3.1), without those that an operator adds.
-pub fn document() -> serde_json::Value {
+/// The document of all routes (OpenAPI 3.1), with those of the gateway as `table` has them.
+pub fn document(table: &RouteTable) -> serde_json::Value {
     let mut api = described(&Imports::new(0)).1.into_openapi();
     api.merge(openapi::described().into_openapi());
-    openapi::document(api, &RouteTable::new(Vec::new()))
+    openapi::document(api, table)
 }
 
 /// Our own routes, `/ws`, and the gateway for the rest; with the places of all but the rest.
 fn routes(edge: Edge, pages: Pages) -> (Vec<&'static str>, Router) {
     let (mut places, ours) = described(&edge.imports);
-    let (mut router, mut api) = ours.split_for_parts();
+    let mut router = Router::from(ours);
     if pages.docs {
-        let (docs, of_docs) = openapi::described().split_for_parts();
-        api.merge(of_docs);
-        let document = openapi::document(api, edge.gateway.table());
-        router = router.merge(docs.with_state(document.to_string().into()));
+        let gateway = edge.gateway.clone();
+        let document = openapi::when_asked(move || document(gateway.table()));
+        router = router.merge(Router::from(openapi::described()).with_state(document));
         places.extend(openapi::PLACES);
     }
     if pages.console {
