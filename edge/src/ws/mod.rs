@@ -52,8 +52,10 @@ use side::Outlet;
 const PROTOCOL: &str = "persona.v1";
 /// Browsers cannot set `Authorization`, so the token comes as one more subprotocol.
 const TOKEN_PROTOCOL_PREFIX: &str = "bearer.";
-/// Read and write buffers of a socket, in bytes: ten thousand idle ones must be cheap.
+/// Write buffers of a socket, in bytes.
 const BUFFER_BYTES: usize = 1024;
+/// Read buffers, in bytes, which every idle socket has two of; most messages fit.
+const READ_BYTES: usize = 768;
 
 /// The client's end of a socket.
 type ClientStream = WebSocketStream<Outlet<Metered<TokioIo<Upgraded>>>>;
@@ -111,7 +113,7 @@ impl Sockets {
     async fn stream(&self, connection: Upgraded) -> ClientStream {
         let limit = self.settings.max_message_bytes;
         let config = WebSocketConfig::default()
-            .read_buffer_size(BUFFER_BYTES)
+            .read_buffer_size(READ_BYTES)
             .write_buffer_size(BUFFER_BYTES)
             // What core-manager says, and some words of ours.
             .max_write_buffer_size(BUFFER_BYTES + upstream::MAX_MESSAGE_BYTES + 16 * limit)

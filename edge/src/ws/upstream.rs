@@ -26,8 +26,8 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::BUFFER_BYTES;
 use super::side::{Event, Outlet, Side};
+use super::{BUFFER_BYTES, READ_BYTES};
 use crate::claims::Caller;
 use crate::front::{REQUEST_ID, RequestContext, TRACEPARENT};
 use crate::gateway::{Gateway, UpstreamUrl, identity_headers, upstream_away};
@@ -71,7 +71,7 @@ impl Leg {
             signer.sign(&mut request)?;
         }
         let config = WebSocketConfig::default()
-            .read_buffer_size(BUFFER_BYTES)
+            .read_buffer_size(READ_BYTES)
             .write_buffer_size(BUFFER_BYTES)
             .max_write_buffer_size(MAX_MESSAGE_BYTES + BUFFER_BYTES)
             .max_message_size(Some(MAX_MESSAGE_BYTES));
