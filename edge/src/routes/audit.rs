@@ -93,24 +93,24 @@ struct Asked {
     #[param(value_type = Option<i32>, minimum = 1, maximum = 100, example = 50)]
     limit: Option<String>,
     /// The `next_cursor` of the page before.
-    #[param(value_type = Option<kinds::Id>)]
+    #[param(pattern = "^([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})?$")]
     cursor: Option<String>,
     #[param(value_type = Option<kinds::AuditAction>)]
     action: Option<String>,
     /// Who did it or whom it was done to.
-    #[param(value_type = Option<kinds::Id>)]
+    #[param(pattern = "^([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})?$")]
     user_id: Option<String>,
     /// Who did it.
-    #[param(value_type = Option<kinds::Id>)]
+    #[param(pattern = "^([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})?$")]
     actor_id: Option<String>,
     /// Whom it was done to.
-    #[param(value_type = Option<kinds::Id>)]
+    #[param(pattern = "^([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})?$")]
     target_id: Option<String>,
     /// From this moment on.
-    #[param(value_type = Option<kinds::Time>)]
+    #[param(pattern = r"^([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z)?$", example = "2026-01-31T12:00:00Z")]
     from: Option<String>,
     /// Before this moment.
-    #[param(value_type = Option<kinds::Time>)]
+    #[param(pattern = r"^([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z)?$", example = "2026-01-31T12:00:00Z")]
     until: Option<String>,
 }
 
