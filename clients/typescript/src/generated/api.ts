@@ -2474,18 +2474,24 @@ export interface operations {
                  */
                 limit?: number;
                 /** @description The `next_cursor` of the page before. */
-                cursor?: components["schemas"]["Id"];
+                cursor?: string;
                 action?: components["schemas"]["AuditAction"];
                 /** @description Who did it or whom it was done to. */
-                user_id?: components["schemas"]["Id"];
+                user_id?: string;
                 /** @description Who did it. */
-                actor_id?: components["schemas"]["Id"];
+                actor_id?: string;
                 /** @description Whom it was done to. */
-                target_id?: components["schemas"]["Id"];
-                /** @description From this moment on. */
-                from?: components["schemas"]["Time"];
-                /** @description Before this moment. */
-                until?: components["schemas"]["Time"];
+                target_id?: string;
+                /**
+                 * @description From this moment on.
+                 * @example 2026-01-31T12:00:00Z
+                 */
+                from?: string;
+                /**
+                 * @description Before this moment.
+                 * @example 2026-01-31T12:00:00Z
+                 */
+                until?: string;
             };
             header?: never;
             path?: never;
