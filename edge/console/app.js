@@ -10,7 +10,9 @@ import { projects } from "./projects.js";
 import { personas } from "./personas.js";
 import { workflows } from "./workflows.js";
 import { plan } from "./plan.js";
-import { users, audits } from "./users.js";
+import { users } from "./users.js";
+import { audits } from "./audit.js";
+import { edges } from "./edges.js";
 import { user } from "./user.js";
 import { transfer } from "./transfer.js";
 import { subscriptions } from "./subscriptions.js";
@@ -35,6 +37,7 @@ const PAGES = [
   { path: "/admin/transfer", title: "Import and export", page: transfer, for: "admin", group: "Administration" },
   { path: "/admin/subscriptions", title: "Subscriptions", page: subscriptions, for: "admin", group: "Administration" },
   { path: "/admin/audit", title: "Audit", page: audits, for: "admin", group: "Administration" },
+  { path: "/admin/edges", title: "Edges", page: edges, for: "admin", group: "Administration" },
   { path: "/platform", title: "Platform", page: platform, for: "user", group: "Administration" },
 ];
 const HOME = "/projects";

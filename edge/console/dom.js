@@ -46,6 +46,7 @@ export function chip(text, kind = "") {
 }
 
 const STATES = {
+  fresh: "good", stale: "warn", lost: "bad", silent: "bad",
   active: "good", completed: "good", healthy: "good", enterprise: "accent", premium: "accent", basic: "accent", admin: "accent",
   in_progress: "info", starting: "info", trialing: "info", past_due: "warn", disabled: "bad", failed: "bad", expired: "bad", canceled: "bad",
 };

@@ -2,7 +2,7 @@
 
 import { el, heading, section, table, time, state, dialog, confirm, act, notice, raw } from "./dom.js";
 import { form } from "./forms.js";
-import { get, post, remove, part } from "./api.js";
+import { get, post, put, remove, part } from "./api.js";
 
 const PATH = "/api/v1/personas/instances";
 
@@ -23,7 +23,9 @@ export async function personas({ signal, again }) {
     { head: "State", cell: (each) => (typeof each.status === "string" ? state(each.status) : null) },
     { head: "Created", cell: (each) => (typeof each.created_at === "string" ? time(each.created_at) : null) },
     { head: "All", cell: (each) => raw(each, "Show") },
-    { head: "Actions", cell: (each) => act("Delete", () => deletePersona(each, again), { kind: "bad small", label: `Delete ${nameOf(each)}` }) },
+    { head: "Actions", cell: (each) => el("div", { class: "row" },
+      act("Edit", () => edit(each, again), { kind: "quiet small", label: `Edit ${nameOf(each)}` }),
+      act("Delete", () => deletePersona(each, again), { kind: "bad small", label: `Delete ${nameOf(each)}` })) },
   ];
   return [
     heading("Personas", "Instances that core-manager keeps for you, reached through the gateway.",
@@ -33,17 +35,28 @@ export async function personas({ signal, again }) {
 }
 
 function create(again) {
-  const box = dialog("New persona", form({
-    submit: "Create", busy: "Creating …",
+  write({ title: "New persona", submit: "Create", name: "", rest: "", done: "The persona is there.", again, send: (body, key) => post(PATH, body, { key }) });
+}
+
+/** What core-manager keeps of a persona is replaced as a whole, with what it had shown. */
+function edit(persona, again) {
+  const { id, name, ...rest } = persona;
+  write({ title: "Edit the persona", submit: "Save", name, rest: JSON.stringify(rest, null, 2), done: "Saved.", again,
+    send: (body) => put(`${PATH}/${part(id)}`, body) });
+}
+
+function write({ title, submit, name, rest, done, again, send }) {
+  const box = dialog(title, form({
+    submit, busy: "Saving …",
     fields: [
-      { name: "name", label: "Name", required: true, autocomplete: "off" },
-      { name: "more", label: "Further fields", type: "json", rows: 4, hint: "A JSON object, such as {\"template_id\": \"…\"}. core-manager gets it as it is." },
+      { name: "name", label: "Name", value: name, required: true, autocomplete: "off" },
+      { name: "more", label: "Further fields", type: "json", rows: 4, value: rest, hint: "A JSON object, such as {\"template_id\": \"…\"}. core-manager gets it as it is." },
     ],
-    run: async ({ name, more }, key) => {
-      await post(PATH, { ...JSON.parse(more.trim() || "{}"), name }, { key });
+    run: async (values, key) => {
+      await send({ ...JSON.parse(values.more.trim() || "{}"), name: values.name }, key);
       box.close();
       await again();
-      notice("The persona is there.");
+      notice(done);
     },
   }));
 }

@@ -5,7 +5,8 @@ import { form, problem } from "./forms.js";
 import { get, post, put, remove, part } from "./api.js";
 import { session } from "./session.js";
 import { sessionsTable } from "./account.js";
-import { ROLES, TIERS, auditOf } from "./users.js";
+import { ROLES, TIERS } from "./users.js";
+import { auditOf } from "./audit.js";
 
 const KNOWN = ["personas.create", "personas.delete", "projects.manage", "admin.users", "admin.subscriptions", "*"];
 const count = (number) => (number === null || number === undefined ? el("span", { class: "muted" }, "not known now") : String(number));

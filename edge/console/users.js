@@ -1,8 +1,9 @@
-// Everybody's accounts and the audit log, for administrators.
+// Everybody's accounts, for administrators.
 
-import { el, heading, section, table, pager, time, state, chip, facts, raw } from "./dom.js";
+import { el, heading, section, table, pager, time, state, chip } from "./dom.js";
 import { form } from "./forms.js";
 import { get, withQuery, part } from "./api.js";
+import { bulk } from "./bulk.js";
 
 export const ROLES = ["user", "moderator", "admin"];
 export const TIERS = ["free", "basic", "premium", "enterprise"];
@@ -30,11 +31,12 @@ export function filters(path, fields, query, go) {
   });
 }
 
-export async function users({ query, signal, go }) {
+export async function users({ query, signal, go, again }) {
   const asked = Object.fromEntries(query);
   const page = await get(withQuery("/api/v1/admin/users", asked), { signal });
+  const many = bulk(page.users, TIERS, again);
   const columns = [
-    { head: "E-mail", cell: (user) => el("a", { href: `#/admin/users/${part(user.id)}` }, user.email) },
+    { head: "E-mail", cell: (user) => [many.choose(user), " ", el("a", { href: `#/admin/users/${part(user.id)}` }, user.email)] },
     { head: "Name", cell: ({ profile }) => [profile.first_name, profile.last_name].filter(Boolean).join(" ") || null },
     { head: "Role", cell: (user) => state(user.role) },
     { head: "Plan", cell: (user) => state(user.subscription_tier) },
@@ -48,50 +50,6 @@ export async function users({ query, signal, go }) {
     section("Search", filters("/admin/users", FILTERS, query, go)),
     section("Found", table(`${page.total_count} accounts`, columns, page.users, "No account is like that."),
       pager(page.page, page.total_pages, page.total_count, link)),
-  ];
-}
-
-const LIMIT = 20;
-
-/** The audit log of an account, going on as far as is asked. */
-export function auditOf(id, signal) {
-  const list = el("div", { class: "field" });
-  const more = el("button", { type: "button", class: "quiet", onclick: () => next() }, "Older entries");
-  const entries = [];
-  let cursor = "";
-  const next = async () => {
-    const answer = await get(withQuery(`/api/v1/admin/users/${part(id)}/audit`, { limit: LIMIT, cursor }), { signal });
-    entries.push(...answer.entries);
-    cursor = answer.next_cursor ?? "";
-    more.hidden = cursor === "";
-    list.replaceChildren(table(`${entries.length} entries`, COLUMNS, entries, "Nothing is in the log."));
-  };
-  return next().then(() => el("div", { class: "field" }, list, el("div", {}, more)));
-}
-
-const COLUMNS = [
-  { head: "When", cell: (entry) => time(entry.at) },
-  { head: "What", cell: (entry) => el("code", {}, entry.action) },
-  { head: "Who", cell: (entry) => who(entry.actor_id) },
-  { head: "Whom", cell: (entry) => who(entry.target_id) },
-  { head: "From", cell: (entry) => entry.ip_address || null },
-  { head: "More", cell: (entry) => raw({ request_id: entry.request_id, ...entry.details }, "Show") },
-];
-
-const who = (id) => (id ? el("a", { href: `#/admin/users/${part(id)}`, title: id }, el("code", {}, `…${id.slice(-8)}`)) : el("span", { class: "muted" }, "system"));
-
-/** The log is kept per account: first the account is found, by its id or a part of its e-mail. */
-export async function audits({ query, signal, go }) {
-  const wanted = query.get("of") ?? "";
-  const search = filters("/admin/audit", [{ name: "of", label: "Account: its id, or a part of its e-mail", type: "search" }], query, go);
-  const parts = [heading("Audit", "Who did what, account by account."), section("Account", search)];
-  if (!wanted) return parts;
-  const isId = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(wanted);
-  const found = isId ? [{ id: wanted, email: wanted }] : (await get(withQuery("/api/v1/admin/users", { email: wanted, page_size: 20, sort_by: "email", sort_order: "asc" }), { signal })).users;
-  if (found.length === 1) {
-    const [{ id, email }] = found;
-    return [...parts, section("Log", facts([["Account", el("a", { href: `#/admin/users/${part(id)}` }, email)]]), await auditOf(id, signal))];
-  }
-  const columns = [{ head: "E-mail", cell: (user) => el("a", { href: `#${withQuery("/admin/audit", { of: user.id })}` }, user.email) }, { head: "Client", cell: (user) => user.client_id }];
-  return [...parts, section("Which one?", table("The first twenty", columns, found, "No account is like that."))];
+    page.users.length ? many.part : null,
+  ].filter(Boolean);
 }

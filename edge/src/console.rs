@@ -50,6 +50,9 @@ const FILES: &[(&str, &[u8])] = files![
     "workflows.js"
     "plan.js"
     "users.js"
+    "bulk.js"
+    "audit.js"
+    "edges.js"
     "user.js"
     "transfer.js"
     "subscriptions.js"
@@ -165,6 +168,15 @@ mod tests {
             for scheme in ["http://", "https://", "src=\"//"] {
                 assert!(!text.contains(scheme), "{name} names another server");
             }
+        }
+    }
+
+    #[test]
+    fn the_log_can_be_searched_for_everything_that_it_keeps() {
+        let (_, bytes) = FILES.iter().find(|(name, _)| *name == "audit.js").expect("the page");
+        let text = std::str::from_utf8(bytes).expect("text");
+        for action in contract::AuditAction::ALL {
+            assert!(text.contains(&format!("\"{action}\"")), "{action}");
         }
     }
 

@@ -29,7 +29,7 @@ use chassis::health::{Health, Need};
 use chassis::{internal, logs, memory};
 use tokio::net::TcpListener;
 
-use claims::{Authenticator, LiveClaims, Sights, Watch};
+use claims::{Authenticator, Itself, LiveClaims, Sights, Watch};
 use front::Front;
 use gateway::{CORE_MANAGER, Gateway, RouteTable};
 use idempotency::Waiting;
@@ -109,7 +109,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     let live = Arc::new(LiveClaims::new(settings.staleness));
     let (sights, reports) = Sights::new();
     let rate = RateLimiter::new(settings.rate.limits.clone(), settings.rate.shared()?);
-    let authenticator = Authenticator::new(live, sights, rate.clone(), services.identity_channel());
+    let authenticator = Authenticator::new(live.clone(), sights, rate.clone(), services.identity_channel());
     let gateway = Arc::new(Gateway::new(settings.gateway, authenticator.clone(), services.clone()));
     watch_dependencies(&health, &services, &gateway);
     let (enforcement, reporter) = claims::enforcement(settings.name);
@@ -122,7 +122,8 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
         jitter: claims::jitter,
     };
     tokio::spawn(watch.run());
-    tokio::spawn(reporter.run(services.identity_channel()));
+    let itself = Itself { live, open_sockets: ws::open_sockets };
+    tokio::spawn(reporter.run(services.identity_channel(), itself));
     tokio::spawn(claims::housekeeping(authenticator.clone()));
     tokio::spawn(claims::tell(reports, services.identity_channel()));
 

@@ -2,6 +2,7 @@
 
 use chassis::clock::now;
 use chassis::mysql::failed;
+pub use contract::AuditAction as Action;
 use contract::Outcome;
 use contract::identity::Device;
 use serde_json::Value;
@@ -28,63 +29,6 @@ impl<'a> By<'a> {
 
     /// The platform itself, or whoever has a shell on the machine.
     pub const SYSTEM: By<'static> = By { actor_id: None, device: None };
-}
-
-/// What was done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    Registered,
-    LoggedIn,
-    SessionEnded,
-    PasswordChanged,
-    AccountDeleted,
-    AdministratorMade,
-    TierChanged,
-    AccountUpdated,
-    AccountImported,
-    PermissionGranted,
-    PermissionRevoked,
-    PasswordSet,
-    SessionsEnded,
-    TierChangeApproved,
-    SubscriptionChangeApproved,
-    UsersExported,
-    KeyRotated,
-    MailSent,
-    EmailVerified,
-    PasswordReset,
-    ApiKeyCreated,
-    ApiKeyRevoked,
-}
-
-impl Action {
-    /// The name under which the table and clients know it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Action::Registered => "registered",
-            Action::LoggedIn => "logged_in",
-            Action::SessionEnded => "session_ended",
-            Action::PasswordChanged => "password_changed",
-            Action::AccountDeleted => "account_deleted",
-            Action::AdministratorMade => "administrator_made",
-            Action::TierChanged => "tier_changed",
-            Action::AccountUpdated => "account_updated",
-            Action::AccountImported => "account_imported",
-            Action::PermissionGranted => "permission_granted",
-            Action::PermissionRevoked => "permission_revoked",
-            Action::PasswordSet => "password_set",
-            Action::SessionsEnded => "sessions_ended",
-            Action::TierChangeApproved => "tier_change_approved",
-            Action::SubscriptionChangeApproved => "subscription_change_approved",
-            Action::UsersExported => "users_exported",
-            Action::KeyRotated => "key_rotated",
-            Action::MailSent => "mail_sent",
-            Action::EmailVerified => "email_verified",
-            Action::PasswordReset => "password_reset",
-            Action::ApiKeyCreated => "api_key_created",
-            Action::ApiKeyRevoked => "api_key_revoked",
-        }
-    }
 }
 
 /// Keeps an act on the account `target_id`, if it is on one. With an auth event in the same transaction it comes after it, so that the

@@ -1,5 +1,5 @@
-//! When edges began to enforce what: for the audit log, and to know who is alive when keys rotate. What all edges report
-//! in a second is written together, so that the database does not notice how many edges there are.
+//! When edges began to enforce what: for the audit log, and to know who is alive when keys rotate; and how they are. What
+//! all edges report in a second is written together, so that the database does not notice how many edges there are.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,11 +8,11 @@ use std::time::Duration;
 use chassis::clock::now;
 use chassis::mysql::{failed, transaction};
 use chrono::{DateTime, Utc};
-use contract::identity::ReportEnforcementRequest;
+use contract::identity::{EdgeState, ReportEnforcementRequest};
 use contract::{Failure, Outcome, from_timestamp};
 use sqlx::{MySql, MySqlConnection, MySqlPool, QueryBuilder};
 
-use crate::{keys, sweep};
+use crate::{edges, keys, sweep};
 
 /// How long the times are kept.
 const KEPT: Duration = Duration::from_secs(90 * 24 * 3600);
@@ -35,6 +35,8 @@ struct Gathered {
     begun: BTreeMap<(i64, i64), Begun>,
     /// The keys of each edge.
     holders: BTreeMap<String, Vec<String>>,
+    /// How each edge is.
+    states: BTreeMap<String, EdgeState>,
 }
 
 /// Edges that began to enforce a range, and the last of them.
@@ -66,6 +68,9 @@ impl Reports {
             gathered.began((range.first_sequence, range.last_sequence), &report.edge, at);
         }
         if gathered.holders.len() < MOST || gathered.holders.contains_key(&report.edge) {
+            if let Some(state) = report.state {
+                gathered.states.insert(report.edge.clone(), state);
+            }
             gathered.holders.insert(report.edge, report.key_ids);
         }
         Ok(())
@@ -100,7 +105,8 @@ impl Gathered {
         if !self.begun.is_empty() {
             transaction(pool, "note_enforcement", &self.begun, |tx, begun| Box::pin(note(tx, begun))).await?;
         }
-        keys::hold(pool, &self.holders).await
+        keys::hold(pool, &self.holders).await?;
+        edges::note(pool, &self.states).await
     }
 }
 
@@ -150,6 +156,7 @@ mod tests {
                     edge: format!("edge-{number}"),
                     key_ids: vec![String::new()],
                     enforced: vec![Enforced { first_sequence: 3, last_sequence: 3, at }],
+                    state: Some(EdgeState { open_sockets: number as i64, ..EdgeState::default() }),
                 })
                 .expect("taken");
         }
@@ -164,5 +171,10 @@ mod tests {
         let alive: i64 =
             sqlx::query_scalar("SELECT COUNT(*) FROM key_holders").fetch_one(&pool).await.expect("a count");
         assert_eq!(alive, 1000, "each edge counts as alive by itself");
+        let sockets: i64 = sqlx::query_scalar("SELECT CAST(SUM(open_sockets) AS SIGNED) FROM edges")
+            .fetch_one(&pool)
+            .await
+            .expect("a sum");
+        assert_eq!(sockets, 999 * 1000 / 2, "each edge tells how it is by itself");
     }
 }

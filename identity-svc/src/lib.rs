@@ -7,6 +7,7 @@ mod administrators;
 mod api_keys;
 mod audit;
 mod claims;
+mod edges;
 mod email;
 mod enforcement;
 mod events;
@@ -191,6 +192,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     tokio::spawn(keys::sweep(identity.pool.clone()));
     tokio::spawn(identity.reports.clone().keep(identity.pool.clone()));
     tokio::spawn(enforcement::sweep(identity.pool.clone()));
+    tokio::spawn(edges::sweep(identity.pool.clone()));
     tokio::spawn(identity.tail.clone().follow(identity.pool.clone()));
     tokio::spawn(events::sweep(identity.pool.clone()));
     tokio::spawn(sessions::sweep(identity.pool.clone()));

@@ -11,8 +11,8 @@ pub mod token;
 pub use error::{ErrorCode, WsClose};
 pub use failure::{Failure, Outcome};
 pub use names::{
-    ADMINISTER_SUBSCRIPTIONS, ANY_PERMISSION, KNOWN_PERMISSIONS, MANAGE_PROJECTS, Resource, Role, Tier,
-    UnknownName, UserField, UserSort,
+    ADMINISTER_SUBSCRIPTIONS, ANY_PERMISSION, AuditAction, KNOWN_PERMISSIONS, MANAGE_PROJECTS, Resource,
+    Role, Tier, UnknownName, UserField, UserSort,
 };
 
 /// The gRPC interface of identity-svc.

@@ -113,6 +113,34 @@ names! {
     }
 }
 
+names! {
+    /// What the audit log keeps.
+    AuditAction {
+        Registered = "registered",
+        LoggedIn = "logged_in",
+        SessionEnded = "session_ended",
+        PasswordChanged = "password_changed",
+        AccountDeleted = "account_deleted",
+        AdministratorMade = "administrator_made",
+        TierChanged = "tier_changed",
+        AccountUpdated = "account_updated",
+        AccountImported = "account_imported",
+        PermissionGranted = "permission_granted",
+        PermissionRevoked = "permission_revoked",
+        PasswordSet = "password_set",
+        SessionsEnded = "sessions_ended",
+        TierChangeApproved = "tier_change_approved",
+        SubscriptionChangeApproved = "subscription_change_approved",
+        UsersExported = "users_exported",
+        KeyRotated = "key_rotated",
+        MailSent = "mail_sent",
+        EmailVerified = "email_verified",
+        PasswordReset = "password_reset",
+        ApiKeyCreated = "api_key_created",
+        ApiKeyRevoked = "api_key_revoked",
+    }
+}
+
 /// The permission that stands for all of them.
 pub const ANY_PERMISSION: &str = "*";
 

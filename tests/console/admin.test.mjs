@@ -63,6 +63,8 @@ test("one user is changed in every way, and feels it at once", async (t) => {
   await theirs.getByRole("link", { name: "Users" }).click();
   await theirs.getByText("Your role is now user.").waitFor();
   await theirs.getByRole("heading", { name: "For administrators" }).waitFor();
+  // Their page is drawn again, with what is typed into it meanwhile.
+  await page.locator("main header").getByText("admin", { exact: true }).waitFor({ state: "detached" });
 
   const permissions = part(page, "Permissions");
   await permissions.getByLabel("Permission").fill("no such permission!");
@@ -180,6 +182,79 @@ test("subscriptions are filtered and changed, and the log says by whom", async (
   await page.getByRole("button", { name: "Show" }).click();
   await part(page, "Log").getByText("subscription_change_approved").waitFor();
   assert.ok(token);
+});
+
+test("the log of all accounts is searched by what was done, by whom, to whom and when, and goes on", async (t) => {
+  const [user, { token, id: own }] = [await newUser(), await admin()];
+  for (let round = 0; round < 11; round += 1) {
+    await api("POST", `/api/v1/admin/users/${user.id}/permissions`, { token, body: { permission_name: "projects.manage" } });
+    await api("DELETE", `/api/v1/admin/users/${user.id}/permissions/projects.manage`, { token, status: 204 });
+  }
+  const page = await administrator(t, "/admin/audit");
+  const [search, log] = [part(page, "Search"), part(page, "Log")];
+  await log.getByText("20 entries").waitFor();
+  await log.getByRole("button", { name: "Older entries" }).click();
+  await log.getByText("40 entries").waitFor();
+  await search.getByLabel("What", { exact: true }).selectOption("permission_revoked");
+  await search.getByLabel(/Account: its id/).fill(user.email);
+  await search.getByRole("button", { name: "Show" }).click();
+  await log.getByText("11 entries").waitFor();
+  await search.getByLabel("As", { exact: true }).selectOption("actor_id");
+  await search.getByRole("button", { name: "Show" }).click();
+  await log.getByText("Nothing is in the log.").waitFor();
+  const today = new Date().toISOString().slice(0, 10);
+  await goTo(page, `/admin/audit?of=${own}&as=actor_id&action=permission_revoked&from=${today}&to=${today}`);
+  await log.getByText("20 entries").or(log.getByText("11 entries")).waitFor();
+  await goTo(page, `/admin/audit?action=permission_revoked&to=2020-01-01`);
+  await log.getByText("Nothing is in the log.").waitFor();
+  await page.goBack();
+  assert.equal(await search.getByLabel("What", { exact: true }).inputValue(), "permission_revoked");
+});
+
+test("edges are shown as they are, and the page follows them", async (t) => {
+  const [page, user] = [await administrator(t, "/admin/edges"), await newUser()];
+  const row = page.getByRole("row").nth(1);
+  await row.getByText("fresh").waitFor();
+  const sockets = async () => Number(await row.getByRole("cell").nth(4).innerText());
+  const before = await sockets();
+  const theirs = await signedIn(await visitor(t), user, "/workflows");
+  await theirs.getByText("live", { exact: true }).waitFor();
+  await until("the socket is shown", async () => (await sockets()) > before);
+  await theirs.close();
+  await until("its end is shown", async () => (await sockets()) <= before);
+});
+
+test("many accounts are changed at once, and those that are refused are named", async (t) => {
+  const client = `b${Date.now()}`;
+  const [one, other] = [await newUser({ client_id: client }), await newUser({ client_id: client })];
+  const { token } = await admin();
+  await api("PUT", `/api/v1/admin/users/${other.id}`, { token, body: { subscription_tier: "enterprise" } });
+  const page = await administrator(t, `/admin/users?client_id=${client}`);
+  const change = part(page, "Change those that are chosen");
+  await change.getByRole("button", { name: "Change them" }).click();
+  await page.getByText("Choose accounts in the list first.").waitFor();
+  for (const { email } of [one, other]) await page.getByLabel(`Choose ${email}`).check();
+  await change.getByText("2 chosen").waitFor();
+  await change.getByLabel("What").selectOption("upgrade_tier");
+  await change.getByLabel("Which plan").selectOption("premium");
+  await change.getByRole("button", { name: "Change them" }).click();
+  await inDialog(page).getByRole("button", { name: "Go on" }).click();
+  await page.getByText("Done for 1 of 2.").waitFor();
+  await change.getByRole("row", { name: other.email }).waitFor();
+  await change.getByLabel("What").selectOption("deactivate");
+  await change.getByLabel("Why, for the log").fill("a test");
+  await change.getByRole("button", { name: "Change them" }).click();
+  await inDialog(page).getByRole("button", { name: "Go on" }).click();
+  await page.getByText("Done for 2 of 2.").waitFor();
+  await page.getByRole("cell", { name: "disabled" }).nth(1).waitFor();
+  await page.getByLabel(`Choose ${one.email}`).check();
+  await change.getByLabel("What").selectOption("delete");
+  await change.getByRole("button", { name: "Change them" }).click();
+  const go = inDialog(page).getByRole("button", { name: "Go on" });
+  assert.ok(await go.isDisabled());
+  await inDialog(page).getByLabel(/Type/).fill("1");
+  await go.click();
+  await page.getByText("1 accounts").waitFor();
 });
 
 test("who is no administrator is told so, and an address that leads nowhere, too", async (t) => {

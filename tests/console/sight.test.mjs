@@ -10,7 +10,7 @@ after(closeBrowser);
 
 const OPEN = ["/sign-in", "/register", "/forgot-password", "/reset-password", "/verify-email", "/nowhere"];
 const OWN = ["/projects", "/personas", "/workflows", "/plan", "/account", "/sessions", "/keys", "/platform"];
-const ADMIN = ["/admin/users", "/admin/transfer", "/admin/subscriptions", "/admin/audit"];
+const ADMIN = ["/admin/users", "/admin/transfer", "/admin/subscriptions", "/admin/audit", "/admin/edges"];
 const NARROW = { width: 360, height: 740 };
 
 /** An administrator of the tests with something on every page. */
@@ -159,6 +159,8 @@ test("pictures for the docs", { skip: !process.env.CONSOLE_PICTURES && "only wit
   await shoot("workflows", "/workflows", {}, run);
   await shoot("users-dark", `/admin/users?client_id=${client}`, { colorScheme: "dark" });
   await shoot("plan", "/plan", {});
+  await shoot("edges", "/admin/edges", {}, async (page) => { await page.getByText("fresh").first().waitFor(); });
+  await shoot("audit", `/admin/audit?of=${user.email}`, { viewport: { width: 1120, height: 900 } });
   await shoot("user", `/admin/users/${user.id}`, {});
   await shoot("projects-phone", "/projects", { viewport: { width: 390, height: 780 } });
   await shoot("workflows-phone-dark", "/workflows", { viewport: { width: 390, height: 780 }, colorScheme: "dark" }, async (page) => {

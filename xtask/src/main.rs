@@ -1,6 +1,7 @@
 //! `cargo xtask …`: what people and CI do with this workspace.
 
 mod bench;
+mod book;
 mod cargo;
 mod certs;
 mod client;
@@ -23,6 +24,7 @@ mod process;
 mod promises;
 mod redis;
 mod sbom;
+mod schemathesis;
 mod settings;
 mod simulate;
 mod terminal;
@@ -75,6 +77,10 @@ enum Task {
     Fuzz(fuzz::Options),
     /// Runs the processes on a simulated network that breaks, one seed after the other
     Simulate(simulate::Options),
+    /// Tests with Schemathesis whether the platform does what its document says
+    Schemathesis(schemathesis::Options),
+    /// Binds the docs as a book, in target/book
+    Book,
     /// Checks licences, banned crates, sources and known vulnerabilities
     Deny,
     /// Writes what the programs consist of, as CycloneDX
@@ -116,6 +122,8 @@ async fn main() -> ExitCode {
         Task::Database(options) => database::run(options).await,
         Task::Fuzz(options) => fuzz::run(options).await,
         Task::Simulate(options) => simulate::run(options).await,
+        Task::Schemathesis(options) => schemathesis::run(options).await,
+        Task::Book => book::run().await,
         Task::Deny => deny::run().await,
         Task::Sbom => sbom::run().await,
         Task::Manifests => manifests::run().await,

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use tokio::process::Command;
 
 use crate::Outcome;
-use crate::cargo::run as run_cargo;
 use crate::packages::which;
 use crate::process::unless_interrupted;
-use crate::workspace::{root, target};
+use crate::tools::python_tool;
+use crate::workspace::target;
 
 /// The validator, whose version is that of the Kubernetes whose schemas it carries.
 const VALIDATOR: &str = "kubernetes-validate";
@@ -31,7 +31,7 @@ pub async fn run() -> Outcome {
 }
 
 async fn check() -> Outcome {
-    let validator = validator().await?;
+    let validator = python_tool(VALIDATOR, KUBERNETES).await?;
     for (name, overlay, component) in RENDERED {
         let manifests = render(name, overlay, component).await?;
         validate(&validator, &manifests).await?;
@@ -88,20 +88,4 @@ async fn validate(validator: &Path, manifests: &Path) -> Outcome {
         return Ok(());
     }
     Err(format!("{}: {passed} are as they should be, but\n{}", manifests.display(), faults.join("\n")).into())
-}
-
-/// The validator, in an environment of its own under `target/`.
-async fn validator() -> Outcome<PathBuf> {
-    let folder = target("tools").join(format!("{VALIDATOR}-{KUBERNETES}"));
-    let program = folder.join("bin").join(VALIDATOR);
-    if program.is_file() {
-        return Ok(program);
-    }
-    let python = which("python3").ok_or("python3, with its module venv, is not installed")?;
-    println!("{VALIDATOR} {KUBERNETES} is not installed: fetching it into {}.", folder.display());
-    run_cargo(Command::new(python).args(["-m", "venv"]).arg(&folder).current_dir(root())).await?;
-    let pip = folder.join("bin/pip");
-    let wanted = format!("{VALIDATOR}=={KUBERNETES}");
-    run_cargo(Command::new(pip).args(["install", "--quiet", "--disable-pip-version-check", &wanted])).await?;
-    Ok(program)
 }

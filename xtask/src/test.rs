@@ -7,8 +7,8 @@ use crate::cargo::{cargo, check, run as run_cargo};
 use crate::database::{Account, Database, ensure_schema};
 use crate::process::{Process, unless_interrupted};
 use crate::terminal::{Colour, is_watched, paint, seconds, step};
-use crate::workspace::programs;
-use crate::{Outcome, instructions, openapi, prepare, promises, redis, settings};
+use crate::workspace::{programs, root};
+use crate::{Outcome, book, instructions, openapi, prepare, promises, redis, settings};
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -43,6 +43,7 @@ async fn static_checks() -> Outcome {
     }
     step("Settings in the docs", settings::write(true)).await?;
     step("Routes in the docs", openapi::write(true)).await?;
+    step("Pages and links of the docs", async { book::check(root()) }).await?;
     step("Tests that the docs name", async { promises::check() }).await
 }
 

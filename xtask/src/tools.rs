@@ -1,4 +1,4 @@
-//! Cargo's own tools that are not part of this workspace, each at one version.
+//! Tools that are not part of this workspace, each at one version.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,8 @@ use tokio::process::Command;
 
 use crate::Outcome;
 use crate::cargo::{cargo, run as run_cargo};
-use crate::workspace::target;
+use crate::packages::which;
+use crate::workspace::{root, target};
 
 /// A cargo subcommand.
 pub struct Tool {
@@ -41,4 +42,23 @@ impl Tool {
             told.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
         words.split_whitespace().any(|word| word == self.version)
     }
+}
+
+/// A program of Python, whose package has the same name, in an environment of its own under `target/`.
+///
+/// # Errors
+/// When there is no Python with its module venv, or the package cannot be fetched.
+pub async fn python_tool(name: &str, version: &str) -> Outcome<PathBuf> {
+    let folder = target("tools").join(format!("{name}-{version}"));
+    let program = folder.join("bin").join(name);
+    if program.is_file() {
+        return Ok(program);
+    }
+    let python = which("python3").ok_or("python3, with its module venv, is not installed")?;
+    println!("{name} {version} is not installed: fetching it into {}.", folder.display());
+    run_cargo(Command::new(python).args(["-m", "venv"]).arg(&folder).current_dir(root())).await?;
+    let pip = folder.join("bin/pip");
+    let wanted = format!("{name}=={version}");
+    run_cargo(Command::new(pip).args(["install", "--quiet", "--disable-pip-version-check", &wanted])).await?;
+    Ok(program)
 }

@@ -54,6 +54,17 @@ pub enum Freshness {
     Lost,
 }
 
+impl Freshness {
+    /// The name that administrators are told.
+    pub fn name(self) -> &'static str {
+        match self {
+            Freshness::Fresh => "fresh",
+            Freshness::Stale => "stale",
+            Freshness::Lost => "lost",
+        }
+    }
+}
+
 #[derive(Clone)]
 struct Account {
     version: i64,
@@ -193,7 +204,12 @@ impl LiveClaims {
         let is_over = |until| (until <= now).then_some(0);
         let _ = self.baffled_until.fetch_update(Ordering::Relaxed, Ordering::Relaxed, is_over);
         lock(&self.watched).retain(|_, changes| changes.receiver_count() > 0);
-        ENTRIES.set((self.ended.len() + self.accounts.len()) as i64);
+        ENTRIES.set(self.entries());
+    }
+
+    /// Sessions and accounts of which something is known.
+    pub fn entries(&self) -> i64 {
+        (self.ended.len() + self.accounts.len()) as i64
     }
 
     fn remember(&self, event: &AuthEvent) {

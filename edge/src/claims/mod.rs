@@ -3,6 +3,7 @@
 mod api_keys;
 mod caller;
 mod live;
+mod pace;
 mod recent;
 mod report;
 mod sights;
@@ -10,6 +11,6 @@ mod watch;
 
 pub use caller::{Admin, Authenticator, Caller, IdentityHeaders, Intent, Person, bearer, now};
 pub use live::{Freshness, LiveClaims, Staleness};
-pub use report::{Enforcement, enforcement};
+pub use report::{Enforcement, Itself, enforcement};
 pub use sights::{Sights, tell};
 pub use watch::{KeySettings, Watch, housekeeping, jitter};

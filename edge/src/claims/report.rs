@@ -1,17 +1,21 @@
-//! Tells identity-svc what this edge enforces and which keys it accepts: for the audit log, and so that a new signing
-//! key signs only once every edge knows it.
+//! Tells identity-svc what this edge enforces, which keys it accepts and how it is: for the audit log, so that a new
+//! signing key signs only once every edge knows it, and for administrators.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use chassis::grpc::InternalChannel;
+use chrono::{DateTime, Utc};
 use contract::identity::live_claims_service_client::LiveClaimsServiceClient;
-use contract::identity::{AuthEvent, Enforced, ReportEnforcementRequest, Snapshot};
+use contract::identity::{AuthEvent, EdgeState, Enforced, ReportEnforcementRequest, Snapshot};
 use prometheus::Histogram;
 use tokio::sync::{mpsc, watch};
 
+use super::LiveClaims;
+use super::pace::Pace;
+
 /// How often the edge says that it is alive when nothing else is to be told.
-const INTERVAL: Duration = Duration::from_secs(5);
+const INTERVAL: Duration = Duration::from_secs(3);
 /// The least time between two reports, so that many events share one: with a thousand edges each report counts.
 const GATHER: Duration = Duration::from_secs(1);
 const REPORT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -21,33 +25,48 @@ const BATCH: usize = 1000;
 
 /// What the watch on identity-svc tells the [`Reporter`].
 pub struct Enforcement {
-    ranges: mpsc::Sender<Enforced>,
+    begun: mpsc::Sender<Begun>,
     key_ids: watch::Sender<Vec<String>>,
 }
+
+/// What is enforced from now on, and how long that took, if it is one event.
+type Begun = (Enforced, Option<Duration>);
 
 /// Sends the reports.
 pub struct Reporter {
     edge: String,
-    ranges: mpsc::Receiver<Enforced>,
+    begun: mpsc::Receiver<Begun>,
     key_ids: watch::Receiver<Vec<String>>,
+    started_at: DateTime<Utc>,
+    pace: Pace,
+}
+
+/// What the edge says of itself.
+pub struct Itself {
+    pub live: Arc<LiveClaims>,
+    pub open_sockets: fn() -> i64,
 }
 
 /// The two ends of the reports of the edge with this name.
 pub fn enforcement(edge: String) -> (Enforcement, Reporter) {
-    let (ranges, reported) = mpsc::channel(WAITING);
+    let (begun, reported) = mpsc::channel(WAITING);
     let (key_ids, held) = watch::channel(Vec::new());
-    (Enforcement { ranges, key_ids }, Reporter { edge, ranges: reported, key_ids: held })
+    let started_at = chassis::clock::now();
+    let reporter = Reporter { edge, begun: reported, key_ids: held, started_at, pace: Pace::default() };
+    (Enforcement { begun, key_ids }, reporter)
 }
 
 impl Enforcement {
     /// An event has just been taken in.
     pub fn began(&self, event: &AuthEvent) {
-        let now = chassis::clock::now();
-        if let Some(at) = event.at.and_then(contract::from_timestamp) {
-            SECONDS.observe((now - at).as_seconds_f64().max(0.0));
+        let made = event.at.and_then(contract::from_timestamp);
+        // By two clocks, of which either may be ahead.
+        let took = made.map(|at| (chassis::clock::now() - at).to_std().unwrap_or_default());
+        if let Some(took) = took {
+            SECONDS.observe(took.as_secs_f64());
         }
         if let Some(position) = &event.position {
-            self.range(position.sequence, position.sequence);
+            self.range(position.sequence, position.sequence, took);
         }
     }
 
@@ -57,14 +76,14 @@ impl Enforcement {
         let first = position(snapshot.events.first());
         let last = if snapshot.more { position(snapshot.events.last()) } else { snapshot.position.clone() };
         if let (Some(first), Some(last)) = (first, last) {
-            self.range(first.sequence, last.sequence);
+            self.range(first.sequence, last.sequence, None);
         }
     }
 
-    fn range(&self, first_sequence: i64, last_sequence: i64) {
+    fn range(&self, first_sequence: i64, last_sequence: i64, took: Option<Duration>) {
         let at = Some(contract::to_timestamp(chassis::clock::now()));
         // Without room the time is not kept; what counts is that the event is enforced.
-        let _ = self.ranges.try_send(Enforced { first_sequence, last_sequence, at });
+        let _ = self.begun.try_send((Enforced { first_sequence, last_sequence, at }, took));
     }
 
     /// Tokens of these keys are accepted from now on.
@@ -75,13 +94,13 @@ impl Enforcement {
 
 impl Reporter {
     /// Reports for as long as the process lives.
-    pub async fn run(mut self, channel: InternalChannel) {
+    pub async fn run(mut self, channel: InternalChannel, itself: Itself) {
         let mut client = LiveClaimsServiceClient::new(channel);
         let mut ticks = tokio::time::interval(INTERVAL);
-        let mut ranges = Vec::new();
+        let mut begun = Vec::new();
         loop {
             tokio::select! {
-                _ = self.ranges.recv_many(&mut ranges, BATCH) => {}
+                _ = self.begun.recv_many(&mut begun, BATCH) => {}
                 _ = self.key_ids.changed() => {}
                 _ = ticks.tick() => {}
             }
@@ -89,9 +108,11 @@ impl Reporter {
             if key_ids.is_empty() {
                 continue;
             }
-            let enforced = merge(std::mem::take(&mut ranges));
-            let edge = self.edge.clone();
-            let mut request = tonic::Request::new(ReportEnforcementRequest { edge, key_ids, enforced });
+            begun.iter().filter_map(|(_, took)| *took).for_each(|took| self.pace.add(took));
+            let enforced = merge(begun.drain(..).map(|(range, _)| range));
+            let (edge, state) = (self.edge.clone(), Some(self.state(&itself)));
+            let mut request =
+                tonic::Request::new(ReportEnforcementRequest { edge, key_ids, enforced, state });
             request.set_timeout(REPORT_TIMEOUT);
             if let Err(status) = client.report_enforcement(request).await {
                 tracing::debug!(%status, "what is enforced could not be told");
@@ -99,10 +120,25 @@ impl Reporter {
             tokio::time::sleep(GATHER).await;
         }
     }
+
+    fn state(&self, Itself { live, open_sockets }: &Itself) -> EdgeState {
+        EdgeState {
+            version: chassis::VERSION.to_owned(),
+            started_at: Some(contract::to_timestamp(self.started_at)),
+            position: live.position(),
+            staleness_ms: live
+                .staleness()
+                .map_or(0, |age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX)),
+            freshness: live.freshness().name().to_owned(),
+            live_entries: live.entries(),
+            open_sockets: open_sockets(),
+            times: self.pace.times(),
+        }
+    }
 }
 
 /// Ranges that were enforced in the same moment, as one.
-fn merge(ranges: Vec<Enforced>) -> Vec<Enforced> {
+fn merge(ranges: impl IntoIterator<Item = Enforced>) -> Vec<Enforced> {
     let mut merged: Vec<Enforced> = Vec::new();
     for next in ranges {
         match merged.last_mut() {

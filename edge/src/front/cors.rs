@@ -12,6 +12,11 @@ use http::header::{
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
+/// What a page may read of an answer beside what any may (Fetch standard, section 3.3.5): all that the contract and the
+/// document of the routes speak of, and where core-manager says that something is.
+const EXPOSED: &str = "X-Request-ID, Retry-After, RateLimit, RateLimit-Policy, Idempotency-Replayed, Location, \
+                       WWW-Authenticate, Allow, Content-Disposition, ETag";
+
 /// An origin as browsers say it (RFC 6454 section 6.1).
 #[derive(Clone, Debug)]
 pub struct Origin(String);
@@ -77,10 +82,7 @@ impl Origins {
         headers.remove(ACCESS_CONTROL_ALLOW_ORIGIN);
         if let Some(origin) = origin.filter(|origin| self.admits(origin)) {
             headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-            headers.insert(
-                ACCESS_CONTROL_EXPOSE_HEADERS,
-                HeaderValue::from_static("X-Request-ID, Retry-After, RateLimit, RateLimit-Policy"),
-            );
+            headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
         }
     }
 }

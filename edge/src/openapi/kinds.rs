@@ -74,6 +74,8 @@ kinds! {
     UserColumn = names(UserField::ALL.iter().map(|field| field.name()));
     /// What a list of users is sorted by.
     UserOrder = names(contract::UserSort::ALL.iter().map(|sort| sort.name()));
+    /// What the audit log keeps.
+    AuditAction = names(contract::AuditAction::ALL.iter().map(|action| action.name()));
     /// A code of the error table.
     ErrorCode = names(contract::ErrorCode::all().map(contract::ErrorCode::name));
     /// One line of at most 100 characters.

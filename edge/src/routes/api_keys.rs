@@ -100,7 +100,8 @@ struct Create {
     #[schema(value_type = Vec<kinds::Permission>, max_items = 20, example = json!([]))]
     permissions: Vec<String>,
     /// In 90 days when nobody says, and at most a year ahead (an operator may want another limit).
-    #[schema(value_type = Option<kinds::Time>)]
+    // Any time would soon be a wrong example.
+    #[schema(value_type = Option<kinds::Time>, example = json!(null))]
     expires_at: Option<DateTime<Utc>>,
 }
 

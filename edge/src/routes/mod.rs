@@ -1,8 +1,11 @@
 //! The public routes of the edge itself. Each route stands with its types and its handler.
 
 mod api_keys;
+mod asked;
+mod audit;
 mod auth;
 mod billing;
+mod edges;
 mod email;
 mod projects;
 mod subscription;
@@ -148,6 +151,8 @@ fn described(imports: &Imports) -> (Vec<&'static str>, OpenApiRouter<Edge>) {
         ("/api/v1/user", user::routes().merge(api_keys::routes())),
         ("/api/v1/projects", projects::routes()),
         ("/api/v1/subscription", subscription::routes()),
+        ("/api/v1/admin/audit", audit::routes()),
+        ("/api/v1/admin/edges", edges::routes()),
         ("/api/v1/admin/subscriptions", subscriptions::routes()),
         ("/api/v1/admin/users", users::routes(imports)),
     ];

@@ -223,6 +223,11 @@ fn not_an_upgrade() -> Refusal {
     failure.with_http(StatusCode::BAD_REQUEST).into()
 }
 
+/// How many sockets are open.
+pub fn open_sockets() -> i64 {
+    OPEN.get()
+}
+
 static OPEN: std::sync::LazyLock<IntGauge> = std::sync::LazyLock::new(|| {
     prometheus::register_int_gauge!("edge_websockets_open", "Open WebSockets")
         .unwrap_or_else(|e| unreachable!("registered once: {e}"))

@@ -1,10 +1,12 @@
 //! Rules of administration that only a real database can show.
 
+use chrono::{DateTime, Utc};
 use contract::identity::{
-    ApproveTierChangeRequest, ChangeUsersRequest, Device, ExportUsersRequest, ImportUsersRequest,
-    ImportedRow, ListUsersRequest,
+    ApproveTierChangeRequest, AuditFilter, ChangeUsersRequest, Device, ExportUsersRequest,
+    ImportUsersRequest, ImportedRow, ListAuditRequest, ListUsersRequest,
 };
-use contract::{ErrorCode, Outcome, Role};
+use contract::{ErrorCode, Outcome, Role, to_timestamp};
+use prost_types::Timestamp;
 use sqlx::MySqlPool;
 
 use super::change::Change;
@@ -12,7 +14,7 @@ use super::export::Export;
 use super::{Actor, audit, bulk, change, import, list, permissions, sessions};
 use crate::identity::Identity;
 use crate::tests::{identity, register};
-use crate::{administrators, newcomers};
+use crate::{administrators, edges, newcomers};
 
 fn actor(id: &str) -> Actor {
     Actor::of(id.to_owned(), None).expect("an actor")
@@ -32,6 +34,10 @@ async fn administrator(identity: &Identity, email: &str) -> String {
 fn rows(count: u64) -> Vec<ImportedRow> {
     let row = |row| ImportedRow { row, email: format!("u{row}@example.com"), ..ImportedRow::default() };
     (0..count).map(row).collect()
+}
+
+fn log_of(user_id: &str) -> ListAuditRequest {
+    ListAuditRequest { user_id: user_id.to_owned(), ..ListAuditRequest::default() }
 }
 
 fn import_of(rows: Vec<ImportedRow>) -> ImportUsersRequest {
@@ -71,7 +77,7 @@ async fn nobody_but_an_active_administrator_administers(pool: MySqlPool) {
         };
         let export = ExportUsersRequest { format: "csv".to_owned(), ..ExportUsersRequest::default() };
         let role = Change { role: Some(Role::Moderator), ..Change::default() };
-        let outcomes: [Outcome<()>; 13] = [
+        let outcomes: [Outcome<()>; 14] = [
             list::list(&identity, &actor, ListUsersRequest::default()).await.map(drop),
             list::details(&identity, &actor, &target).await.map(drop),
             change::update(&identity, &actor, &target, role).await.map(drop),
@@ -81,7 +87,8 @@ async fn nobody_but_an_active_administrator_administers(pool: MySqlPool) {
             permissions::revoke(&identity, &actor, &target, "*").await,
             sessions::list(&identity, &actor, &target).await.map(drop),
             sessions::end_all(&identity, &actor, &target).await,
-            audit::list(&identity, &actor, &target, 0, "").await.map(drop),
+            audit::list(&identity, &actor, log_of(&target)).await.map(drop),
+            edges::list(&identity, &actor).await.map(drop),
             bulk::change(&identity, &actor, many).await.map(drop),
             bulk::approve_tier(&identity, &actor, tier).await.map(drop),
             Export::begin(&identity, &actor, export).await.map(drop),
@@ -203,10 +210,97 @@ async fn who_acted_and_from_where_is_kept(pool: MySqlPool) {
     };
     let actor = Actor::of(admin.clone(), Some(device)).expect("an actor");
     permissions::grant(&identity, &actor, &user, "projects.manage").await.expect("granted");
-    let log = audit::list(&identity, &actor, &user, 1, "").await.expect("a page");
+    let log = audit::list(&identity, &actor, ListAuditRequest { limit: 1, ..log_of(&user) }).await;
+    let log = log.expect("a page");
     let entry = &log.entries[0];
     assert_eq!((entry.actor_id.as_deref(), entry.target_id.as_deref()), (Some(&*admin), Some(&*user)));
     assert_eq!((entry.ip_address.as_str(), entry.request_id.as_str()), ("192.0.2.1", "a-request"));
     assert_eq!(entry.details_json, r#"{"permission":"projects.manage"}"#);
     assert!(!log.next_cursor.is_empty());
+}
+
+/// The id of an entry, and when who did what to whom.
+type Row = (String, DateTime<Utc>, Option<String>, String, Option<String>);
+
+/// The ids of a log's entries, page by page, as long as they are.
+async fn walked(identity: &Identity, actor: &Actor, filter: AuditFilter, user_id: &str) -> Vec<String> {
+    let mut ids = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let filter = Some(filter.clone());
+        let request = ListAuditRequest { limit: 2, cursor, filter, ..log_of(user_id) };
+        let page = audit::list(identity, actor, request).await.expect("a page");
+        assert!(page.entries.len() <= 2);
+        ids.extend(page.entries.into_iter().map(|entry| entry.id));
+        cursor = page.next_cursor;
+        if cursor.is_empty() {
+            return ids;
+        }
+    }
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn the_log_of_all_is_filtered_by_what_was_done_by_whom_to_whom_and_when(pool: MySqlPool) {
+    let identity = identity(pool.clone()).await;
+    let (admin, other) =
+        (administrator(&identity, "a@example.com").await, register(&identity, "o@x.org").await);
+    let actor = actor(&admin);
+    for permission in ["projects.manage", "personas.create", "personas.delete"] {
+        permissions::grant(&identity, &actor, &other, permission).await.expect("granted");
+    }
+    permissions::revoke(&identity, &actor, &other, "personas.create").await.expect("revoked");
+    permissions::grant(&identity, &actor, &admin, "projects.manage").await.expect("granted");
+    let rows: Vec<Row> =
+        sqlx::query_as("SELECT id, at, actor_id, action, target_id FROM audit_log ORDER BY id DESC")
+            .fetch_all(&pool)
+            .await
+            .expect("the log");
+    let middle = rows[2].1;
+    let named = |id: &Option<String>, whom: &str| id.as_deref() == Some(whom);
+    let text = |text: &str| Some(text.to_owned());
+    let time = Some(to_timestamp(middle));
+    type Admits<'a> = &'a dyn Fn(&Row) -> bool;
+    let cases: [(AuditFilter, &str, Admits); 8] = [
+        (AuditFilter::default(), "", &|_| true),
+        (AuditFilter { action: text("permission_granted"), ..AuditFilter::default() }, "", &|row| {
+            row.3 == "permission_granted"
+        }),
+        (AuditFilter { by_id: text(&admin), ..AuditFilter::default() }, "", &|row| named(&row.2, &admin)),
+        (AuditFilter { target_id: text(&other), ..AuditFilter::default() }, "", &|row| named(&row.4, &other)),
+        (AuditFilter { from: time, ..AuditFilter::default() }, "", &|row| row.1 >= middle),
+        (AuditFilter { until: time, ..AuditFilter::default() }, "", &|row| row.1 < middle),
+        (AuditFilter { action: text("permission_granted"), ..AuditFilter::default() }, &other, &|row| {
+            row.3 == "permission_granted" && (named(&row.2, &other) || named(&row.4, &other))
+        }),
+        (
+            AuditFilter {
+                action: text("permission_granted"),
+                by_id: text(&admin),
+                target_id: text(&other),
+                from: time,
+                until: None,
+            },
+            "",
+            &|row| {
+                row.3 == "permission_granted"
+                    && named(&row.2, &admin)
+                    && named(&row.4, &other)
+                    && row.1 >= middle
+            },
+        ),
+    ];
+    for (place, (filter, user_id, admits)) in cases.into_iter().enumerate() {
+        let expected: Vec<String> = rows.iter().filter(|row| admits(row)).map(|row| row.0.clone()).collect();
+        assert!(!expected.is_empty(), "case {place} shows nothing");
+        assert_eq!(walked(&identity, &actor, filter, user_id).await, expected, "case {place}");
+    }
+    let ancient = Some(Timestamp { seconds: -70_000_000_000, nanos: 0 });
+    let distant = Some(Timestamp { seconds: 300_000_000_000, nanos: 0 });
+    let always = AuditFilter { from: ancient, until: distant, ..AuditFilter::default() };
+    assert_eq!(walked(&identity, &actor, always, "").await.len(), rows.len());
+    let bad =
+        AuditFilter { action: text("x"), by_id: text("y"), target_id: text("z"), ..AuditFilter::default() };
+    let request = ListAuditRequest { filter: Some(bad), ..log_of("w") };
+    let refused = audit::list(&identity, &actor, request).await.expect_err("refused");
+    assert_eq!(refused.fields().len(), 4, "{refused:?}");
 }

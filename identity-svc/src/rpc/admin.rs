@@ -7,10 +7,10 @@ use contract::identity::{
     ApproveTierChangeRequest, ApproveTierChangeResponse, ChangeUsersRequest, ChangeUsersResponse, Device,
     EndUserSessionsRequest, EndUserSessionsResponse, ExportUsersRequest, ExportUsersResponse,
     GetUserDetailsRequest, GetUserDetailsResponse, GrantPermissionRequest, GrantPermissionResponse,
-    ImportUsersRequest, ImportUsersResponse, ListAuditRequest, ListAuditResponse, ListUserSessionsRequest,
-    ListUserSessionsResponse, ListUsersRequest, ListUsersResponse, RemoveUserRequest, RemoveUserResponse,
-    RevokePermissionRequest, RevokePermissionResponse, SetPasswordRequest, SetPasswordResponse,
-    UpdateUserRequest, UpdateUserResponse,
+    ImportUsersRequest, ImportUsersResponse, ListAuditRequest, ListAuditResponse, ListEdgesRequest,
+    ListEdgesResponse, ListUserSessionsRequest, ListUserSessionsResponse, ListUsersRequest,
+    ListUsersResponse, RemoveUserRequest, RemoveUserResponse, RevokePermissionRequest,
+    RevokePermissionResponse, SetPasswordRequest, SetPasswordResponse, UpdateUserRequest, UpdateUserResponse,
 };
 use futures_util::stream;
 use tokio_stream::Stream;
@@ -19,6 +19,7 @@ use tonic::{Request, Response, Status};
 use crate::administration::change::Change;
 use crate::administration::export::Export;
 use crate::administration::{Actor, audit, bulk, change, import, list, permissions, sessions};
+use crate::edges;
 use crate::identity::{Identity, id};
 
 pub struct Administration(pub Identity);
@@ -135,10 +136,10 @@ impl AdminService for Administration {
         &self,
         request: Request<ListAuditRequest>,
     ) -> Result<Response<ListAuditResponse>, Status> {
-        let ListAuditRequest { actor_id, device, user_id, limit, cursor } = request.into_inner();
+        let mut request = request.into_inner();
         let entries = async {
-            let actor = on(&user_id, actor_id, device)?;
-            audit::list(&self.0, &actor, &user_id, limit, &cursor).await
+            let actor = Actor::of(std::mem::take(&mut request.actor_id), request.device.take())?;
+            audit::list(&self.0, &actor, request).await
         };
         answer(entries.await)
     }
@@ -197,5 +198,14 @@ impl AdminService for Administration {
             import::import(&self.0, &actor, request).await
         };
         answer(imported.await)
+    }
+
+    async fn list_edges(
+        &self,
+        request: Request<ListEdgesRequest>,
+    ) -> Result<Response<ListEdgesResponse>, Status> {
+        let ListEdgesRequest { actor_id, device } = request.into_inner();
+        let known = async { edges::list(&self.0, &Actor::of(actor_id, device)?).await };
+        answer(known.await)
     }
 }

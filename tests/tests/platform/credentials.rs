@@ -18,7 +18,7 @@ pub enum Who {
 use Who::{Admin, Anybody, User};
 
 /// Every route of the public listener.
-pub const ROUTES: [(&str, &str, Who); 68] = [
+pub const ROUTES: [(&str, &str, Who); 70] = [
     ("POST", "/api/v1/auth/register", Anybody),
     ("POST", "/api/v1/auth/login", Anybody),
     ("POST", "/api/v1/auth/refresh", Anybody),
@@ -50,6 +50,8 @@ pub const ROUTES: [(&str, &str, Who); 68] = [
     ("POST", "/api/v1/subscription/cancel", User),
     ("POST", "/api/v1/subscription/checkout", User),
     ("POST", "/webhooks/stripe", Anybody),
+    ("GET", "/api/v1/admin/audit", Admin),
+    ("GET", "/api/v1/admin/edges", Admin),
     ("GET", "/api/v1/admin/subscriptions", Admin),
     ("POST", "/api/v1/admin/subscriptions", Admin),
     ("PUT", "/api/v1/admin/subscriptions/{id}", Admin),

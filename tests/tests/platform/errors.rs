@@ -1,7 +1,9 @@
+use std::collections::BTreeSet;
+
 use contract::token::{Claims, Signer};
 use e2e::{JWT_SECRET, Plan, Sandbox, raw};
 use http::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::credentials::claims;
@@ -116,6 +118,16 @@ async fn a_request_id_goes_all_the_way() {
     assert!(sent.contains("my-id-1") && sent.contains("traceparent"), "{sent}");
 }
 
+/// The headers of all answers that the document has.
+fn described_headers(document: &Value) -> BTreeSet<String> {
+    let answers = document["components"]["responses"].as_object().expect("answers").values();
+    let paths = document["paths"].as_object().expect("paths").values();
+    let operations = paths.flat_map(|item| item.as_object().expect("operations").values());
+    let own = operations.flat_map(|operation| operation["responses"].as_object().expect("answers").values());
+    let headers = answers.chain(own).filter_map(|answer| answer["headers"].as_object());
+    headers.flat_map(|headers| headers.keys().map(|name| name.to_lowercase())).collect()
+}
+
 #[tokio::test]
 async fn only_pages_of_allowed_origins_may_read_answers() {
     let sandbox = Sandbox::start().await;
@@ -127,8 +139,19 @@ async fn only_pages_of_allowed_origins_may_read_answers() {
         ask("https://app.example.com").await["access-control-allow-origin"],
         "https://app.example.com"
     );
+    // All headers that the document describes, and those of core-manager that say where something is.
+    let document = sandbox.edge().open_get("/openapi.json").await.must_be(200);
+    let described = described_headers(&document);
+    assert!(described.contains("idempotency-replayed") && described.contains("retry-after"), "{described:?}");
+    let exposed = ask("https://app.example.com").await["access-control-expose-headers"].clone();
+    let exposed = exposed.to_str().expect("a text").to_lowercase();
+    let exposed: BTreeSet<&str> = exposed.split(", ").collect();
+    for name in described.iter().map(String::as_str).chain(["location", "etag"]) {
+        assert!(exposed.contains(name), "a page cannot read {name}");
+    }
     let other = ask("https://app.example.com.evil.org").await;
     assert!(!other.contains_key("access-control-allow-origin"));
+    assert!(!other.contains_key("access-control-expose-headers"));
     assert_eq!(other["vary"], "Origin");
     let headers = [("origin", "https://app.example.com"), ("access-control-request-method", "PUT")];
     let preflight = sandbox.edge().send(Method::OPTIONS, "/api/v1/user/profile", None, &headers, None).await;

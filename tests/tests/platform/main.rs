@@ -1,5 +1,7 @@
 //! The journeys of users, operators and attackers, over real sockets. The files mirror the tree of URLs.
 
+mod admin_audit;
+mod admin_edges;
 mod admin_subscriptions;
 mod admin_transfer;
 mod admin_users;

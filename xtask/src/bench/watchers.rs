@@ -9,7 +9,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use contract::identity::live_claims_service_client::LiveClaimsServiceClient;
 use contract::identity::watch_auth_events_response::Message;
-use contract::identity::{AuthEvent, Enforced, Position, ReportEnforcementRequest, WatchAuthEventsResponse};
+use contract::identity::{
+    AuthEvent, EdgeState, Enforced, Position, ReportEnforcementRequest, WatchAuthEventsResponse,
+};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tonic::{Request, Status};
@@ -25,7 +27,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How often a channel of the internal plane asks each replica for its health.
 const PROBE: Duration = Duration::from_millis(300);
 /// How often an edge says that it is alive, and the least time between two reports.
-const REPORT: Duration = Duration::from_secs(5);
+const REPORT: Duration = Duration::from_secs(3);
 const GATHER: Duration = Duration::from_secs(1);
 /// How long all of them may take to become current.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -207,8 +209,8 @@ impl Watcher {
                 continue;
             }
             let edge = format!("edge-{}", self.number);
-            let mut request =
-                Request::new(ReportEnforcementRequest { edge, key_ids: vec![String::new()], enforced });
+            let (key_ids, state) = (vec![String::new()], Some(EdgeState::default()));
+            let mut request = Request::new(ReportEnforcementRequest { edge, key_ids, enforced, state });
             request.set_timeout(Duration::from_secs(2));
             if client.report_enforcement(request).await.is_err() {
                 self.ledger.refused.fetch_add(1, Ordering::Relaxed);

@@ -24,6 +24,43 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/admin/audit": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Read the audit log of all accounts, newest first */
+        get: operations["list_all_audit"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/admin/edges": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Look at all edges
+         * @description Each tells every three seconds how it is. One that has ended is listed as `silent` for five minutes. At most 1000, in the order of their names.
+         */
+        get: operations["list_edges"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/admin/subscriptions": {
         parameters: {
             query?: never;
@@ -957,6 +994,12 @@ export interface components {
             count: components["schemas"]["Count"];
         };
         /**
+         * @description What the audit log keeps.
+         * @example registered
+         * @enum {string}
+         */
+        AuditAction: "registered" | "logged_in" | "session_ended" | "password_changed" | "account_deleted" | "administrator_made" | "tier_changed" | "account_updated" | "account_imported" | "permission_granted" | "permission_revoked" | "password_set" | "sessions_ended" | "tier_change_approved" | "subscription_change_approved" | "users_exported" | "key_rotated" | "mail_sent" | "email_verified" | "password_reset" | "api_key_created" | "api_key_revoked";
+        /**
          * @description What the audit log keeps beside an act; which facts depends on the act.
          * @example {
          *       "permission": "projects.manage"
@@ -1078,12 +1121,62 @@ export interface components {
          * @example To the Moon and back
          */
         Description: string;
+        /** @description An edge as it last told. */
+        Edge: {
+            behind: components["schemas"]["Count"] | null;
+            enforcement: components["schemas"]["EnforcementTimes"] | null;
+            /** @description Sessions and accounts of which it knows something newer than their tokens. */
+            live_entries: components["schemas"]["Count"];
+            /** @example edge-0 */
+            name: string;
+            open_sockets: components["schemas"]["Count"];
+            reported_at: components["schemas"]["Time"];
+            /** @description The last event that it had taken in. */
+            sequence: components["schemas"]["Count"];
+            /** @description For how long it had not heard of identity-svc, in milliseconds. It hears every second. */
+            staleness_ms: components["schemas"]["Count"];
+            started_at: components["schemas"]["Time"];
+            /**
+             * @description What it may rely on its live claims for: everything (`fresh`); it has each request confirmed (`stale`); nothing
+             *     (`lost`). `silent` when it has not told for longer than eight seconds: it has ended, or reaches no identity-svc.
+             * @example fresh
+             */
+            state: string;
+            /** @example 0.1.0 */
+            version: string;
+        };
+        Edges: {
+            count: components["schemas"]["Count"];
+            edges: components["schemas"]["Edge"][];
+            /** @description The last event that there is. */
+            sequence: components["schemas"]["Count"];
+        };
         /**
          * Format: email
          * @description An e-mail address. It is kept trimmed, in lower case and NFC.
          * @example ada@example.com
          */
         Email: string;
+        /** @description From changes to the moments in which the edge enforced them. */
+        EnforcementTimes: {
+            /** @description How many events these are of: the last ones, at most 1000. */
+            count: components["schemas"]["Count"];
+            /**
+             * Format: double
+             * @example 3.5
+             */
+            last_ms: number;
+            /**
+             * Format: double
+             * @example 3.5
+             */
+            p50_ms: number;
+            /**
+             * Format: double
+             * @example 9.25
+             */
+            p99_ms: number;
+        };
         /** @description The one shape of errors */
         Error: {
             error: {
@@ -2370,6 +2463,138 @@ export interface operations {
             431: components["responses"]["431_REQ003"];
             500: components["responses"]["500_SRV001"];
             503: components["responses"]["503_GW003"];
+        };
+    };
+    list_all_audit: {
+        parameters: {
+            query?: {
+                /**
+                 * @description Most entries of the page; 50 by default.
+                 * @example 50
+                 */
+                limit?: number;
+                /** @description The `next_cursor` of the page before. */
+                cursor?: string;
+                action?: components["schemas"]["AuditAction"];
+                /** @description Who did it or whom it was done to. */
+                user_id?: string;
+                /** @description Who did it. */
+                actor_id?: string;
+                /** @description Whom it was done to. */
+                target_id?: string;
+                /**
+                 * @description From this moment on.
+                 * @example 2026-01-31T12:00:00Z
+                 */
+                from?: string;
+                /**
+                 * @description Before this moment.
+                 * @example 2026-01-31T12:00:00Z
+                 */
+                until?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Read the audit log of all accounts, newest first */
+            200: {
+                headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
+                    "X-Request-ID": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "entries": [
+                     *         {
+                     *           "action": "permission_granted",
+                     *           "actor_id": "0199c0de-0000-7000-8000-000000000001",
+                     *           "at": "2026-01-31T12:00:00.000000Z",
+                     *           "details": {
+                     *             "permission": "projects.manage"
+                     *           },
+                     *           "id": "0199c0de-0000-7000-8000-000000000001",
+                     *           "ip_address": "192.0.2.1",
+                     *           "request_id": "0199c0de-0000-7000-8000-000000000002",
+                     *           "target_id": "0199c0de-0000-7000-8000-000000000001"
+                     *         }
+                     *       ],
+                     *       "next_cursor": "0199c0de-0000-7000-8000-000000000001"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["AuditEntries"];
+                };
+            };
+            400: components["responses"]["400_REQ001"];
+            401: components["responses"]["401_AUTH002_AUTH003"];
+            403: components["responses"]["403_AUTH004"];
+            429: components["responses"]["429_RATE001"];
+            431: components["responses"]["431_REQ003"];
+            500: components["responses"]["500_SRV001"];
+            503: components["responses"]["503_GW001_GW003"];
+            504: components["responses"]["504_GW002"];
+        };
+    };
+    list_edges: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Look at all edges */
+            200: {
+                headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
+                    "X-Request-ID": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "count": 1,
+                     *       "edges": [
+                     *         {
+                     *           "behind": 1,
+                     *           "enforcement": {
+                     *             "count": 1,
+                     *             "last_ms": 3.5,
+                     *             "p50_ms": 3.5,
+                     *             "p99_ms": 9.25
+                     *           },
+                     *           "live_entries": 1,
+                     *           "name": "edge-0",
+                     *           "open_sockets": 1,
+                     *           "reported_at": "2026-01-31T12:00:00.000000Z",
+                     *           "sequence": 1,
+                     *           "staleness_ms": 1,
+                     *           "started_at": "2026-01-31T12:00:00.000000Z",
+                     *           "state": "fresh",
+                     *           "version": "0.1.0"
+                     *         }
+                     *       ],
+                     *       "sequence": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Edges"];
+                };
+            };
+            400: components["responses"]["400_REQ001"];
+            401: components["responses"]["401_AUTH002_AUTH003"];
+            403: components["responses"]["403_AUTH004"];
+            429: components["responses"]["429_RATE001"];
+            431: components["responses"]["431_REQ003"];
+            500: components["responses"]["500_SRV001"];
+            503: components["responses"]["503_GW001_GW003"];
+            504: components["responses"]["504_GW002"];
         };
     };
     list_subscriptions: {

@@ -3,7 +3,7 @@
 use axum::Extension;
 use axum::extract::State;
 use contract::identity::{ListUsersRequest, UserFilter};
-use contract::{ErrorCode, Failure, Outcome, Role, Tier, UserSort};
+use contract::{Outcome, Role, Tier, UserSort};
 use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -13,6 +13,7 @@ use crate::claims::Admin;
 use crate::front::RequestContext;
 use crate::json::Parameters;
 use crate::openapi::kinds;
+use crate::routes::asked::{Reader, named};
 use crate::routes::device;
 use crate::routes::subscriptions::pages;
 use crate::routes::user::UserBody;
@@ -49,35 +50,9 @@ pub struct Asked {
     sort_order: Option<String>,
 }
 
-/// Reads parameters and collects what is wrong with them. An empty parameter is an absent one.
-struct Reader(Failure);
-
-impl Reader {
-    fn read<T>(
-        &mut self,
-        name: &'static str,
-        text: Option<String>,
-        parse: impl FnOnce(&str) -> Result<T, String>,
-    ) -> Option<T> {
-        let text = text.filter(|text| !text.is_empty())?;
-        parse(&text).inspect_err(|fault| self.0.add_field(name, fault)).ok()
-    }
-
-    fn number(&mut self, name: &'static str, text: Option<String>, most: i32) -> Option<i32> {
-        self.read(name, text, |text| {
-            let number = text.parse().ok().filter(|number| (1..=most).contains(number));
-            number.ok_or_else(|| format!("must be a whole number from 1 to {most}"))
-        })
-    }
-}
-
-fn named<T: std::str::FromStr<Err: ToString>>(text: &str) -> Result<String, String> {
-    text.parse::<T>().map(|_| text.to_owned()).map_err(|fault| fault.to_string())
-}
-
 impl Asked {
     fn request(self) -> Outcome<ListUsersRequest> {
-        let mut reader = Reader(Failure::new(ErrorCode::InvalidRequest));
+        let mut reader = Reader::default();
         let filter = UserFilter {
             email: self.email.filter(|text| !text.is_empty()),
             client_id: self.client_id.filter(|text| !text.is_empty()),
@@ -101,7 +76,7 @@ impl Asked {
             sort_by: reader.read("sort_by", self.sort_by, named::<UserSort>).unwrap_or_default(),
             ascending: ascending.unwrap_or_default(),
         };
-        if reader.0.fields().is_empty() { Ok(request) } else { Err(reader.0) }
+        reader.finish(request)
     }
 }
 
