@@ -125,3 +125,67 @@ pub fn root_cause(error: &(dyn Error + 'static)) -> String {
     }
     cause.to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    use rustls::ServerConfig;
+    use rustls::pki_types::PrivateKeyDer;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+
+    /// Serves over TLS with a certificate of an authority; gives its URL and the PEM of the authority.
+    async fn server() -> (String, String) {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = params.self_signed(&key).expect("a certificate").pem();
+        let issuer = Issuer::new(params, key);
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(["localhost".to_owned()]).expect("a name");
+        let certificate = params.signed_by(&key, &issuer).expect("a certificate");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key)
+            .expect("a configuration");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("https://localhost:{}", listener.local_addr().expect("an address").port());
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                let _ = stream.read(&mut [0; 4096]).await;
+                let _ = stream
+                    .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\nconnection: close\r\n\r\nwell")
+                    .await;
+            }
+        });
+        (url, authority)
+    }
+
+    #[tokio::test]
+    async fn an_edge_behind_tls_is_believed_for_the_authority_that_is_named_and_for_no_other() {
+        let (url, authority) = server().await;
+        let path = std::env::temp_dir().join(format!("persona-authority-{}", uuid::Uuid::new_v4()));
+        std::fs::write(&path, authority).expect("written");
+        let limit = Duration::from_secs(10);
+        let believing = Http::new(Some(&path)).expect("a client");
+        let answer = believing.get(&url, limit).await;
+        let refused = Http::new(None).expect("a client").get(&url, limit).await.map(drop);
+        std::fs::write(&path, "no certificate").expect("written");
+        let empty = Http::new(Some(&path)).map(drop);
+        std::fs::remove_file(&path).expect("removed");
+        assert_eq!(answer.expect("an answer").body.as_ref(), b"well");
+        assert!(refused.is_err_and(|fault| fault.contains("UnknownIssuer")));
+        assert!(empty.is_err_and(|fault| fault.contains("has no certificate")));
+    }
+}

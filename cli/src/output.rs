@@ -59,17 +59,20 @@ impl Display for Fault {
 }
 
 impl Output {
-    /// Prints a result: `value` as JSON, or what `text` makes of it.
+    /// Prints a result: `value` as JSON, or what `text` makes of it. Whoever takes no more of it, as `head`, has enough.
     ///
     /// # Errors
-    /// When nobody takes it any more, as of `persona … | head`.
+    /// When it cannot be written.
     pub fn show(self, value: &Value, text: impl FnOnce(&Value) -> String) -> Result<(), Fault> {
         let shown = match self {
             Output::Json => format!("{value:#}\n"),
             Output::Text => text(value),
         };
         let mut stdout = io::stdout().lock();
-        stdout.write_all(shown.as_bytes()).and_then(|()| stdout.flush()).map_err(Fault::said)
+        match stdout.write_all(shown.as_bytes()).and_then(|()| stdout.flush()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Fault::said(error)),
+            _ => Ok(()),
+        }
     }
 
     /// Says on stderr why a command failed, and how the program ends.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderValue, Method, Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -147,6 +147,7 @@ impl Rest {
         body: Bytes,
     ) -> Result<Request<Full<Bytes>>, Fault> {
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.edge));
+        request = request.header(USER_AGENT, concat!("persona/", env!("CARGO_PKG_VERSION")));
         if let Some(token) = &self.token {
             let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose_secret()))
                 .map_err(|_| Fault::Usage("the token has characters that no token has".to_owned()))?;

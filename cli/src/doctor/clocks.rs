@@ -56,8 +56,10 @@ fn fine(clocks: &[Clock]) -> Vec<Check> {
     if clocks.is_empty() {
         return vec![Check::skipped(SUBJECT, "nothing answers that has one")];
     }
-    let who: Vec<&str> = clocks.iter().map(|clock| clock.of.as_str()).collect();
-    vec![Check::ok(SUBJECT, format!("{} and this machine agree", names(&who)))]
+    let mut who: Vec<&str> = clocks.iter().map(|clock| clock.of.as_str()).collect();
+    who.dedup();
+    who.push("this machine");
+    vec![Check::ok(SUBJECT, format!("those of {} agree", names(&who)))]
 }
 
 fn finding(whose: &str, ahead: f64, of: &str) -> Check {

@@ -8,6 +8,7 @@ mod files;
 mod hearsay;
 mod keys;
 mod migrations;
+mod others;
 mod privileges;
 mod processes;
 mod settings;
@@ -79,6 +80,7 @@ pub async fn run(options: &Options, output: Output) -> Outcome {
         report.extend(database.checks);
         let clocks = database.clocks.into_iter().chain(processes.clocks).collect();
         report.extend(processes.checks);
+        report.extend(others::checks(&members).await);
         report.extend(keys::checks(&members, &processes.reached, &http).await);
         report.extend(clocks::checks(clocks));
         let hearsay = hearsay::checks(&processes.told, &report, &http).await;

@@ -177,8 +177,9 @@ impl Explained {
         self.report.extend([check]);
         self.report.extend(route::rate(&answer));
         if let Some(path) = &options.path {
-            let role = body["user"]["role"].as_str().unwrap_or_default();
-            self.report.extend(route::checks(&rest, &options.method, path, role).await);
+            let role = cell(&body["user"]["role"]);
+            let caller = route::Caller { role, is_key: self.decoded.is_none() };
+            self.report.extend(route::checks(&rest, &options.method, path, &caller).await);
         }
         Ok(())
     }

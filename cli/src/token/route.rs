@@ -1,7 +1,7 @@
 //! What a route needs, as the edge describes it, and what it answers.
 
 use http::{Method, StatusCode};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::http::Answer;
 use crate::output::cell;
@@ -10,8 +10,14 @@ use crate::rest::Rest;
 
 const ROUTE: &str = "route";
 
-/// Looks at a route as the caller with this role.
-pub async fn checks(rest: &Rest, method: &Method, path: &str, role: &str) -> Vec<Check> {
+/// Who asks.
+pub struct Caller {
+    pub role: String,
+    pub is_key: bool,
+}
+
+/// Looks at a route as a caller.
+pub async fn checks(rest: &Rest, method: &Method, path: &str, caller: &Caller) -> Vec<Check> {
     let plain = path.split('?').next().unwrap_or(path);
     let mut checks = Vec::new();
     let document = rest.get("/openapi.json").await;
@@ -24,7 +30,7 @@ pub async fn checks(rest: &Rest, method: &Method, path: &str, role: &str) -> Vec
             return checks;
         }
         Some(Some(operation)) => {
-            checks.push(needs(operation, method, plain, role));
+            checks.push(needs(operation, method, plain, caller));
             checks.extend(quota(rest, operation).await);
         }
     }
@@ -57,31 +63,37 @@ fn fits_begin(template: &str, path: &str) -> bool {
     template.ends_with('}') && fits(template, &begin.join("/"))
 }
 
-fn needs(operation: &Value, method: &Method, path: &str, role: &str) -> Check {
+fn needs(operation: &Value, method: &Method, path: &str, caller: &Caller) -> Check {
     let description = operation["description"].as_str().unwrap_or_default();
-    let has_tag = |tag: &str| operation["tags"].as_array().is_some_and(|tags| tags.iter().any(|t| t == tag));
-    let is_public = operation["security"]
-        .as_array()
-        .is_some_and(|ways| ways.iter().all(|way| way == &serde_json::json!({})));
-    let is_for_administrators = has_tag("admin") || description.starts_with("For administrators");
-    let whom = if is_public {
-        "anybody"
-    } else if is_for_administrators {
-        "administrators"
-    } else if operation["x-people-only"] == true {
-        "people who have signed in, and no API key"
-    } else {
-        "every user"
-    };
-    let says = format!("{method} {path} is for {whom}");
-    if is_for_administrators && !role.is_empty() && role != "admin" {
+    let tags = operation["tags"].as_array().into_iter().flatten();
+    let is_for_administrators =
+        tags.into_iter().any(|tag| tag == "admin") || description.starts_with("For administrators");
+    let is_public =
+        operation["security"].as_array().is_some_and(|ways| ways.iter().all(|way| *way == json!({})));
+    let route = format!("{method} {path} is for");
+    if is_public {
+        return Check::ok(ROUTE, format!("{route} anybody"));
+    }
+    if is_for_administrators {
+        let says = format!("{route} administrators");
+        if ["admin", ""].contains(&caller.role.as_str()) {
+            return Check::ok(ROUTE, says);
+        }
+        let remedy = "ask an administrator for the role, or use a key with `*`";
+        return Check::fault(ROUTE, format!("{says}, the role here is {} (AUTH004)", caller.role), remedy);
+    }
+    if operation["x-people-only"] == true {
+        let says = format!("{route} people who have signed in");
+        if !caller.is_key {
+            return Check::ok(ROUTE, says);
+        }
         return Check::fault(
             ROUTE,
-            format!("{says}, the role here is {role} (AUTH004)"),
-            "ask an administrator for the role, or use a key with `*`",
+            format!("{says}, and this is an API key (AUTH004)"),
+            "use an access token",
         );
     }
-    Check::ok(ROUTE, says)
+    Check::ok(ROUTE, format!("{route} every user"))
 }
 
 /// How the caller stands with what the route counts.
@@ -139,9 +151,8 @@ pub fn rate(answer: &Answer) -> Option<Check> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
+    use crate::report::Status;
 
     #[test]
     fn a_path_is_described_by_the_template_that_fits_it_best() {
@@ -157,5 +168,20 @@ mod tests {
         assert_eq!(is(Method::PUT, "/api/v1/users/7"), None);
         assert_eq!(is(Method::GET, "/api/v1/users"), None);
         assert_eq!(is(Method::GET, "/api/v1/other/7/x"), None);
+    }
+    #[test]
+    fn a_route_says_whom_it_is_for_and_refuses_the_others() {
+        let caller = |role: &str, is_key| Caller { role: role.to_owned(), is_key };
+        let status = |operation: Value, caller: Caller| needs(&operation, &Method::GET, "/x", &caller).status;
+        let (admins, people) = (json!({ "tags": ["admin"] }), json!({ "x-people-only": true }));
+        assert_eq!(status(admins.clone(), caller("user", false)), Status::Fault);
+        assert_eq!(status(admins, caller("admin", false)), Status::Ok);
+        assert_eq!(
+            status(json!({ "description": "For administrators." }), caller("user", false)),
+            Status::Fault
+        );
+        assert_eq!(status(people.clone(), caller("user", true)), Status::Fault);
+        assert_eq!(status(people, caller("user", false)), Status::Ok);
+        assert_eq!(status(json!({ "tags": ["admin"], "security": [{}] }), caller("user", true)), Status::Ok);
     }
 }

@@ -293,6 +293,15 @@ async fn a_database_user_without_its_grants_is_named() {
 #[tokio::test]
 async fn a_process_that_is_down_is_named_once_and_what_needs_it_is_skipped() {
     let (mut sandbox, settings) = healthy().await;
+    let redis = "redis://:a-secret-of-redis@127.0.0.1:1/0";
+    let ended = doctor(&with(&settings, &[("RATE_LIMIT_REDIS_URL", redis)]), &[]).await;
+    must_find(
+        &ended,
+        "warning  redis",
+        "127.0.0.1:1 does not listen: Connection refused",
+        "RATE_LIMIT_REDIS_URL",
+    );
+    assert!(!ended.stdout.contains("a-secret-of-redis"), "{}", ended.stdout);
     sandbox.stub_process.kill();
     let ended = doctor(&settings, &[]).await;
     must_find(&ended, "fault    core-manager", "does not answer: Connection refused", "CORE_MANAGER_URL");

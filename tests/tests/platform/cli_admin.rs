@@ -167,6 +167,9 @@ async fn a_key_is_printed_once_and_ends_when_it_is_revoked() {
         explained.code == Some(0) && explained.stdout.contains("an API key that begins with persona_"),
         "{explained:?}"
     );
+    let people =
+        sandbox.persona(Some(key), &["token", "explain", "--path", "/api/v1/user/api-keys"], "").await;
+    assert!(lines(&people, "fault    route")[0].contains("this is an API key (AUTH004)"), "{people:?}");
     told(&sandbox, &user, &["keys", "revoke", listed[0]["id"].as_str().expect("an id")]).await;
     until("the key is refused", async || profile().await.code() == "AUTH003").await;
     let one = sandbox.persona(None, &["keys", "secret"], "").await;
