@@ -398,10 +398,29 @@ mod tests {
         jsonwebtoken::decode(token, &key, &rules).ok().map(|decoded| decoded.claims)
     }
 
+    /// The same token with a header of no more than what counts. The library refuses a parameter that it knows and we
+    /// ignore when it stands twice or has another type; RFC 7515 section 4 allows both.
+    fn without_ignored(token: &str) -> String {
+        let parts: Vec<_> =
+            token.split('.').map(|part| URL_SAFE_NO_PAD.decode(part).expect("base64")).collect();
+        let header: serde_json::Value = serde_json::from_slice(&parts[0]).expect("a header");
+        let mut header = header.as_object().cloned().expect("an object");
+        let before = header.len();
+        header.retain(|name, _| matches!(name.as_str(), "alg" | "typ" | "kid" | "crit"));
+        if header.len() == before {
+            return token.to_owned();
+        }
+        spelled(
+            &serde_json::Value::Object(header).to_string(),
+            std::str::from_utf8(&parts[1]).expect("a payload of text"),
+        )
+    }
+
     /// A token that is accepted is one of the signer's, says everything, and is refused once a bit of it has changed.
     fn is_beyond_doubt(token: &str) {
         let Ok(claims) = verified(token, NOW) else { return };
-        let told = told_by_the_library(token).expect("the signer's library accepts it, too");
+        let told =
+            told_by_the_library(&without_ignored(token)).expect("the signer's library accepts it, too");
         assert_eq!(told.as_object().map_or(0, |told| told.len().min(15)), 15, "no claim is missing");
         let own = serde_json::to_value(&claims).expect("claims");
         for (name, claim) in own.as_object().expect("an object") {
