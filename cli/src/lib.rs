@@ -71,7 +71,10 @@ enum Command {
 
 /// What the program `persona` does, told by its arguments.
 pub async fn run() -> ExitCode {
-    let Arguments { output, command } = Arguments::parse();
+    let Arguments { output, command } = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return misused(&error),
+    };
     let outcome = match command {
         Command::Doctor(options) => doctor::run(&options, output).await,
         Command::Config(command) => config::run(&command, output),
@@ -84,6 +87,17 @@ pub async fn run() -> ExitCode {
         Command::Completions(options) => completions::run::<Arguments>(&options),
     };
     outcome.unwrap_or_else(|fault| output.fail(&fault))
+}
+
+/// Help and versions come here, too. Which form of errors is wanted has to be guessed from words that make no sense.
+fn misused(error: &clap::Error) -> ExitCode {
+    let words: Vec<String> = std::env::args().collect();
+    let wants_json = words.iter().any(|word| word == "--output=json")
+        || words.windows(2).any(|pair| pair[0] == "--output" && pair[1] == "json");
+    if error.use_stderr() && wants_json {
+        return Output::Json.fail(&Fault::Usage(error.render().to_string()));
+    }
+    error.exit()
 }
 
 /// How a command ends that could do what it was asked for.

@@ -308,6 +308,10 @@ async fn a_process_that_is_down_is_named_once_and_what_needs_it_is_skipped() {
     let ended = doctor(&settings, &[]).await;
     must_find(&ended, "fault    core-manager", "does not answer: Connection refused", "CORE_MANAGER_URL");
     sandbox.restart_stub();
+    sandbox.freeze_subscription(0);
+    let ended = doctor(&settings, &[]).await;
+    must_find(&ended, "fault    subscription-svc", "does not answer within 4 s", "look at its log");
+    sandbox.thaw_subscription(0);
     sandbox.subscription_processes[0].kill();
     let ended = doctor(&settings, &[]).await;
     must_find(&ended, "fault    subscription-svc", &sandbox.subscription[0], "start subscription-svc");
@@ -391,4 +395,10 @@ async fn settings_are_printed_with_where_they_come_from_and_no_secret() {
     );
     let wrong = Process::end("persona", &settings, &["config", "print", "--process", "nothing"], "").await;
     assert_eq!(wrong.code, Some(2), "{wrong:?}");
+    let wrong = Process::end("persona", &settings, &["--output", "json", "config", "prints"], "").await;
+    let error: Value = serde_json::from_str(&wrong.stderr).expect("JSON");
+    assert!(
+        wrong.code == Some(2)
+            && error["error"]["message"].as_str().is_some_and(|text| text.contains("prints"))
+    );
 }

@@ -312,7 +312,7 @@ async fn an_import_is_looked_at_first_and_a_faulty_row_is_named_by_its_line() {
 async fn an_import_that_broke_off_goes_on_where_it_was() {
     let sandbox = Sandbox::start().await;
     let admin = sandbox.administrator().await;
-    let (_folder, file) = accounts(2000);
+    let (_folder, file) = accounts(4000);
     let note = file.with_added_extension("persona-import");
     let settings = vec![
         ("PERSONA_EDGE", format!("http://{}", sandbox.edge().authority())),
@@ -329,7 +329,7 @@ async fn an_import_that_broke_off_goes_on_where_it_was() {
     until("a part is imported", async || done() >= 200).await;
     running.kill();
     let done = done();
-    assert!((200..2000).contains(&done), "{done}");
+    assert!((200..4000).contains(&done), "{done}");
     let ended = Process::end("persona", &settings, &import, "").await;
     assert!(
         ended.code == Some(0) && ended.stderr.contains(&format!("goes on after row {done}")),
@@ -337,10 +337,10 @@ async fn an_import_that_broke_off_goes_on_where_it_was() {
     );
     let result: Value = serde_json::from_str(&ended.stdout).expect("JSON");
     let sum = result["created"].as_u64().zip(result["unchanged"].as_u64()).map(|(new, old)| new + old);
-    assert_eq!((&result["total"], sum, &result["failed"]), (&json!(2000), Some(2000), &json!(0)));
+    assert_eq!((&result["total"], sum, &result["failed"]), (&json!(4000), Some(4000), &json!(0)));
     assert!(!note.exists());
     let listed = told(&sandbox, &admin, &["user", "list", "--client-id", "shop"]).await;
-    assert_eq!(listed.as_array().map(Vec::len), Some(2000));
+    assert_eq!(listed.as_array().map(Vec::len), Some(4000));
 }
 
 #[tokio::test]
