@@ -1,11 +1,10 @@
 //! Argon2id, off the async runtime and behind a bounded queue, so that a storm of logins slows logins alone.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use argon2::password_hash::phc::PasswordHash;
-use argon2::password_hash::{PasswordHasher, PasswordVerifier};
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use contract::{ErrorCode, Failure, Outcome};
@@ -30,6 +29,9 @@ pub struct Hasher {
     cores: Arc<Semaphore>,
     /// Places for those that wait or run; there is no further queue.
     places: Arc<Semaphore>,
+    /// How many may wait.
+    queue: usize,
+    memory: Memory,
     /// What is verified when there is no account, so that it takes as long as when there is one.
     nobody: Arc<str>,
     /// The hash of a random password, made when it is first needed.
@@ -63,6 +65,8 @@ impl Hasher {
             cost,
             cores: Arc::new(Semaphore::new(cores)),
             places: Arc::new(Semaphore::new(queue + cores)),
+            queue,
+            memory: Memory::default(),
             nobody: nobody(cost).map_err(|e| BadCost(e.to_string()))?.into(),
             unusable: Arc::default(),
         })
@@ -74,7 +78,7 @@ impl Hasher {
     /// GW003 when too many already wait.
     pub async fn hash(&self, password: SecretString) -> Outcome<String> {
         let argon2 = self.argon2.clone();
-        self.run(move || hash_now(&argon2, password.expose_secret().as_bytes())).await?
+        self.run(move |memory| hash_now(&argon2, password.expose_secret().as_bytes(), memory)).await?
     }
 
     /// The hash of a password that nobody knows: to verify it costs what every other does. Accounts may share it, since
@@ -97,12 +101,12 @@ impl Hasher {
     /// # Errors
     /// GW003 when too many already wait; SRV001 when the stored hash cannot be read.
     pub async fn verify(&self, password: SecretString, stored: Option<String>) -> Outcome<Verdict> {
-        let (argon2, cost, nobody) = (self.argon2.clone(), self.cost, self.nobody.clone());
-        self.run(move || {
+        let (cost, nobody) = (self.cost, self.nobody.clone());
+        self.run(move |memory| {
             let known = stored.is_some();
             let text = stored.as_deref().unwrap_or(&nobody);
             let hash = PasswordHash::new(text).map_err(|e| Failure::internal(e.to_string()))?;
-            let right = argon2.verify_password(password.expose_secret().as_bytes(), &hash).is_ok();
+            let right = is_right(password.expose_secret().as_bytes(), &hash, memory)?;
             Ok(match (right && known, is_weaker(&hash, cost)) {
                 (false, _) => Verdict::Wrong,
                 (true, true) => Verdict::RightButWeak,
@@ -112,7 +116,10 @@ impl Hasher {
         .await?
     }
 
-    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Outcome<T> {
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(Option<&mut [Block]>) -> T + Send + 'static,
+    ) -> Outcome<T> {
         let Ok(_place) = self.places.try_acquire() else {
             METRICS.refused.inc();
             return Err(Failure::new(ErrorCode::Overloaded).retry_after(Duration::from_secs(1)));
@@ -122,8 +129,11 @@ impl Hasher {
         METRICS.waiting.dec();
         let core = core.map_err(Failure::internal)?;
         let timer = METRICS.seconds.start_timer();
+        let hasher = self.clone();
         let done = tokio::task::spawn_blocking(move || {
-            let value = work();
+            let mut memory = hasher.memory.take().or_else(|| hasher.is_awaited().then(|| hasher.blocks()));
+            let value = work(memory.as_deref_mut());
+            hasher.memory.put(memory, hasher.is_awaited());
             drop(core);
             value
         });
@@ -131,14 +141,86 @@ impl Hasher {
         timer.observe_duration();
         Ok(value)
     }
+
+    /// Whether somebody waits for a core.
+    fn is_awaited(&self) -> bool {
+        self.places.available_permits() < self.queue
+    }
+
+    fn blocks(&self) -> Vec<Block> {
+        vec![Block::default(); self.argon2.params().block_count()]
+    }
 }
 
-fn hash_now(argon2: &Argon2<'_>, password: &[u8]) -> Outcome<String> {
-    let mut salt = [0; 16];
+/// The memory of hashes, handed from one to another that waits: to have it from the system each time is a fifth of the
+/// work. When nobody waits it is given back, so that a quiet process holds none.
+#[derive(Clone, Default)]
+struct Memory(Arc<Mutex<Vec<Vec<Block>>>>);
+
+impl Memory {
+    fn take(&self) -> Option<Vec<Block>> {
+        self.spare().pop()
+    }
+
+    fn put(&self, memory: Option<Vec<Block>>, is_awaited: bool) {
+        let unused = if is_awaited {
+            self.spare().extend(memory);
+            Vec::new()
+        } else {
+            std::mem::take(&mut *self.spare())
+        };
+        // Not under the lock: to give it back takes a while.
+        drop(unused);
+    }
+
+    fn spare(&self) -> MutexGuard<'_, Vec<Vec<Block>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn hash_now(argon2: &Argon2<'_>, password: &[u8], memory: Option<&mut [Block]>) -> Outcome<String> {
+    let (mut salt, mut output) = ([0; 16], [0; Params::DEFAULT_OUTPUT_LEN]);
     SystemRandom::new().fill(&mut salt).map_err(|_| Failure::internal("no randomness"))?;
-    let hash: argon2::password_hash::phc::PasswordHash =
-        argon2.hash_password_with_salt(password, &salt).map_err(|e| Failure::internal(e.to_string()))?;
+    digest(argon2, password, &salt, &mut output, memory)?;
+    let fault = |e: argon2::password_hash::phc::Error| Failure::internal(e.to_string());
+    let hash = PasswordHash {
+        algorithm: Algorithm::Argon2id.ident(),
+        version: Some(Version::V0x13.into()),
+        params: ParamsString::try_from(argon2.params()).map_err(|e| Failure::internal(e.to_string()))?,
+        salt: Some(Salt::new(&salt).map_err(fault)?),
+        hash: Some(Output::new(&output).map_err(fault)?),
+    };
     Ok(hash.to_string())
+}
+
+/// Whether a password has a hash, which may be of another kind and cost than ours.
+fn is_right(password: &[u8], hash: &PasswordHash, memory: Option<&mut [Block]>) -> Outcome<bool> {
+    let (Some(salt), Some(expected)) = (&hash.salt, &hash.hash) else { return Ok(false) };
+    let fault = |e: argon2::password_hash::Error| Failure::internal(e.to_string());
+    let algorithm = Algorithm::try_from(hash.algorithm.as_str()).map_err(fault)?;
+    let version = hash.version.map(Version::try_from).transpose();
+    let version = version.map_err(|e| Failure::internal(e.to_string()))?.unwrap_or_default();
+    let argon2 = Argon2::new(algorithm, version, Params::try_from(hash).map_err(fault)?);
+    let mut output = vec![0; expected.len()];
+    digest(&argon2, password, salt, &mut output, memory)?;
+    // Outputs are compared in constant time.
+    Output::new(&output).map(|output| output == *expected).map_err(|e| Failure::internal(e.to_string()))
+}
+
+fn digest(
+    argon2: &Argon2<'_>,
+    password: &[u8],
+    salt: &[u8],
+    output: &mut [u8],
+    memory: Option<&mut [Block]>,
+) -> Outcome<()> {
+    let done = match memory {
+        Some(memory) if memory.len() >= argon2.params().block_count() => {
+            argon2.hash_password_into_with_memory(password, salt, output, memory)
+        }
+        _ => argon2.hash_password_into(password, salt, output),
+    };
+    done.map_err(|e| Failure::internal(e.to_string()))
 }
 
 /// What a hash of this cost looks like. To verify it takes as long as for any other, and comes to nothing; a true one
@@ -213,6 +295,34 @@ mod tests {
             (hash.algorithm.to_string(), hash.version, hash.params.to_string(), length(salt), length(output))
         };
         assert_eq!(shape(&hasher.nobody), shape(&somebodys));
+    }
+
+    #[tokio::test]
+    async fn memory_goes_from_hash_to_hash_while_somebody_waits_and_changes_no_verdict() {
+        let hasher = Hasher::new(CHEAP, 64).expect("a hasher");
+        let dear = Hasher::new(Cost { memory_kib: 128, iterations: 2 }, 4).expect("a hasher");
+        let stored = hasher.hash("a password".into()).await.expect("a hash");
+        let imported = dear.hash("a password".into()).await.expect("a hash");
+        assert!(hasher.memory.spare().is_empty(), "nobody waited");
+        let held = hasher.cores.clone().acquire_many_owned(hasher.cores.available_permits() as u32).await;
+        let rounds = (0..60).map(|round| {
+            let right = round % 2 == 0;
+            let password = if right { "a password" } else { "another" };
+            // One in three needs more memory than is handed on.
+            let stored = if round % 3 == 0 { &imported } else { &stored };
+            let verdict = hasher.verify(password.into(), Some(stored.clone()));
+            async move { (right, verdict.await.expect("ran")) }
+        });
+        let rounds = futures_util::future::join_all(rounds);
+        let (rounds, ()) = tokio::join!(rounds, async {
+            tokio::task::yield_now().await;
+            assert!(hasher.is_awaited());
+            drop(held);
+        });
+        for (right, verdict) in rounds {
+            assert_eq!(verdict, if right { Verdict::Right } else { Verdict::Wrong });
+        }
+        assert!(hasher.memory.spare().is_empty(), "nobody waits any more");
     }
 
     #[tokio::test]

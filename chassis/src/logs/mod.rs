@@ -14,7 +14,7 @@ use crate::settings::Env;
 use crate::traces::{self, Traces, TracesError};
 use lines::Lines;
 
-pub use access::access;
+pub use access::{Fields, access};
 
 /// How lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

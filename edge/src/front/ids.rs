@@ -25,7 +25,7 @@ impl RequestIds {
         let trace = || headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()).and_then(trace_of);
         RequestIds {
             request_id: sent.cloned().unwrap_or_else(new_id),
-            traceparent: header(traced.unwrap_or_else(|| child_of(trace()))),
+            traceparent: traced.map_or_else(|| child_of(trace()), |traced| header(&traced)),
         }
     }
 
@@ -47,11 +47,11 @@ impl RequestIds {
 /// is behind a lock.
 fn new_id() -> HeaderValue {
     let id = Uuid::new_v7(Timestamp::now(NoContext));
-    header(id.hyphenated().encode_lower(&mut Uuid::encode_buffer()).to_owned())
+    header(id.hyphenated().encode_lower(&mut Uuid::encode_buffer()))
 }
 
-fn header(checked: String) -> HeaderValue {
-    HeaderValue::try_from(checked).unwrap_or_else(|_| unreachable!("only visible ASCII"))
+fn header(checked: &str) -> HeaderValue {
+    HeaderValue::from_str(checked).unwrap_or_else(|_| unreachable!("only visible ASCII"))
 }
 
 fn is_id(id: &str) -> bool {
@@ -71,7 +71,7 @@ fn trace_of(value: &str) -> Option<(&str, &str)> {
     (well_formed && known && nonzero(trace) && nonzero(parent)).then_some((trace, flags))
 }
 
-fn child_of(trace: Option<(&str, &str)>) -> String {
+fn child_of(trace: Option<(&str, &str)>) -> HeaderValue {
     let (mut own, mut span) = (Uuid::encode_buffer(), Uuid::encode_buffer());
     let (trace, flags) = match trace {
         Some(trace) => trace,
@@ -79,7 +79,11 @@ fn child_of(trace: Option<(&str, &str)>) -> String {
     };
     // Its version digit is among them: they are never all zero.
     let span = &Uuid::new_v4().simple().encode_lower(&mut span)[..16];
-    ["00", trace, span, flags].join("-")
+    let mut child = *b"00-                                -                -  ";
+    child[3..35].copy_from_slice(trace.as_bytes());
+    child[36..52].copy_from_slice(span.as_bytes());
+    child[53..].copy_from_slice(flags.as_bytes());
+    HeaderValue::from_bytes(&child).unwrap_or_else(|_| unreachable!("only visible ASCII"))
 }
 
 #[cfg(test)]
@@ -114,6 +118,7 @@ mod tests {
         for bad in ["", "00-0-0-0", "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"] {
             assert!(trace_of(bad).is_none(), "{bad:?}");
         }
-        assert!(trace_of(&child_of(None)).is_some());
+        let made = child_of(None);
+        assert!(made.to_str().ok().and_then(trace_of).is_some(), "{made:?}");
     }
 }

@@ -14,6 +14,7 @@ mod serve;
 
 use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -24,7 +25,6 @@ use contract::{ErrorCode, Failure, Outcome};
 use futures_util::FutureExt;
 use http::header::{AUTHORIZATION, CONNECTION, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS};
 use http::{Extensions, HeaderName, HeaderValue, Method, Uri};
-use serde::Serialize;
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
@@ -151,7 +151,11 @@ pub async fn pass<F: Future<Output = Response>>(
     let has_credentials = request.headers().contains_key(AUTHORIZATION);
     let mut response = match refused(front, &request).or_else(|| front.origins.preflight(&request)) {
         Some(response) => response,
-        None => handle(serve(request, context.clone())).instrument(span.clone()).await,
+        None => {
+            // Pinned here, since it is large and would be moved into each that surrounds it.
+            let serving = pin!(serve(request, context.clone()));
+            handle(serving).instrument(span.clone()).await
+        }
     };
 
     let code = answer::render(&mut response, context.id(), has_credentials);
@@ -214,8 +218,8 @@ fn span_of(request: &Request) -> Span {
 fn know(front: &Front, peer: &Client, request: &Request, span: &Span) -> RequestContext {
     let client = forwarded_for(request, front.trusted_hops).map_or_else(|| peer.clone(), Client::new);
     // The edge itself speaks plain HTTP; only a trusted proxy can know better.
-    let says_https = request.headers().get("x-forwarded-proto").is_some_and(|scheme| scheme == "https");
-    let scheme = if front.trusted_hops > 0 && says_https { "https" } else { "http" };
+    let says_https = || request.headers().get("x-forwarded-proto").is_some_and(|scheme| scheme == "https");
+    let scheme = if front.trusted_hops > 0 && says_https() { "https" } else { "http" };
     let ids = RequestIds::of(request.headers(), traces::traceparent(span));
     span.record("request_id", ids.request_id());
     let (route, standing) = (OnceLock::new(), OnceLock::new());
@@ -247,21 +251,6 @@ struct Seen {
     uri: Uri,
 }
 
-/// The line of a request in the access log.
-#[derive(Serialize)]
-struct AccessLine<'a> {
-    request_id: &'a str,
-    method: &'a str,
-    path: &'a str,
-    route: &'static str,
-    status: u16,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<&'static str>,
-    /// Milliseconds to the answer's headers.
-    ms: f64,
-    client: &'a str,
-}
-
 impl Seen {
     fn of(request: &Request) -> Self {
         Seen { method: request.method().clone(), uri: request.uri().clone() }
@@ -287,15 +276,18 @@ impl Seen {
                 span.record("otel.status_code", "ERROR");
             }
         }
-        logs::access(&AccessLine {
-            request_id: context.id(),
-            method: self.method.as_str(),
-            path: self.uri.path(),
-            route: route.template(),
-            status: status.as_u16(),
-            code: code.map(ErrorCode::name),
-            ms: time.as_micros() as f64 / 1e3,
-            client: context.client().address(),
+        logs::access(|line| {
+            line.text("request_id", context.id());
+            line.text("method", self.method.as_str());
+            line.text("path", self.uri.path());
+            line.text("route", route.template());
+            line.number("status", status.as_u16().into());
+            if let Some(code) = code {
+                line.text("code", code.name());
+            }
+            // To the headers of the answer.
+            line.millis("ms", time.as_micros() as u64);
+            line.text("client", context.client().address());
         });
     }
 }

@@ -17,12 +17,22 @@ pub fn check(path: &str) -> Outcome<()> {
 
 /// Most paths have nothing in them that could be a fault. This is one quick look; the rules are below.
 fn is_plain(path: &[u8]) -> bool {
-    let is_unreserved = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~');
+    /// Which bytes are unreserved. To look each up is a fraction of comparing it.
+    static UNRESERVED: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut byte = 0;
+        while byte < 256 {
+            let known = byte as u8;
+            table[byte] = known.is_ascii_alphanumeric() || matches!(known, b'-' | b'_' | b'~');
+            byte += 1;
+        }
+        table
+    };
     let mut after_slash = false;
     path.first() == Some(&b'/')
         && path.iter().all(|byte| {
             let is_slash = *byte == b'/';
-            let is_good = if is_slash { !after_slash } else { is_unreserved(byte) };
+            let is_good = if is_slash { !after_slash } else { UNRESERVED[usize::from(*byte)] };
             after_slash = is_slash;
             is_good
         })

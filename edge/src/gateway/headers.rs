@@ -110,7 +110,8 @@ pub fn to_upstream(
     // HTTP/2 says the host in the URI.
     let authority = request.uri().authority().map(|authority| plain(authority.as_str())).transpose()?;
     let headers = request.headers_mut();
-    let host = headers.remove(HOST).or(authority);
+    // It stays until core-manager's own takes its place.
+    let host = headers.get(HOST).cloned().or(authority);
     scrub(headers);
     if !pass_authorization {
         headers.remove(AUTHORIZATION);

@@ -177,16 +177,20 @@ impl Link {
         !self.has_ended && self.requests.is_ready()
     }
 
-    async fn exchange(
+    /// Sends a request at once and waits for the beginning of its answer.
+    fn exchange(
         &mut self,
         request: Request<Body>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<Body>>> {
-        let mut answer = pin!(self.requests.try_send_request(request));
-        poll_fn(|context| {
-            self.drive(context);
-            answer.as_mut().poll(context)
-        })
-        .await
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Body>>>> {
+        let answer = self.requests.try_send_request(request);
+        async {
+            let mut answer = pin!(answer);
+            poll_fn(|context| {
+                self.drive(context);
+                answer.as_mut().poll(context)
+            })
+            .await
+        }
     }
 }
 

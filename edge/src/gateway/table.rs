@@ -122,8 +122,11 @@ impl Route {
     /// Compares byte by byte: a path that reached this point has one form only.
     fn has_path(&self, path: &str) -> bool {
         let Some(rest) = path.strip_prefix(self.prefix.as_str()) else { return false };
+        if rest.is_empty() {
+            return self.segments.is_empty();
+        }
         let mut parts = rest.split('/');
-        // Before the first slash there is nothing left, or the name goes on and is another one.
+        // Before the first slash there is nothing, or the name goes on and is another one.
         if parts.next() != Some("") {
             return false;
         }

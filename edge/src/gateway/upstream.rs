@@ -101,7 +101,7 @@ impl Upstream {
     ///
     /// # Errors
     /// GW001 when core-manager is away, GW002 when it does not answer in time, GW003 when too many already wait.
-    pub async fn send(&self, request: Request<Body>) -> Result<Response<Answer>, SendFault> {
+    pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Answer>, SendFault> {
         let Ok(_place) = self.places.try_acquire() else {
             RESULTS.with_label_values(&["overloaded"]).inc();
             let failure = Failure::new(ErrorCode::Overloaded).retry_after(Duration::from_secs(1));
@@ -111,14 +111,15 @@ impl Upstream {
             RESULTS.with_label_values(&["circuit_open"]).inc();
             return Err(away().with_fact("circuit", "open").into());
         }
-        let mut request = self.aim(request)?;
+        self.aim(&mut request);
         // An upload takes its time; core-manager's begins when it has everything, or takes no more of it.
         let upload = (!request.body().is_end_stream()).then(Upload::default);
         if let Some(upload) = &upload {
             let upload = upload.clone();
             request = request.map(|body| Body::new(Uploading { body, upload }));
         }
-        self.judge(within(self.timeout, upload, self.pool.send(request)).await)
+        let sending = pin!(self.pool.send(request));
+        self.judge(within(self.timeout, upload, sending).await)
     }
 
     /// How long core-manager may take to begin its answer.
@@ -155,15 +156,14 @@ impl Upstream {
         }
     }
 
-    fn aim(&self, request: Request<Body>) -> Outcome<Request<Body>> {
-        let (mut parts, body) = request.into_parts();
+    fn aim(&self, request: &mut Request<Body>) {
         // The path's bytes are those that were matched and authorised.
-        parts.uri = parts.uri.path_and_query().map_or_else(Uri::default, |path| Uri::from(path.clone()));
-        parts.version = Version::HTTP_11;
-        parts.headers.insert(HOST, self.url.host.clone());
+        *request.uri_mut() =
+            request.uri().path_and_query().map_or_else(Uri::default, |path| Uri::from(path.clone()));
+        *request.version_mut() = Version::HTTP_11;
+        request.headers_mut().insert(HOST, self.url.host.clone());
         // Extensions of the incoming request mean nothing to the client.
-        parts.extensions.clear();
-        Ok(Request::from_parts(parts, body))
+        request.extensions_mut().clear();
     }
 
     fn judge(
@@ -249,17 +249,16 @@ impl http_body::Body for Uploading {
 async fn within<T>(
     limit: Duration,
     upload: Option<Upload>,
-    answer: impl Future<Output = T>,
+    mut answer: Pin<&mut impl Future<Output = T>>,
 ) -> Result<T, ()> {
     let Some(Upload(moved)) = upload else {
         return tokio::time::timeout(limit, answer).await.map_err(|_| ());
     };
-    let mut answer = pin!(answer);
     moved.fetch_max(millis(), Ordering::Relaxed);
     loop {
         let seen = moved.load(Ordering::Relaxed);
         let left = limit.saturating_sub(Duration::from_millis(millis().saturating_sub(seen)));
-        if let Ok(answer) = tokio::time::timeout(left, &mut answer).await {
+        if let Ok(answer) = tokio::time::timeout(left, answer.as_mut()).await {
             return Ok(answer);
         }
         if moved.load(Ordering::Relaxed) == seen {
