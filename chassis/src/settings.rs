@@ -9,6 +9,10 @@ use std::str::FromStr;
 use http::Uri;
 use secrecy::SecretString;
 
+mod survey;
+
+pub use survey::{Origin, Setting, Survey, Value, survey};
+
 /// Shortest secret that is accepted, in bytes (RFC 7518 section 3.2 for HS256).
 pub const MIN_SECRET_BYTES: usize = 32;
 
@@ -27,6 +31,7 @@ struct Variable {
     name: &'static str,
     default: &'static str,
     meaning: &'static str,
+    is_secret: bool,
 }
 
 /// The environment as it is being read.
@@ -55,20 +60,24 @@ pub fn load_from<S>(
     values: impl IntoIterator<Item = (String, String)>,
     read: impl FnOnce(&mut Env) -> S,
 ) -> Result<S, Faults> {
-    let mut env = Env { values: values.into_iter().collect(), faults: Vec::new(), variables: Vec::new() };
+    let mut env = Env::of(values);
     let settings = read(&mut env);
     if env.faults.is_empty() { Ok(settings) } else { Err(Faults(env.faults)) }
 }
 
 /// The settings as rows of a Markdown table: name, default, meaning.
 pub fn table<S>(read: impl FnOnce(&mut Env) -> S) -> String {
-    let mut env = Env { values: HashMap::new(), faults: Vec::new(), variables: Vec::new() };
+    let mut env = Env::of([]);
     read(&mut env);
     let row = |v: &Variable| format!("| `{}` | {} | {} |\n", v.name, v.default, v.meaning);
     env.variables.iter().map(row).collect()
 }
 
 impl Env {
+    fn of(values: impl IntoIterator<Item = (String, String)>) -> Self {
+        Env { values: values.into_iter().collect(), faults: Vec::new(), variables: Vec::new() }
+    }
+
     /// A value with a default. On a fault the default stands in until the start is stopped.
     pub fn value<T: FromStr<Err: Display>>(
         &mut self,
@@ -160,6 +169,7 @@ impl Env {
     /// A key that others must not guess: required, at least [`MIN_SECRET_BYTES`] long, and no placeholder.
     pub fn secret(&mut self, name: &'static str, meaning: &'static str) -> SecretString {
         self.note(name, "*required, 32 bytes or more*", meaning);
+        self.conceal(name);
         let secret = self.lookup(name).unwrap_or_default();
         if let Some(fault) = secret_fault(&secret) {
             self.faults.push(format!("{name} {fault}"));
@@ -170,6 +180,7 @@ impl Env {
     /// A key as [`secret`](Env::secret) demands it, that may be absent.
     pub fn optional_secret(&mut self, name: &'static str, meaning: &'static str) -> Option<SecretString> {
         self.note(name, "*unset*", meaning);
+        self.conceal(name);
         let secret = self.lookup(name)?;
         if let Some(fault) = secret_fault(&secret) {
             self.faults.push(format!("{name} {fault}"));
@@ -180,6 +191,7 @@ impl Env {
     /// A comma-separated list of keys as [`secret`](Env::secret) demands them; none by default.
     pub fn secrets(&mut self, name: &'static str, meaning: &'static str) -> Vec<SecretString> {
         let secrets: Vec<String> = self.list(name, "", meaning);
+        self.conceal(name);
         for fault in secrets.iter().filter_map(|secret| secret_fault(secret)) {
             self.faults.push(format!("{name} {fault}"));
         }
@@ -189,6 +201,7 @@ impl Env {
     /// A password that another system chose; required, of any length.
     pub fn password(&mut self, name: &'static str, meaning: &'static str) -> SecretString {
         self.note(name, "*required*", meaning);
+        self.conceal(name);
         let password = self.lookup(name);
         if password.is_none() {
             self.faults.push(format!("{name} is not set ({meaning})"));
@@ -201,6 +214,13 @@ impl Env {
         self.values.get(&format!("{name}_FILE")).filter(|path| !path.is_empty()).map(PathBuf::from)
     }
 
+    /// Marks a setting that was read as one whose value nobody may see.
+    pub fn conceal(&mut self, name: &str) {
+        for variable in self.variables.iter_mut().filter(|variable| variable.name == name) {
+            variable.is_secret = true;
+        }
+    }
+
     /// Reports a fault that only several values together show.
     pub fn fault(&mut self, fault: impl Into<String>) {
         self.faults.push(fault.into());
@@ -211,6 +231,7 @@ impl Env {
             name,
             default: if default.is_empty() { "*empty*" } else { default },
             meaning,
+            is_secret: false,
         });
     }
 
@@ -238,8 +259,8 @@ impl Env {
                 self.faults.push(format!("{name} and {name}_FILE are both set; one of them must go"));
                 None
             }
-            (None, Some(path)) => match std::fs::read_to_string(&path) {
-                Ok(content) => Some(content.trim_end_matches(['\r', '\n']).to_owned()),
+            (None, Some(path)) => match content(&path) {
+                Ok(content) => Some(content),
                 Err(fault) => {
                     self.faults.push(format!("{name}_FILE: {path}: {fault}"));
                     None
@@ -248,6 +269,11 @@ impl Env {
             (plain, None) => plain,
         }
     }
+}
+
+/// What stands in the file of a setting.
+fn content(path: &str) -> std::io::Result<String> {
+    std::fs::read_to_string(path).map(|content| content.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 fn secret_fault(secret: &str) -> Option<String> {

@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 use chassis::drain::Drain;
 use chassis::health::{Health, Need};
+use chassis::settings::Survey;
 use chassis::{internal, logs, memory};
 use tokio::net::TcpListener;
 
@@ -42,6 +43,11 @@ use ws::Sockets;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The settings of an edge with these variables, and what is wrong with them.
+pub fn survey(variables: impl IntoIterator<Item = (String, String)>) -> Survey {
+    chassis::settings::survey(variables, Settings::read)
+}
 
 /// What the program `edge` does, told by its arguments.
 pub async fn run() -> ExitCode {

@@ -169,7 +169,7 @@ impl Settings {
 
 impl RateSettings {
     fn read(env: &mut Env) -> Self {
-        RateSettings {
+        let settings = RateSettings {
             limits: env.value(
                 "RATE_LIMITS",
                 Limits::DEFAULT,
@@ -186,7 +186,9 @@ impl RateSettings {
                 1..=1000,
                 "Milliseconds that a request waits for it at most; after that the edge's own count decides",
             )),
-        }
+        };
+        env.conceal("RATE_LIMIT_REDIS_URL");
+        settings
     }
 
     /// The connection to Redis, if there is to be one.

@@ -47,9 +47,11 @@ use std::time::Duration;
 use chassis::drain::Drain;
 use chassis::health::{Health, Need};
 use chassis::mysql::SetupError;
+use chassis::settings::Survey;
 use chassis::{grpc, internal, logs, memory, mysql};
 use clap::{Parser, Subcommand};
 use sqlx::MySqlPool;
+use sqlx::migrate::Migrator;
 use tokio::net::TcpListener;
 
 use enforcement::Reports;
@@ -89,6 +91,16 @@ enum Command {
     /// Signing keys.
     #[command(subcommand)]
     Keys(keys::Command),
+}
+
+/// The settings of an identity-svc with these variables, and what is wrong with them.
+pub fn survey(variables: impl IntoIterator<Item = (String, String)>) -> Survey {
+    chassis::settings::survey(variables, Settings::read)
+}
+
+/// The migrations of its tables, and the table of those that were applied.
+pub fn migrations() -> (Migrator, &'static str) {
+    (sqlx::migrate!(), "_identity_migrations")
 }
 
 /// What the program `identity-svc` does, told by its arguments.
@@ -137,7 +149,8 @@ pub async fn run() -> ExitCode {
 }
 
 async fn migrate(pool: &MySqlPool) -> Result<(), SetupError> {
-    mysql::migrate(pool, sqlx::migrate!(), "_identity_migrations").await
+    let (migrations, applied) = migrations();
+    mysql::migrate(pool, migrations, applied).await
 }
 
 /// The state of the process. The tables are up to date.

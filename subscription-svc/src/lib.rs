@@ -27,9 +27,11 @@ use std::time::Duration;
 use chassis::drain::Drain;
 use chassis::health::{Health, Need};
 use chassis::mysql::SetupError;
+use chassis::settings::Survey;
 use chassis::{grpc, internal, logs, memory, mysql};
 use clap::{Parser, Subcommand};
 use sqlx::MySqlPool;
+use sqlx::migrate::Migrator;
 use tokio::net::TcpListener;
 
 use billing::Billing;
@@ -57,6 +59,16 @@ enum Command {
     Settings,
     /// Asks the one that serves here whether it is ready.
     Healthy,
+}
+
+/// The settings of a subscription-svc with these variables, and what is wrong with them.
+pub fn survey(variables: impl IntoIterator<Item = (String, String)>) -> Survey {
+    chassis::settings::survey(variables, Settings::read)
+}
+
+/// The migrations of its tables, and the table of those that were applied.
+pub fn migrations() -> (Migrator, &'static str) {
+    (sqlx::migrate!(), "_subscription_migrations")
 }
 
 /// What the program `subscription-svc` does, told by its arguments.
@@ -97,7 +109,8 @@ pub async fn run() -> ExitCode {
 }
 
 async fn migrate(pool: &MySqlPool) -> Result<(), SetupError> {
-    mysql::migrate(pool, sqlx::migrate!(), "_subscription_migrations").await
+    let (migrations, applied) = migrations();
+    mysql::migrate(pool, migrations, applied).await
 }
 
 async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {

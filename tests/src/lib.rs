@@ -21,7 +21,7 @@ pub use collector::{Collector, Traced};
 pub use gate::Gate;
 pub use mail::{Mail, RESET_PAGE, VERIFY_PAGE, token_in};
 pub use metrics::{Documented, Exported, documented_metrics};
-pub use process::Process;
+pub use process::{Ended, Process};
 pub use redis::Redis;
 pub use sandbox::{INTERNAL_TOKEN, JWT_SECRET, Plan, Sandbox, User, until};
 pub use socket::Socket;

@@ -1,4 +1,5 @@
 use std::fs::File;
+use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -12,6 +13,14 @@ pub struct Process {
     name: &'static str,
     child: Child,
     log: File,
+}
+
+/// How a program ended, and what it printed.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
 }
 
 /// Where the built programs are: `PERSONA_BIN_DIR`, or beside the test.
@@ -33,6 +42,11 @@ fn program(name: &str) -> PathBuf {
 impl Process {
     /// Starts a program with these settings and no others.
     pub fn start(name: &'static str, settings: &[(&str, String)]) -> Process {
+        Process::begin(name, settings, &[])
+    }
+
+    /// As [`Process::start`], with arguments.
+    pub fn begin(name: &'static str, settings: &[(&str, String)], arguments: &[&str]) -> Process {
         let log = tempfile::tempfile().expect("a file for the log");
         let output = || {
             if std::env::var_os("E2E_LOGS").is_some() {
@@ -43,6 +57,7 @@ impl Process {
         let child = Command::new(program(name))
             .env_clear()
             .envs(settings.iter().map(|(name, value)| (name, value)))
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(output())
             .stderr(output())
@@ -73,12 +88,33 @@ impl Process {
         settings: &[(&'static str, String)],
         arguments: &[&str],
     ) -> (bool, String) {
+        let Ended { code, stdout, stderr } = Process::end(name, settings, arguments, "").await;
+        (code == Some(0), stdout + &stderr)
+    }
+
+    /// Runs a program with these settings, arguments and input to its end.
+    pub async fn end(
+        name: &'static str,
+        settings: &[(&'static str, String)],
+        arguments: &[&str],
+        input: &str,
+    ) -> Ended {
         let mut command = Command::new(program(name));
         command.env_clear().envs(settings.iter().map(|(name, value)| (name, value))).args(arguments);
-        let output = tokio::task::spawn_blocking(move || command.output()).await.expect("joined");
-        let output = output.unwrap_or_else(|e| panic!("{name} cannot be started: {e}"));
-        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-        (output.status.success(), said)
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let input = input.to_owned();
+        let output = tokio::task::spawn_blocking(move || {
+            let mut child = command.spawn()?;
+            if let Some(mut stdin) = child.stdin.take() {
+                // Whoever does not want it may have ended already.
+                let _ = stdin.write_all(input.as_bytes());
+            }
+            child.wait_with_output()
+        });
+        let output =
+            output.await.expect("joined").unwrap_or_else(|e| panic!("{name} cannot be started: {e}"));
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ended { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
     }
 
     /// Stops the process where it stands (SIGSTOP), as a machine that hangs would.

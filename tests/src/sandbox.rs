@@ -14,7 +14,7 @@ use crate::client::Client;
 use crate::clocks::Clocks;
 use crate::gate::Gate;
 use crate::mail::Mail;
-use crate::process::Process;
+use crate::process::{Ended, Process};
 use crate::socket::Socket;
 
 /// The secrets of every sandbox.
@@ -251,6 +251,27 @@ impl Sandbox {
     /// Runs a command of identity-svc that is to fail, and gives what it printed.
     pub async fn identity_command_fails(&self, arguments: &[&str]) -> String {
         Process::run_to_failure("identity-svc", &self.common, arguments).await
+    }
+
+    /// All settings of the first of each process, as one environment.
+    pub fn settings(&self) -> Vec<(&'static str, String)> {
+        let listeners = [
+            ("EDGE_LISTEN", self.edges[0].authority()),
+            ("EDGE_INTERNAL_LISTEN", self.internals[0].authority()),
+            ("IDENTITY_LISTEN", &self.identity[0]),
+            ("IDENTITY_INTERNAL_LISTEN", self.identity_internals[0].authority()),
+            ("SUBSCRIPTION_LISTEN", &self.subscription[0]),
+            ("SUBSCRIPTION_INTERNAL_LISTEN", self.subscription_internals[0].authority()),
+        ];
+        let listeners = listeners.map(|(name, place)| (name, place.to_owned()));
+        self.common.iter().cloned().chain(listeners).collect()
+    }
+
+    /// Runs `persona` on the first edge as somebody, or as nobody.
+    pub async fn persona(&self, token: Option<&str>, arguments: &[&str], input: &str) -> Ended {
+        let mut settings = vec![("PERSONA_EDGE", format!("http://{}", self.edge().authority()))];
+        settings.extend(token.map(|token| ("PERSONA_TOKEN", token.to_owned())));
+        Process::end("persona", &settings, arguments, input).await
     }
 
     /// Waits until every edge is ready and sees all that it depends on.

@@ -73,6 +73,7 @@ impl Tls {
              `GRPC_TLS_CERT_FILE`",
         );
         let key = env.optional::<String>(KEY, "Its private key, PEM").map(Into::into);
+        env.conceal(KEY);
         let authority = env.optional(
             AUTHORITY,
             "PEM certificates of the authority that signs those of the other processes; with it, a service admits no \

@@ -112,6 +112,14 @@ pub fn pool_and_lane(settings: &Settings) -> (MySqlPool, Lane) {
     (pool_of(settings.options(), connections - connections / 2), lane)
 }
 
+/// One connection, for who looks at the database from outside; without what a pool does to hide that it is away.
+///
+/// # Errors
+/// What the server, or the way to it, says.
+pub async fn connect(settings: &Settings) -> Result<MySqlConnection, sqlx::Error> {
+    settings.options().connect().await
+}
+
 /// Closes the connections of a pool; those that somebody holds after two seconds end with the process.
 pub async fn close(pool: &MySqlPool) {
     let _ = tokio::time::timeout(CLOSE_LIMIT, pool.close()).await;

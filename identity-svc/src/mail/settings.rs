@@ -36,6 +36,7 @@ impl Settings {
             "Mail server: `smtps://user:password@host`, `smtp://user:password@host?tls=required` (STARTTLS), or \
              `smtp://host:25` without a password; without it no mail is sent",
         );
+        env.conceal("MAIL_SMTP_URL");
         let from = env.optional::<Mailbox>(
             "MAIL_FROM",
             "Sender of mails, such as `AI Persona Platform <no-reply@example.com>`; its name signs them",

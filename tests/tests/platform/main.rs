@@ -9,6 +9,8 @@ mod api_keys;
 mod auth;
 mod billing;
 mod checkout;
+mod cli;
+mod cli_admin;
 mod connections;
 mod console;
 mod credentials;

@@ -1,5 +1,7 @@
 //! What is said when everything runs: addresses, credentials, and what to try.
 
+use std::collections::BTreeMap;
+
 use super::plan::{Plan, Unit};
 use crate::database::Account;
 use crate::terminal::{Colour, paint};
@@ -82,7 +84,23 @@ pub fn facts_of(plan: &Plan, database: &Account, password: &str) -> String {
     note("AUTH_DB_USER", &database.user);
     note("AUTH_DB_PASSWORD", &database.password);
     note("AUTH_DB_NAME", &database.schema);
+    for (name, value) in places(plan) {
+        note(name, value);
+    }
     facts
+}
+
+/// The settings by which `persona doctor --env-file target/up.env` finds the first of each process.
+fn places(plan: &Plan) -> BTreeMap<&'static str, &str> {
+    let first =
+        [&plan.edge, &plan.identity, &plan.subscription].into_iter().filter_map(|units| units.first());
+    let settings = first.flat_map(|unit| &unit.settings).map(|(name, value)| (*name, value.as_str()));
+    let is_place = |name: &str| {
+        name.ends_with("_LISTEN")
+            || ["IDENTITY_URL", "SUBSCRIPTION_URL"].contains(&name)
+            || name.starts_with("GRPC_TLS_")
+    };
+    settings.filter(|(name, _)| is_place(name)).collect()
 }
 
 /// EDGE, EDGE2, EDGE3 …
