@@ -1,5 +1,6 @@
 //! Argon2id, off the async runtime and behind a bounded queue, so that a storm of logins slows logins alone.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,8 +30,7 @@ pub struct Hasher {
     cores: Arc<Semaphore>,
     /// Places for those that wait or run; there is no further queue.
     places: Arc<Semaphore>,
-    /// How many may wait.
-    queue: usize,
+    waiting: Arc<AtomicUsize>,
     memory: Memory,
     /// What is verified when there is no account, so that it takes as long as when there is one.
     nobody: Arc<str>,
@@ -65,7 +65,7 @@ impl Hasher {
             cost,
             cores: Arc::new(Semaphore::new(cores)),
             places: Arc::new(Semaphore::new(queue + cores)),
-            queue,
+            waiting: Arc::default(),
             memory: Memory::default(),
             nobody: nobody(cost).map_err(|e| BadCost(e.to_string()))?.into(),
             unusable: Arc::default(),
@@ -120,21 +120,22 @@ impl Hasher {
         &self,
         work: impl FnOnce(Option<&mut [Block]>) -> T + Send + 'static,
     ) -> Outcome<T> {
-        let Ok(_place) = self.places.try_acquire() else {
+        let Ok(place) = self.places.clone().try_acquire_owned() else {
             METRICS.refused.inc();
             return Err(Failure::new(ErrorCode::Overloaded).retry_after(Duration::from_secs(1)));
         };
-        METRICS.waiting.inc();
+        let waiter = Waiter::new(self.waiting.clone());
         let core = self.cores.clone().acquire_owned().await;
-        METRICS.waiting.dec();
+        drop(waiter);
         let core = core.map_err(Failure::internal)?;
         let timer = METRICS.seconds.start_timer();
         let hasher = self.clone();
+        // Both are held until it is done, also when nobody wants the answer any more.
         let done = tokio::task::spawn_blocking(move || {
             let mut memory = hasher.memory.take().or_else(|| hasher.is_awaited().then(|| hasher.blocks()));
             let value = work(memory.as_deref_mut());
             hasher.memory.put(memory, hasher.is_awaited());
-            drop(core);
+            drop((core, place));
             value
         });
         let value = done.await.map_err(Failure::internal)?;
@@ -144,11 +145,29 @@ impl Hasher {
 
     /// Whether somebody waits for a core.
     fn is_awaited(&self) -> bool {
-        self.places.available_permits() < self.queue
+        self.waiting.load(Ordering::Relaxed) > 0
     }
 
     fn blocks(&self) -> Vec<Block> {
         vec![Block::default(); self.argon2.params().block_count()]
+    }
+}
+
+/// Somebody who waits for a core, until it is dropped.
+struct Waiter(Arc<AtomicUsize>);
+
+impl Waiter {
+    fn new(waiting: Arc<AtomicUsize>) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        METRICS.waiting.inc();
+        Waiter(waiting)
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+        METRICS.waiting.dec();
     }
 }
 
@@ -299,30 +318,26 @@ mod tests {
 
     #[tokio::test]
     async fn memory_goes_from_hash_to_hash_while_somebody_waits_and_changes_no_verdict() {
-        let hasher = Hasher::new(CHEAP, 64).expect("a hasher");
-        let dear = Hasher::new(Cost { memory_kib: 128, iterations: 2 }, 4).expect("a hasher");
-        let stored = hasher.hash("a password".into()).await.expect("a hash");
-        let imported = dear.hash("a password".into()).await.expect("a hash");
-        assert!(hasher.memory.spare().is_empty(), "nobody waited");
-        let held = hasher.cores.clone().acquire_many_owned(hasher.cores.available_permits() as u32).await;
-        let rounds = (0..60).map(|round| {
-            let right = round % 2 == 0;
-            let password = if right { "a password" } else { "another" };
-            // One in three needs more memory than is handed on.
-            let stored = if round % 3 == 0 { &imported } else { &stored };
-            let verdict = hasher.verify(password.into(), Some(stored.clone()));
-            async move { (right, verdict.await.expect("ran")) }
-        });
-        let rounds = futures_util::future::join_all(rounds);
-        let (rounds, ()) = tokio::join!(rounds, async {
-            tokio::task::yield_now().await;
-            assert!(hasher.is_awaited());
-            drop(held);
-        });
-        for (right, verdict) in rounds {
-            assert_eq!(verdict, if right { Verdict::Right } else { Verdict::Wrong });
+        let hasher = Hasher::new(CHEAP, 4).expect("a hasher");
+        let spare = || hasher.memory.spare().len();
+        let mut stored = vec![hasher.hash("a password".into()).await.expect("a hash")];
+        // Of others, which need less memory than is handed on, and more.
+        for memory_kib in [32, 128] {
+            let other = Hasher::new(Cost { memory_kib, iterations: 2 }, 4).expect("a hasher");
+            stored.push(other.hash("a password".into()).await.expect("a hash"));
         }
-        assert!(hasher.memory.spare().is_empty(), "nobody waits any more");
+        assert_eq!(spare(), 0, "nobody waited");
+        let waiter = Waiter::new(hasher.waiting.clone());
+        for stored in stored.iter().cycle().take(9) {
+            let verdict = |password: &str| hasher.verify(password.into(), Some(stored.clone()));
+            assert_ne!(verdict("a password").await.expect("ran"), Verdict::Wrong, "{stored}");
+            assert_eq!(verdict("another").await.expect("ran"), Verdict::Wrong, "{stored}");
+            assert_eq!(spare(), 1, "each had that of the one before");
+        }
+        let made = hasher.hash("another".into()).await.expect("a hash");
+        drop(waiter);
+        assert_eq!(hasher.verify("another".into(), Some(made)).await.expect("ran"), Verdict::Right);
+        assert_eq!(spare(), 0, "nobody waits any more");
     }
 
     #[tokio::test]

@@ -71,14 +71,13 @@ impl Fields<'_> {
     pub fn text(&mut self, name: &'static str, value: &str) {
         self.name(name);
         // Looking at all of it without a branch takes a fraction of stopping at the first.
-        let is_special = |byte| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
+        let is_special = |byte| (byte < 0x20) | (byte >= 0x7f) | (byte == b'"') | (byte == b'\\');
         if !value.bytes().fold(false, |found, byte| found | is_special(byte)) {
             self.line.push(b'"');
             self.line.extend_from_slice(value.as_bytes());
             self.line.push(b'"');
         } else {
-            // Text can always be written to memory.
-            let _ = serde_json::to_writer(&mut *self.line, value);
+            quoted(self.line, value);
         }
     }
 
@@ -104,6 +103,28 @@ impl Fields<'_> {
         self.line.extend_from_slice(name.as_bytes());
         self.line.extend_from_slice(after);
     }
+}
+
+/// Text in quotes, without a character that a terminal could obey: those of C1 (U+009B begins a sequence) and the
+/// delete character, too, which JSON would let stand.
+fn quoted(line: &mut Vec<u8>, value: &str) {
+    let begin = line.len();
+    // Text can always be written to memory.
+    let _ = serde_json::to_writer(&mut *line, value);
+    let is_left = |c: char| c.is_control();
+    let Some(written) = std::str::from_utf8(&line[begin..]).ok().filter(|text| text.contains(is_left)) else {
+        return;
+    };
+    let mut escaped = String::with_capacity(2 * written.len());
+    for c in written.chars() {
+        if is_left(c) {
+            escaped.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            escaped.push(c);
+        }
+    }
+    line.truncate(begin);
+    line.extend_from_slice(escaped.as_bytes());
 }
 
 /// The last `width` digits of a number.
@@ -147,7 +168,7 @@ mod tests {
             format,
             |line| line.extend_from_slice(b"now"),
             |fields| {
-                fields.text("path", "/a\"\\\n\u{1b}[31mé\u{7f}");
+                fields.text("path", "/a\"\\\n\u{1b}[31mé\u{7f}\u{9b}31m");
                 fields.text("plain", "/a-b");
                 fields.number("status", 200);
                 fields.millis("ms", 12_034);
@@ -160,15 +181,15 @@ mod tests {
     fn a_hostile_path_stays_within_its_field_and_line() {
         let json = composed(Format::Json);
         let expected = r#"{"timestamp":"now","level":"INFO","message":"request","#.to_owned()
-            + "\"path\":\"/a\\\"\\\\\\n\\u001b[31mé\u{7f}\",\"plain\":\"/a-b\",\"status\":200,\"ms\":12.034,"
+            + "\"path\":\"/a\\\"\\\\\\n\\u001b[31mé\\u007f\\u009b31m\",\"plain\":\"/a-b\",\"status\":200,\"ms\":12.034,"
             + "\"target\":\"access\"}\n";
         assert_eq!(json, expected);
         let read: serde_json::Value = serde_json::from_str(&json).expect("an object");
-        assert_eq!(read["path"], "/a\"\\\n\u{1b}[31mé\u{7f}");
+        assert_eq!(read["path"], "/a\"\\\n\u{1b}[31mé\u{7f}\u{9b}31m");
         assert_eq!(read["ms"], 12.034);
 
         let text = composed(Format::Text);
-        let expected = "now  INFO access: request path=\"/a\\\"\\\\\\n\\u001b[31mé\u{7f}\" plain=\"/a-b\" status=200 ms=12.034\n";
+        let expected = "now  INFO access: request path=\"/a\\\"\\\\\\n\\u001b[31mé\\u007f\\u009b31m\" plain=\"/a-b\" status=200 ms=12.034\n";
         assert_eq!(text, expected);
     }
 

@@ -25,7 +25,8 @@ impl Pace {
         let last = self.0.back()?;
         let mut sorted: Vec<Duration> = self.0.iter().copied().collect();
         sorted.sort_unstable();
-        let at = |percent: usize| milliseconds(sorted[(sorted.len() - 1) * percent / 100]);
+        // The nearest rank: of a few events the 99th percentile is the slowest.
+        let at = |percent: usize| milliseconds(sorted[(sorted.len() * percent).div_ceil(100) - 1]);
         Some(EnforcementTimes {
             count: sorted.len() as i64,
             last_ms: milliseconds(*last),
@@ -43,6 +44,16 @@ fn milliseconds(time: Duration) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_few_events_the_slowest_is_told_too() {
+        for (millis, p50, p99) in [(&[7][..], 7.0, 7.0), (&[9, 1], 1.0, 9.0), (&[2, 8, 5], 5.0, 8.0)] {
+            let mut pace = Pace::default();
+            millis.iter().for_each(|millis| pace.add(Duration::from_millis(*millis)));
+            let times = pace.times().expect("times");
+            assert_eq!((times.p50_ms, times.p99_ms), (p50, p99), "{millis:?}");
+        }
+    }
 
     #[test]
     fn what_is_told_is_of_the_last_events_alone() {
