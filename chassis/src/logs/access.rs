@@ -71,7 +71,7 @@ impl Fields<'_> {
     pub fn text(&mut self, name: &'static str, value: &str) {
         self.name(name);
         // Looking at all of it without a branch takes a fraction of stopping at the first.
-        let is_special = |byte| (byte < 0x20) | (byte >= 0x7f) | (byte == b'"') | (byte == b'\\');
+        let is_special = |byte| !(0x20..0x7f).contains(&byte) | (byte == b'"') | (byte == b'\\');
         if !value.bytes().fold(false, |found, byte| found | is_special(byte)) {
             self.line.push(b'"');
             self.line.extend_from_slice(value.as_bytes());
