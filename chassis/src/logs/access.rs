@@ -108,23 +108,14 @@ impl Fields<'_> {
 /// Text in quotes, without a character that a terminal could obey: those of C1 (U+009B begins a sequence) and the
 /// delete character, too, which JSON would let stand.
 fn quoted(line: &mut Vec<u8>, value: &str) {
-    let begin = line.len();
-    // Text can always be written to memory.
-    let _ = serde_json::to_writer(&mut *line, value);
-    let is_left = |c: char| c.is_control();
-    let Some(written) = std::str::from_utf8(&line[begin..]).ok().filter(|text| text.contains(is_left)) else {
-        return;
-    };
-    let mut escaped = String::with_capacity(2 * written.len());
-    for c in written.chars() {
-        if is_left(c) {
-            escaped.push_str(&format!("\\u{:04x}", u32::from(c)));
+    // Text can always be written as JSON, and to memory.
+    for letter in serde_json::to_string(value).unwrap_or_default().chars() {
+        let _ = if letter.is_control() {
+            write!(line, "\\u{:04x}", u32::from(letter))
         } else {
-            escaped.push(c);
-        }
+            write!(line, "{letter}")
+        };
     }
-    line.truncate(begin);
-    line.extend_from_slice(escaped.as_bytes());
 }
 
 /// The last `width` digits of a number.
