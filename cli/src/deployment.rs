@@ -30,6 +30,21 @@ impl Process {
         }
     }
 
+    /// The process that a text names before an equals sign, with what follows it.
+    pub fn before(text: &str) -> Option<(Process, &str)> {
+        let (name, rest) = text.split_once('=')?;
+        Some((Process::ALL.into_iter().find(|process| process.name() == name)?, rest))
+    }
+
+    /// The database user that it signs in as unless it is told another (deploy/database/grants.sql).
+    pub fn database_user(self) -> Option<&'static str> {
+        match self {
+            Edge => None,
+            IdentitySvc => Some("identity_svc"),
+            SubscriptionSvc => Some("subscription_svc"),
+        }
+    }
+
     /// All of its settings, none of which is given.
     pub fn survey_of_nothing(self) -> Survey {
         self.survey([])
@@ -72,11 +87,7 @@ impl FromStr for EnvFile {
     type Err = std::convert::Infallible;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let named = text.split_once('=').and_then(|(name, path)| {
-            let process = Process::ALL.into_iter().find(|process| process.name() == name)?;
-            Some((process, path))
-        });
-        Ok(match named {
+        Ok(match Process::before(text) {
             Some((process, path)) => EnvFile { process: Some(process), path: path.into() },
             None => EnvFile { process: None, path: text.into() },
         })

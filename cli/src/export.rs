@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use contract::{Role, Tier, UserField};
+use contract::UserField;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -16,6 +16,7 @@ use crate::Outcome;
 use crate::http::root_cause;
 use crate::output::{Fault, Output};
 use crate::rest::Rest;
+use crate::users::Filters;
 
 const EXPORT: &str = "/api/v1/admin/users/export";
 /// How long the platform may be silent in the middle.
@@ -30,18 +31,8 @@ pub struct Options {
     /// A field that the file shall have; all by default; may be repeated
     #[arg(long = "field", value_name = "FIELD")]
     fields: Vec<UserField>,
-    /// A part of the e-mail address
-    #[arg(long)]
-    search: Option<String>,
-    #[arg(long)]
-    client_id: Option<String>,
-    #[arg(long)]
-    role: Option<Role>,
-    #[arg(long)]
-    tier: Option<Tier>,
-    /// `true` or `false`
-    #[arg(long)]
-    active: Option<bool>,
+    #[command(flatten)]
+    filters: Filters,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -53,20 +44,15 @@ enum Format {
 impl Options {
     /// What is asked for.
     fn body(&self) -> Value {
-        let filters = [
-            ("email", self.search.as_deref().map(Value::from)),
-            ("client_id", self.client_id.as_deref().map(Value::from)),
-            ("role", self.role.map(|role| role.name().into())),
-            ("tier", self.tier.map(|tier| tier.name().into())),
-            ("is_active", self.active.map(Value::from)),
-        ];
-        let filters = filters.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
         let format = match self.format {
             Format::Csv => "csv",
             Format::Json => "json",
         };
         let fields: Vec<&str> = self.fields.iter().map(|field| field.name()).collect();
-        json!({ "format": format, "filters": filters.collect::<Map<_, _>>(), "fields": fields })
+        let filters = self.filters.parameters().into_iter();
+        let filters: Map<_, _> =
+            filters.filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
+        json!({ "format": format, "filters": filters, "fields": fields })
     }
 }
 

@@ -83,7 +83,7 @@ impl Output {
         };
         match self {
             Output::Json => eprintln!("{body}"),
-            Output::Text => eprintln!("persona: {fault}"),
+            Output::Text => eprintln!("persona: {}", one_line(&fault.to_string())),
         }
         match fault {
             Fault::Usage(_) => ExitCode::from(2),
@@ -112,11 +112,20 @@ pub fn table<const N: usize>(names: [&str; N], rows: &[[String; N]]) -> String {
 pub fn cell(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
-        // Somebody else chose it; a terminal would obey what stands in it.
-        Value::String(text) => text.chars().filter(|c| !c.is_control()).collect(),
+        Value::String(text) => harmless(text),
         Value::Array(values) => values.iter().map(cell).collect::<Vec<_>>().join(","),
         other => other.to_string(),
     }
+}
+
+/// A text that somebody else chose, without what a terminal would obey.
+fn harmless(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).collect()
+}
+
+/// The same in one line.
+pub fn one_line(text: &str) -> String {
+    harmless(&text.replace(['\n', '\r'], " "))
 }
 
 /// ANSI colours that can be read on light and dark ground.

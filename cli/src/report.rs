@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::output::{Colour, Fault, Output, paint};
+use crate::output::{Colour, Fault, Output, one_line, paint};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
@@ -51,7 +51,7 @@ impl Check {
         let remedy = self.remedy.as_ref().map(|remedy| format!(" → {remedy}")).unwrap_or_default();
         // Whatever a server said, a check is one line.
         let text = format!("{:<17} {}{remedy}", self.subject, self.says);
-        format!("{word} {}\n", text.replace(['\n', '\r'], " "))
+        format!("{word} {}\n", one_line(&text))
     }
 
     fn described(&self) -> Value {
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_check_is_one_line_whatever_a_server_said() {
-        let check = Check::fault("database", "refused:\nline two", "start it");
+        let check = Check::fault("database", "refused:\nline\u{1b}\u{9b} two", "start it");
         assert_eq!(check.line(), "fault    database          refused: line two → start it\n");
     }
 

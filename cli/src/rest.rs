@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderValue, Method, Request, Response};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
@@ -18,6 +18,8 @@ use crate::output::Fault;
 const HERE: &str = "http://localhost:8081";
 /// How long an answer may take; the gateway has 30 seconds.
 const LIMIT: Duration = Duration::from_secs(60);
+
+const JSON: &str = "application/json";
 
 /// The edge and who asks it. Cheap to clone.
 #[derive(Clone)]
@@ -87,8 +89,7 @@ impl Rest {
     }
 
     async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Fault> {
-        let answer = self.ask(method, path, body).await?;
-        if answer.status.is_success() { Ok(answer.json()) } else { Err(refusal(&answer, path)) }
+        accepted(&self.ask(method, path, body).await?, path)
     }
 
     /// Gives the answer whatever it is.
@@ -96,13 +97,9 @@ impl Rest {
     /// # Errors
     /// When there is none.
     pub async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Answer, Fault> {
-        let bytes = body.map(|body| Bytes::from(body.to_string()));
-        let request = self.request(
-            method,
-            path,
-            bytes.as_ref().map(|_| "application/json"),
-            bytes.clone().unwrap_or_default(),
-        )?;
+        let media_type = body.map(|_| JSON);
+        let bytes = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
+        let request = self.request(method, path, media_type, bytes)?;
         self.http.send(request, LIMIT).await.map_err(|fault| self.away(&fault))
     }
 
@@ -119,7 +116,7 @@ impl Rest {
     ) -> Result<Value, Fault> {
         let request = self.request(Method::POST, path, Some(media_type), body)?;
         let answer = self.http.send(request, limit).await.map_err(|fault| self.away(&fault))?;
-        if answer.status.is_success() { Ok(answer.json()) } else { Err(refusal(&answer, path)) }
+        accepted(&answer, path)
     }
 
     /// Gives an answer that has begun, to be read as it comes.
@@ -127,9 +124,8 @@ impl Rest {
     /// # Errors
     /// When there is none, or a refusal.
     pub async fn stream(&self, path: &str, body: &Value) -> Result<Response<Incoming>, Fault> {
-        use http_body_util::BodyExt;
         let bytes = Bytes::from(body.to_string());
-        let request = self.request(Method::POST, path, Some("application/json"), bytes)?;
+        let request = self.request(Method::POST, path, Some(JSON), bytes)?;
         let response = self.http.begin(request, LIMIT).await.map_err(|fault| self.away(&fault))?;
         if response.status().is_success() {
             return Ok(response);
@@ -163,6 +159,11 @@ impl Rest {
     fn away(&self, fault: &str) -> Fault {
         Fault::said(format!("{} (PERSONA_EDGE): {fault}", self.edge))
     }
+}
+
+/// What an answer says that is as it should be.
+fn accepted(answer: &Answer, path: &str) -> Result<Value, Fault> {
+    if answer.status.is_success() { Ok(answer.json()) } else { Err(refusal(answer, path)) }
 }
 
 /// An answer that is not as it should be. What is not of the platform, such as a proxy before it, has no code.

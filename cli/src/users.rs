@@ -20,18 +20,8 @@ const PAGE_SIZE: usize = 100;
 pub enum Command {
     /// List accounts, newest first, all pages of them
     List {
-        /// A part of the e-mail address
-        #[arg(long)]
-        search: Option<String>,
-        #[arg(long)]
-        client_id: Option<String>,
-        #[arg(long)]
-        role: Option<Role>,
-        #[arg(long)]
-        tier: Option<Tier>,
-        /// `true` or `false`
-        #[arg(long)]
-        active: Option<bool>,
+        #[command(flatten)]
+        filters: Filters,
         /// Most accounts that are listed
         #[arg(long)]
         limit: Option<usize>,
@@ -71,6 +61,36 @@ pub enum Command {
     },
 }
 
+/// What accounts are narrowed by.
+#[derive(clap::Args)]
+pub struct Filters {
+    /// A part of the e-mail address
+    #[arg(long)]
+    search: Option<String>,
+    #[arg(long)]
+    client_id: Option<String>,
+    #[arg(long)]
+    role: Option<Role>,
+    #[arg(long)]
+    tier: Option<Tier>,
+    /// `true` or `false`
+    #[arg(long)]
+    active: Option<bool>,
+}
+
+impl Filters {
+    /// Each under the name that the platform has for it, with its value if it is given.
+    pub fn parameters(&self) -> [(&'static str, Option<Value>); 5] {
+        [
+            ("email", self.search.as_deref().map(Value::from)),
+            ("client_id", self.client_id.as_deref().map(Value::from)),
+            ("role", self.role.map(|role| role.name().into())),
+            ("tier", self.tier.map(|tier| tier.name().into())),
+            ("is_active", self.active.map(Value::from)),
+        ]
+    }
+}
+
 /// `persona user …`
 pub async fn run(command: &Command, output: Output) -> Outcome {
     let rest = Rest::from_environment()?;
@@ -79,8 +99,9 @@ pub async fn run(command: &Command, output: Output) -> Outcome {
         output.show(&changed, details)
     };
     match command {
-        Command::List { limit, .. } => {
-            let users = list(&rest, &filters(command), *limit).await?;
+        Command::List { filters, limit } => {
+            let filters = filters.parameters().map(|(name, value)| (name, value.as_ref().map(cell)));
+            let users = list(&rest, &filters, *limit).await?;
             output.show(&Value::Array(users), lines)?;
         }
         Command::Show { user } => {
@@ -112,18 +133,6 @@ pub async fn run(command: &Command, output: Output) -> Outcome {
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// What a list is narrowed by.
-fn filters(command: &Command) -> Vec<(&'static str, Option<String>)> {
-    let Command::List { search, client_id, role, tier, active, .. } = command else { return Vec::new() };
-    vec![
-        ("email", search.clone()),
-        ("client_id", client_id.clone()),
-        ("role", role.map(|role| role.to_string())),
-        ("tier", tier.map(|tier| tier.to_string())),
-        ("is_active", active.map(|active| active.to_string())),
-    ]
 }
 
 /// Follows the pages. They shift while somebody registers: whoever was seen is not seen twice.

@@ -335,7 +335,8 @@ pub fn misses_parent(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|e| e.kind() == ErrorKind::ForeignKeyViolation)
 }
 
-fn server_code(error: &sqlx::Error) -> Option<u16> {
+/// The number that the server gave an error.
+pub fn server_code(error: &sqlx::Error) -> Option<u16> {
     let database = error.as_database_error()?;
     database.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>().map(|e| e.number())
 }

@@ -6,7 +6,6 @@ use chassis::mysql;
 use chrono::NaiveDateTime;
 use secrecy::ExposeSecret;
 use sqlx::MySqlConnection;
-use sqlx::mysql::MySqlDatabaseError;
 
 use super::clocks::Clock;
 use super::{migrations, privileges};
@@ -89,10 +88,8 @@ impl Look {
 
     /// Gives the version of the server.
     async fn ask(&mut self, first: &Member, who: &[&Member]) -> Result<String, Trouble> {
-        let user = match first.process {
-            Process::SubscriptionSvc => "subscription_svc",
-            Process::Edge | Process::IdentitySvc => "identity_svc",
-        };
+        // Only services are looked at here.
+        let user = first.process.database_user().unwrap_or_default();
         let settings = first.read(|env| mysql::Settings::read(env, user)).map_err(Trouble::Said)?;
         let mut connection = mysql::connect(&settings).await?;
         let version: String = sqlx::query_scalar("SELECT VERSION()").fetch_one(&mut connection).await?;
@@ -168,8 +165,7 @@ fn told_by(error: &sqlx::Error, place: &str) -> (String, String) {
         Some(error) => error.message().to_owned(),
         None => root_cause(error),
     };
-    let code = error.as_database_error().and_then(|error| error.try_downcast_ref::<MySqlDatabaseError>());
-    let remedy = match code.map(MySqlDatabaseError::number) {
+    let remedy = match mysql::server_code(error) {
         Some(1045 | 1698) => {
             "set AUTH_DB_USER and AUTH_DB_PASSWORD to those of the service (docs/operations.md, \"Database\")"
         }

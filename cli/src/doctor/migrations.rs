@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::mysql::MySqlDatabaseError;
+use chassis::mysql::server_code;
 use sqlx::{AssertSqlSafe, MySqlConnection};
 
 use crate::deployment::Process;
@@ -45,7 +45,7 @@ impl State {
             migrator.iter().map(|migration| (migration.version, migration.checksum.to_vec())).collect();
         let question = format!("SELECT version, checksum, success FROM {bookkeeping}");
         let rows: Vec<Row> = match sqlx::query_as(AssertSqlSafe(question)).fetch_all(connection).await {
-            Err(error) if code(&error) == Some(NO_TABLE) => Vec::new(),
+            Err(error) if server_code(&error) == Some(NO_TABLE) => Vec::new(),
             rows => rows?,
         };
         Ok(Some(State::compared(process, &known, &rows)))
@@ -92,10 +92,6 @@ impl State {
         }
         Check::ok(SUBJECT, format!("{process}: all {known} migrations applied"))
     }
-}
-
-fn code(error: &sqlx::Error) -> Option<u16> {
-    Some(error.as_database_error()?.try_downcast_ref::<MySqlDatabaseError>()?.number())
 }
 
 /// All services in one line: what one of them lacks the other mostly lacks, too.

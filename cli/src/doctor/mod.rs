@@ -21,9 +21,8 @@ use chrono::Utc;
 use crate::deployment::{Process, Source};
 use crate::http::Http;
 use crate::output::{Fault, Output};
-use crate::{FINDING, Outcome};
-
 use crate::report::Report;
+use crate::{FINDING, Outcome};
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -51,11 +50,8 @@ impl std::str::FromStr for Place {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let named = text.split_once('=').and_then(|(name, host)| {
-            let process = Process::ALL.into_iter().find(|process| process.name() == name)?;
-            Some(Place { process, host: host.to_owned() })
-        });
-        named.ok_or("must be such as edge=edge.example.com")
+        let (process, host) = Process::before(text).ok_or("must be such as edge=edge.example.com")?;
+        Ok(Place { process, host: host.to_owned() })
     }
 }
 

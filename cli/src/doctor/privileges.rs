@@ -26,11 +26,7 @@ impl State {
         process: Process,
         connection: &mut MySqlConnection,
     ) -> Result<Option<State>, sqlx::Error> {
-        let user = match process {
-            Process::Edge => return Ok(None),
-            Process::IdentitySvc => "identity_svc",
-            Process::SubscriptionSvc => "subscription_svc",
-        };
+        let Some(user) = process.database_user() else { return Ok(None) };
         let held = held(connection).await?;
         let role: Option<String> = sqlx::query_scalar("SELECT CURRENT_ROLE()").fetch_one(connection).await?;
         let has_role = role.is_some_and(|role| role != "NONE");

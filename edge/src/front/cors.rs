@@ -12,8 +12,8 @@ use http::header::{
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
-/// What a page may read of an answer beside what any may (Fetch standard, `Access-Control-Expose-Headers`): all that the contract and the
-/// document of the routes speak of, and where core-manager says that something is.
+/// What a page may read of an answer beside what any may (Fetch standard, `Access-Control-Expose-Headers`): all that the
+/// contract and the document of the routes speak of, and where core-manager says that something is.
 const EXPOSED: &str = "X-Request-ID, Retry-After, RateLimit, RateLimit-Policy, Idempotency-Replayed, Location, \
                        WWW-Authenticate, Allow, Content-Disposition, ETag";
 
