@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use e2e::{Ended, Plan, Process, Sandbox, User, until};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 /// What a command that succeeds prints as JSON.
 async fn told(sandbox: &Sandbox, who: &User, arguments: &[&str]) -> Value {
@@ -395,6 +397,28 @@ async fn an_export_is_whole_or_not_there() {
     let refused = sandbox.persona(Some(&user.token), &["export", &other], "").await;
     assert!(refused.code == Some(1) && refused.stderr.contains("AUTH004"), "{refused:?}");
     assert!(!std::path::Path::new(&other).exists());
+}
+
+#[tokio::test]
+async fn an_export_that_breaks_off_leaves_what_was_there_before() {
+    let edge = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let settings = [
+        ("PERSONA_EDGE", format!("http://{}", edge.local_addr().expect("an address"))),
+        ("PERSONA_TOKEN", "any".to_owned()),
+    ];
+    tokio::spawn(async move {
+        let (mut stream, _) = edge.accept().await.expect("a connection");
+        let _ = stream.read(&mut [0; 4096]).await;
+        let begun = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n7\r\nemail\r\n\r\n";
+        let _ = stream.write_all(begun).await;
+    });
+    let folder = TempDir::new().expect("a folder");
+    let target = folder.path().join("all.csv");
+    std::fs::write(&target, "before").expect("written");
+    let ended = Process::end("persona", &settings, &["export", &path(&target)], "").await;
+    assert!(ended.code == Some(1) && ended.stderr.contains("broke off"), "{ended:?}");
+    assert_eq!(std::fs::read_to_string(&target).expect("a file"), "before");
+    assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1, "no half of it is left");
 }
 
 #[tokio::test]
