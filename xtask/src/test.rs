@@ -1,7 +1,11 @@
 //! Everything that CI runs, in the order in which it fails fastest.
 
+use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::cargo::{cargo, check, run as run_cargo};
 use crate::database::{Account, Database, ensure_schema};
@@ -18,6 +22,9 @@ pub struct Options {
 
 /// What `cargo xtask bench` measures with is checked, too.
 const BENCH: &str = "xtask/bench";
+
+/// How long no test may come to its end: one hangs, and CI would be ended without a word of which.
+const QUIET: Duration = Duration::from_secs(10 * 60);
 
 /// `cargo xtask test`
 pub async fn run(options: Options) -> Outcome {
@@ -75,13 +82,29 @@ async fn tests(admin: &Account, filter: Option<&str>) -> Outcome {
     }
     let summary = Arc::new(Mutex::new(Vec::new()));
     let lines = Arc::clone(&summary);
+    let (said, hears) = watch::channel(());
     let mut process = Process::start_reading("cargo", &mut command, move |line| {
         println!("{line}");
+        said.send_replace(());
         if line.contains("test result: ") || line.contains("Running ") || line.contains("Doc-tests ") {
             lines.lock().unwrap_or_else(PoisonError::into_inner).push(line.trim().to_owned());
         }
     })?;
-    let status = process.wait().await?;
+    let status = while_heard(&mut process, hears).await?;
     println!("\n{}", summary.lock().unwrap_or_else(PoisonError::into_inner).join("\n"));
     check(&command, status)
+}
+
+/// Waits for the end of a process that prints again and again, and ends one that has gone quiet.
+async fn while_heard(process: &mut Process, mut hears: watch::Receiver<()>) -> Outcome<ExitStatus> {
+    loop {
+        tokio::select! {
+            status = process.wait() => return status,
+            // What has closed its output is about to end.
+            heard = timeout(QUIET, hears.changed()), if hears.has_changed().is_ok() => if heard.is_err() { break },
+        }
+    }
+    process.stop().await?;
+    Err(format!("no test ended for {QUIET:?}: the one that is said above to run for over 60 seconds hangs")
+        .into())
 }
