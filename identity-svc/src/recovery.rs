@@ -38,7 +38,8 @@ pub async fn forgot(identity: &Identity, request: ForgotPasswordRequest) -> Outc
     }
 }
 
-/// Takes the token of such a link and sets the password. That the mail arrived also verifies the address.
+/// Takes the token of such a link and sets the password. That the mail arrived also verifies the address. Sessions and API
+/// keys end: whoever had the account before may have made both.
 ///
 /// # Errors
 /// AUTH003; USER003, which leaves the token as good as it was; GW003.
@@ -62,7 +63,7 @@ pub async fn reset(identity: &Identity, request: ResetPasswordRequest) -> Outcom
             after_change(tx, identity, user_id, email, device).await?;
             let by = By::user(user_id, Some(device));
             audit::record(tx, by, Action::PasswordReset, Some(user_id), None, json!({})).await?;
-            sessions::end_others(tx, user_id, None, Because::PasswordReset, by).await
+            sessions::end_everything(tx, user_id, Because::PasswordReset, by).await
         })
     })
     .await?;

@@ -84,6 +84,13 @@ impl Limits {
         Rule { name: "mails_to_owner", ..self.mails_to_account() }
     }
 
+    /// Telling the owner of an account that there is an API key more: keys can be made and ended without end, and the owner
+    /// of the address may be another than that of the account.
+    pub fn notices_of_keys(self) -> Rule {
+        let free = self.mails_to_account.saturating_mul(8);
+        Rule { name: "notices_of_keys", free, ..self.mails_to_account() }
+    }
+
     /// Having mails sent from one address.
     pub fn mails_from_address(self) -> Rule {
         let (name, free) = ("mails_from_address", self.mails_from_address);
