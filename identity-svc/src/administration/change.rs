@@ -160,6 +160,7 @@ pub async fn set_password(identity: &Identity, actor: &Actor, user_id: &str, typ
             .saying("Administrators cannot set their own password here")
             .with_field("user_id", "must not be your own"));
     }
+    let hasher = identity.hasher.turn(Some(&actor.id), None)?;
     let account = {
         let mut connection = identity.pool.acquire().await.map_err(failed)?;
         actor.must_administer(&mut connection).await?;
@@ -167,7 +168,7 @@ pub async fn set_password(identity: &Identity, actor: &Actor, user_id: &str, typ
     };
     let email = Email::parse(&account.email).map_err(Failure::internal)?;
     let new = password::check(typed, "new_password", identity.min_password_length, &email)?;
-    let hash = identity.hasher.hash(new).await?;
+    let hash = hasher.hash(new).await?;
     let given = (identity, actor, user_id, &hash, &email);
     transaction(&identity.pool, "set_password", given, |tx, (identity, actor, user_id, hash, email)| {
         Box::pin(async move {

@@ -25,7 +25,7 @@ pub struct Limits {
 }
 
 /// What is counted, and how long it makes one wait.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
     pub(super) name: &'static str,
     pub(super) free: u32,
