@@ -2,6 +2,7 @@
 //! Stripe are stand-ins.
 
 mod authority;
+mod backup;
 mod client;
 mod clocks;
 mod collector;
@@ -15,6 +16,7 @@ mod socket;
 mod stripe;
 
 pub use authority::{Authority, Certificates};
+pub use backup::Backup;
 pub use client::{Client, Reply, raw};
 pub use clocks::Clocks;
 pub use collector::{Collector, Traced};
