@@ -11,9 +11,9 @@ use contract::identity::{KeySet, WatchAuthEventsRequest};
 use contract::token::{KeyFault, Verifier, key_set};
 use prometheus::Gauge;
 use secrecy::SecretString;
-use tonic::Status;
+use tonic::{Code, Status};
 
-use super::{Authenticator, Enforcement, now};
+use super::{Authenticator, Enforcement, LiveClaims, now};
 
 /// Heartbeats come each second; a stream that is silent for this long is dead.
 const SILENCE: Duration = Duration::from_secs(3);
@@ -49,11 +49,11 @@ impl Watch {
         let live = self.authenticator.live();
         let mut pause = FIRST_PAUSE;
         loop {
-            let heard_before = live.staleness();
+            let heard_before = live.heard();
             let ended = self.follow().await;
-            let heard = live.staleness().zip(heard_before).is_none_or(|(now, before)| now < before);
-            pause = if heard { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
-            tracing::warn!(reason = ended.message(), "the watch on identity-svc broke off; connecting again");
+            let was_heard = live.heard() > heard_before;
+            pause = if was_heard { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
+            tracing::warn!(reason = reason(&ended), "the watch on identity-svc broke off; connecting again");
             tokio::time::sleep(pause.mul_f64(0.5 + (self.jitter)() / 2.0)).await;
         }
     }
@@ -99,6 +99,8 @@ impl Watch {
                 None => {}
             }
             if live.position().is_some() {
+                // Not only with the next tick: who is ready must not be shown as one that has heard nothing.
+                show_staleness(live);
                 self.health.now_ready();
             }
         }
@@ -112,12 +114,25 @@ impl Watch {
     }
 }
 
+/// What is wrong, also where the other side has not said it.
+fn reason(ended: &Status) -> String {
+    match (ended.code(), ended.message()) {
+        (Code::Unimplemented, _) => "what answers at IDENTITY_URL is not identity-svc".to_owned(),
+        (code, "") => code.description().to_owned(),
+        (_, message) => message.to_owned(),
+    }
+}
+
+fn show_staleness(live: &LiveClaims) {
+    STALENESS.set(live.staleness().map_or(f64::INFINITY, |age| age.as_secs_f64()));
+}
+
 /// Keeps the gauge of staleness true and forgets what has expired, for as long as the process lives.
 pub async fn housekeeping(authenticator: Authenticator) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     loop {
         ticks.tick().await;
-        STALENESS.set(authenticator.live().staleness().map_or(f64::INFINITY, |age| age.as_secs_f64()));
+        show_staleness(authenticator.live());
         authenticator.forget(now());
     }
 }
