@@ -8,7 +8,7 @@ use chassis::health::Health;
 use contract::identity::live_claims_service_client::LiveClaimsServiceClient;
 use contract::identity::watch_auth_events_response::Message;
 use contract::identity::{KeySet, WatchAuthEventsRequest};
-use contract::token::{KeyFault, Verifier, key_set};
+use contract::token::{KeyFault, TokenFault, Verifier, key_set};
 use prometheus::Gauge;
 use secrecy::SecretString;
 use tonic::{Code, Status};
@@ -19,6 +19,10 @@ use super::{Authenticator, Enforcement, LiveClaims, now};
 const SILENCE: Duration = Duration::from_secs(3);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Said by an edge that can verify no token that is given out now.
+const OTHER_KEYS: &str =
+    "tokens of identity-svc cannot be verified: JWT_SECRET_KEY or JWT_AUDIENCE is another one there";
 
 /// How the watch makes keys of what identity-svc says.
 pub struct KeySettings {
@@ -98,7 +102,7 @@ impl Watch {
                 }
                 None => {}
             }
-            if live.position().is_some() {
+            if live.position().is_some() && self.health.hindrance().is_none() {
                 // Not only with the next tick: who is ready must not be shown as one that has heard nothing.
                 show_staleness(live);
                 self.health.now_ready();
@@ -108,7 +112,14 @@ impl Watch {
 
     fn accept(&self, set: &KeySet) -> Result<(), KeyFault> {
         let keys = key_set(&set.keys, &self.keys.secrets)?;
-        self.authenticator.accept(Verifier::new(keys, &self.keys.audience));
+        let verifier = Verifier::new(keys, &self.keys.audience);
+        let knows = set.sample.is_empty() || verifier.verify(&set.sample, now()) == Err(TokenFault::Expired);
+        // One that is ready stays so: it may have been given a new secret too late, and still serves tokens of the old one.
+        let is_news = self.health.hindered_by((!knows).then_some(OTHER_KEYS));
+        if is_news && !knows {
+            tracing::error!("{OTHER_KEYS}");
+        }
+        self.authenticator.accept(verifier);
         self.enforcement.accepts(set.keys.iter().map(|key| key.kid.clone()).collect());
         Ok(())
     }

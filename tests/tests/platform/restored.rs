@@ -34,6 +34,21 @@ async fn log_out(sandbox: &Sandbox, user: &User) {
     sandbox.edge().post("/api/v1/auth/logout", &user.token, json!({})).await.must_be(200);
 }
 
+/// Changes the user's role, and waits until every edge tells core-manager of it, which must be soon.
+async fn promote(sandbox: &Sandbox, admin: &User, user: &User) {
+    let account = format!("/api/v1/admin/users/{}", user.id);
+    sandbox.edge().put(&account, &admin.token, json!({ "role": "moderator" })).await.must_be(200);
+    let since = Instant::now();
+    for edge in &sandbox.edges {
+        until("core-manager is told of the new role", async || {
+            assert!(since.elapsed() < Duration::from_secs(5), "the former role at {}", edge.authority());
+            let told = edge.get("/api/v1/echo/restored", &user.token).await.text();
+            told.contains(r#"["x-user-role","moderator"]"#)
+        })
+        .await;
+    }
+}
+
 async fn ban(sandbox: &Sandbox, admin: &User, user: &User) {
     let account = format!("/api/v1/admin/users/{}", user.id);
     sandbox.edge().put(&account, &admin.token, json!({ "is_active": false })).await.must_be(200);
@@ -115,7 +130,7 @@ async fn after_the_command_nobody_of_before_goes_on_and_everybody_can_sign_in() 
 }
 
 #[tokio::test]
-async fn a_ban_after_a_restore_binds_on_tokens_of_a_higher_version() {
+async fn what_changes_after_a_restore_binds_on_tokens_of_a_higher_version() {
     let mut sandbox = Sandbox::planned(Plan { replicas: 2, ..Plan::default() }).await;
     let mut connection = sandbox.connection().await;
     let (admin, user) = (sandbox.administrator().await, sandbox.register().await);
@@ -126,6 +141,7 @@ async fn a_ban_after_a_restore_binds_on_tokens_of_a_higher_version() {
     sandbox.identity_command(&[], &["restored", "--keep-sessions"]).await;
     sandbox.start_identity().await;
     is_served(&sandbox, &raised).await;
+    promote(&sandbox, &admin, &raised).await;
     ban(&sandbox, &admin, &raised).await;
     is_refused(&sandbox, &raised).await;
 }
@@ -142,6 +158,7 @@ async fn edges_that_come_back_tell_services_that_the_database_was_set_back() {
     backup.restore(&mut connection).await;
     sandbox.start_identity().await;
     is_served(&sandbox, &raised).await;
+    promote(&sandbox, &admin, &raised).await;
     ban(&sandbox, &admin, &raised).await;
     is_refused(&sandbox, &raised).await;
 }
