@@ -37,7 +37,11 @@ async fn log_out(sandbox: &Sandbox, user: &User) {
 /// Changes the user's role, and waits until every edge tells core-manager of it, which must be soon.
 async fn promote(sandbox: &Sandbox, admin: &User, user: &User) {
     let account = format!("/api/v1/admin/users/{}", user.id);
-    sandbox.edge().put(&account, &admin.token, json!({ "role": "moderator" })).await.must_be(200);
+    // An edge that could not ask a moment ago does not ask again at once.
+    until("the services are back", async || {
+        sandbox.edge().put(&account, &admin.token, json!({ "role": "moderator" })).await.status == 200
+    })
+    .await;
     let since = Instant::now();
     for edge in &sandbox.edges {
         until("core-manager is told of the new role", async || {
