@@ -113,15 +113,15 @@ impl Decoded {
             );
         }
         if iat.max(nbf) > now + LEEWAY_SECONDS {
-            let says =
-                format!("not good for {} s more by the clock of this machine (AUTH003)", iat.max(nbf) - now);
+            let wait = iat.max(nbf).saturating_sub(now);
+            let says = format!("not good for {wait} s more by the clock of this machine (AUTH003)");
             return Check::fault(SUBJECT, says, "set the clocks by NTP: `persona doctor` says which is off");
         }
         if exp <= now {
-            let says = format!("expired {} ago (AUTH002)", spell(now - exp));
+            let says = format!("expired {} ago (AUTH002)", spell(now.saturating_sub(exp)));
             return Check::fault(SUBJECT, says, "refresh it, or sign in again");
         }
-        Check::ok(SUBJECT, format!("good for {} more", spell(exp - now)))
+        Check::ok(SUBJECT, format!("good for {} more", spell(exp.saturating_sub(now))))
     }
 
     /// What is otherwise by now than it says.
@@ -205,6 +205,12 @@ mod tests {
         assert!(said(|_| {}, NOW - 60).starts_with("not good for 60 s more"));
         assert!(said(|claims| claims.aud = "other".to_owned(), NOW).starts_with("aud is other"));
         assert!(said(|claims| claims.iss = "other".to_owned(), NOW).starts_with("iss is other"));
+        let ends_of_time =
+            |claims: &mut Claims| (claims.iat, claims.nbf, claims.exp) = (i64::MIN, i64::MIN, i64::MIN);
+        assert!(said(ends_of_time, NOW).starts_with("expired "));
+        assert!(
+            said(|claims| (claims.iat, claims.exp) = (i64::MAX, i64::MAX), -NOW).starts_with("not good for ")
+        );
         assert!(said(|claims| claims.exp = NOW + MAX_LIFETIME_SECONDS + 1, NOW).contains("longer than any"));
     }
 
