@@ -150,10 +150,33 @@ fn spell(seconds: i64) -> String {
     }
 }
 
+/// Claims that are good from a time on.
+#[cfg(test)]
+pub fn claims_at(now: i64) -> Claims {
+    let text = str::to_owned;
+    Claims {
+        iss: text(ISSUER),
+        aud: text("persona-platform"),
+        sub: text("u1"),
+        jti: text("j1"),
+        iat: now,
+        nbf: now,
+        exp: now + 900,
+        sid: text("s1"),
+        ver: 1,
+        user_id: text("u1"),
+        email: text("a@example.com"),
+        client_id: text("web"),
+        role: contract::Role::User,
+        tier: contract::Tier::Free,
+        permissions: Vec::new(),
+        scope: None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use contract::token::Signer;
-    use contract::{Role, Tier};
 
     use crate::report::Status;
 
@@ -161,30 +184,8 @@ mod tests {
 
     const NOW: i64 = 1_800_000_000;
 
-    fn claims() -> Claims {
-        let text = str::to_owned;
-        Claims {
-            iss: text(ISSUER),
-            aud: text("persona-platform"),
-            sub: text("u1"),
-            jti: text("j1"),
-            iat: NOW,
-            nbf: NOW,
-            exp: NOW + 900,
-            sid: text("s1"),
-            ver: 1,
-            user_id: text("u1"),
-            email: text("a@example.com"),
-            client_id: text("web"),
-            role: Role::User,
-            tier: Tier::Free,
-            permissions: Vec::new(),
-            scope: None,
-        }
-    }
-
     fn decoded(change: impl FnOnce(&mut Claims)) -> Decoded {
-        let mut claims = claims();
+        let mut claims = claims_at(NOW);
         change(&mut claims);
         let secret = "0123456789abcdef0123456789abcdef".to_owned().into();
         let token = Signer::hs256(&secret).sign(&claims).expect("a token");

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use crate::deployment::{Member, Source};
 use crate::environment;
 use crate::output::{Colour, Fault, Output, cell, paint};
-use crate::report::{Check, Report, Status};
+use crate::report::{Check, Report};
 use crate::rest::Rest;
 use crate::{FINDING, Outcome};
 
@@ -122,12 +122,8 @@ impl Explained {
                 let knowing = members.iter().find(|member| member.survey.secret("JWT_SECRET_KEY").is_some());
                 let audience = knowing.map(|member| member.survey.text("JWT_AUDIENCE")).unwrap_or_default();
                 self.report.extend(decoded.checks(audience, Utc::now()));
-                let signature = signature::check(token, &decoded, members).await;
-                // Verifying looks at the claims, too: what is wrong with them says nothing of the key.
-                let is_about_claims = signature.status == Status::Fault && self.report.has_findings(false);
-                let unknown =
-                    || Check::skipped(signature::SUBJECT, "not known of a token whose claims are refused");
-                self.report.extend([if is_about_claims { unknown() } else { signature }]);
+                let is_refused = self.report.has_findings(false);
+                self.report.extend([signature::check(token, &decoded, members, is_refused).await]);
                 self.decoded = Some(decoded);
             }
         }
@@ -260,6 +256,8 @@ fn remedy(code: &str) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use crate::report::Status;
+
     use super::*;
 
     #[test]
