@@ -21,16 +21,23 @@ const COLUMNS = [
 
 export async function edges({ signal }) {
   const list = el("div", { class: "field" });
+  let failed = null;
   const draw = ({ edges: all, sequence }) => {
+    failed = null;
     const sockets = all.filter((edge) => edge.state !== "silent").reduce((sum, edge) => sum + edge.open_sockets, 0);
     list.replaceChildren(
       facts([["Edges", all.length], ["Open sockets", sockets], ["Last event", sequence]].map(([name, number]) => [name, String(number)])),
       table("As each told last", COLUMNS, all, "No edge has told how it is."));
   };
+  // What goes on failing alike is said once: whoever listens hears each alert that appears.
+  const fail = (failure) => {
+    if (failed !== failure.message) list.replaceChildren(problem(failure));
+    failed = failure.message;
+  };
   const ask = async () => {
     // Nobody looks at a page that is hidden, and nothing is to keep its session alive.
     if (document.visibilityState === "visible") {
-      try { draw(await get(PATH, { signal })); } catch (failure) { if (failure.name !== "AbortError") list.replaceChildren(problem(failure)); }
+      try { draw(await get(PATH, { signal })); } catch (failure) { if (failure.name !== "AbortError") fail(failure); }
     }
     if (!signal.aborted) setTimeout(ask, INTERVAL);
   };
@@ -40,7 +47,7 @@ export async function edges({ signal }) {
     heading("Edges", "What every edge enforces and how far behind it is. Each tells every three seconds; one that has not for eight is silent, and is forgotten after five minutes."),
     section("Now", list),
     section("What this means", facts([
-      ["fresh", "Everything that was changed binds there."], ["stale", "It has heard nothing lately and has each request confirmed."],
+      ["fresh", "Everything that was changed binds there."], ["stale", "What it knows may be old, so it has each request confirmed."],
       ["lost", "It serves nothing that needs live claims."], ["silent", "It has ended, or reaches no identity-svc."],
     ])),
   ];

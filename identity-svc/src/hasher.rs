@@ -21,6 +21,11 @@ pub struct Cost {
     pub iterations: u32,
 }
 
+/// How much hashing yields, as `nice` counts: a third of the time of a core that others want as well, so that nobody is kept
+/// from signing in either.
+#[cfg(target_os = "linux")]
+const NICE: i32 = 5;
+
 /// Hashes and verifies passwords. Cheap to clone.
 #[derive(Clone)]
 pub struct Hasher {
@@ -132,6 +137,7 @@ impl Hasher {
         let hasher = self.clone();
         // Both are held until it is done, also when nobody wants the answer any more.
         let done = tokio::task::spawn_blocking(move || {
+            yield_to_others();
             let mut memory = hasher.memory.take().or_else(|| hasher.is_awaited().then(|| hasher.blocks()));
             let value = work(memory.as_deref_mut());
             hasher.memory.put(memory, hasher.is_awaited());
@@ -151,6 +157,14 @@ impl Hasher {
     fn blocks(&self) -> Vec<Block> {
         vec![Block::default(); self.argon2.params().block_count()]
     }
+}
+
+/// Lets everything else that wants the core go first, on this thread from now on: nobody notices another 15 ms of those who
+/// sign in, and everybody notices them before each answer. Elsewhere than on Linux it would be said of the whole process.
+fn yield_to_others() {
+    // A thread that yields even more already may not take that back, nor should it.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::setpriority_process(None, NICE);
 }
 
 /// Somebody who waits for a core, until it is dropped.
@@ -314,6 +328,16 @@ mod tests {
             (hash.algorithm.to_string(), hash.version, hash.params.to_string(), length(salt), length(output))
         };
         assert_eq!(shape(&hasher.nobody), shape(&somebodys));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn hashing_lets_everything_else_go_first() {
+        let nice = || rustix::process::getpriority_process(None).expect("a priority");
+        let before = nice();
+        let hasher = Hasher::new(CHEAP, 4).expect("a hasher");
+        assert_eq!(hasher.run(move |_| nice()).await.expect("ran"), before.max(NICE));
+        assert_eq!(nice(), before, "nobody else yields");
     }
 
     #[tokio::test]

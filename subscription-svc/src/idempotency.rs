@@ -1,8 +1,7 @@
-//! Requests with an `Idempotency-Key`: one of them runs, and all get its answer.
+//! Requests with an `Idempotency-Key`: one of them runs, and all get its answer. All times are the database's: what one
+//! replica runs is over by no other's clock.
 
-use chassis::clock::now;
 use chassis::mysql::{failed, misses_parent, transaction, violated_key};
-use chrono::{DateTime, TimeDelta, Utc};
 use contract::subscription::begin_response::Answer;
 use contract::subscription::{BeginRequest, Finished, Headers, Proceed, Running, Unknown};
 use contract::{ErrorCode, Failure, Outcome};
@@ -20,8 +19,8 @@ const MAX_BODY: usize = 1024 * 1024;
 const MAX_HEADERS: usize = 16 * 1024;
 /// The longest time that one run may be given, in seconds.
 const MAX_LEASE: i32 = 3600;
-/// How long an answer is kept.
-const KEPT: TimeDelta = TimeDelta::hours(24);
+/// How long an answer is kept, in hours.
+const KEPT: i32 = 24;
 
 /// Begins a request, or says where the one with the same key stands. A run whose runner has gone (its time is over) is
 /// taken over if it is repeatable; otherwise nobody knows what came of it.
@@ -38,12 +37,11 @@ pub async fn begin(pool: &MySqlPool, request: &BeginRequest) -> Outcome<Answer> 
     if !(1..=MAX_LEASE).contains(&request.lease_seconds) {
         return Err(Failure::field("lease_seconds", format!("must be 1 to {MAX_LEASE}")));
     }
-    let (now, runner) = (now(), Uuid::now_v7().to_string());
-    let runs_until = now + TimeDelta::seconds(request.lease_seconds.into());
+    let runner = Uuid::now_v7().to_string();
     let key = request.idempotency_key.as_bytes();
     // Statements on their own, as those who wait in transactions for one row end in deadlocks.
     let known = sqlx::query!(
-        r#"SELECT fingerprint, runner, operation_id, runs_until AS "runs_until: DateTime<Utc>", status,
+        r#"SELECT fingerprint, runner, operation_id, COALESCE(runs_until > NOW(6), 0) AS "runs!: bool", status,
                   headers, body
            FROM idempotent_requests WHERE user_id = ? AND idempotency_key = ?"#,
         request.user_id,
@@ -53,8 +51,9 @@ pub async fn begin(pool: &MySqlPool, request: &BeginRequest) -> Outcome<Answer> 
     .await
     .map_err(failed)?;
     let Some(known) = known else {
-        return transaction(pool, "begin_idempotent", &(request, &runner, runs_until, now), |tx, given| {
-            Box::pin(insert(tx, given))
+        let given = (request, runner.as_str());
+        return transaction(pool, "begin_idempotent", &given, |tx, (request, runner)| {
+            Box::pin(insert(tx, request, runner))
         })
         .await;
     };
@@ -67,17 +66,17 @@ pub async fn begin(pool: &MySqlPool, request: &BeginRequest) -> Outcome<Answer> 
         let body = known.body.unwrap_or_default();
         return Ok(Answer::Finished(Finished { status: status.into(), headers: Some(headers), body }));
     }
-    if known.runs_until.is_some_and(|until| until > now) {
+    if known.runs {
         return Ok(Answer::Running(Running {}));
     }
     if !request.repeatable {
         return Ok(Answer::Unknown(Unknown {}));
     }
     let taken_over = sqlx::query!(
-        "UPDATE idempotent_requests SET runner = ?, runs_until = ?
+        "UPDATE idempotent_requests SET runner = ?, runs_until = NOW(6) + INTERVAL ? SECOND
          WHERE user_id = ? AND idempotency_key = ? AND runner = ? AND status IS NULL",
         runner,
-        runs_until,
+        request.lease_seconds,
         request.user_id,
         key,
         known.runner
@@ -92,29 +91,22 @@ pub async fn begin(pool: &MySqlPool, request: &BeginRequest) -> Outcome<Answer> 
     })
 }
 
-async fn insert(
-    tx: &mut MySqlConnection,
-    (request, runner, runs_until, now): &(&BeginRequest, &String, DateTime<Utc>, DateTime<Utc>),
-) -> Outcome<Answer> {
+async fn insert(tx: &mut MySqlConnection, request: &BeginRequest, runner: &str) -> Outcome<Answer> {
     let inserted = sqlx::query!(
         "INSERT INTO idempotent_requests (user_id, idempotency_key, fingerprint, runner, operation_id, runs_until,
                                           created_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?)",
+         VALUES (?, ?, ?, ?, ?, NOW(6) + INTERVAL ? SECOND, NOW(6))",
         request.user_id,
         request.idempotency_key.as_bytes(),
         request.fingerprint,
         runner,
         runner,
-        runs_until,
-        now
+        request.lease_seconds
     )
     .execute(tx)
     .await;
     match inserted {
-        Ok(_) => {
-            let (runner, operation_id) = ((*runner).clone(), (*runner).clone());
-            Ok(Answer::Proceed(Proceed { runner, operation_id }))
-        }
+        Ok(_) => Ok(Answer::Proceed(Proceed { runner: runner.to_owned(), operation_id: runner.to_owned() })),
         // Another one was quicker; whoever asks again sees where it stands.
         Err(error) if violated_key(&error).is_some() => Ok(Answer::Running(Running {})),
         Err(error) if misses_parent(&error) => Err(Failure::new(ErrorCode::UserNotFound)),
@@ -160,9 +152,8 @@ pub async fn finish(
 /// GW001 when the database is away.
 pub async fn give_up(pool: &MySqlPool, user_id: &str, key: &str, runner: &str) -> Outcome<()> {
     sqlx::query!(
-        "UPDATE idempotent_requests SET runs_until = ?
+        "UPDATE idempotent_requests SET runs_until = NOW(6)
          WHERE user_id = ? AND idempotency_key = ? AND runner = ? AND status IS NULL",
-        now(),
         user_id,
         key.as_bytes(),
         runner
@@ -193,6 +184,9 @@ pub async fn abandon(pool: &MySqlPool, user_id: &str, key: &str, runner: &str) -
 
 /// Forgets old answers.
 pub fn forget(connection: &mut MySqlConnection) -> Step<'_> {
-    let old = sqlx::query!("DELETE FROM idempotent_requests WHERE created_at < ? LIMIT 1000", now() - KEPT);
+    let old = sqlx::query!(
+        "DELETE FROM idempotent_requests WHERE created_at < NOW(6) - INTERVAL ? HOUR LIMIT 1000",
+        KEPT
+    );
     Box::pin(old.execute(connection))
 }

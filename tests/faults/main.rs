@@ -5,7 +5,7 @@ mod fault;
 mod load;
 mod server;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -211,8 +211,21 @@ fn judge(
     };
     let first = records.iter().map(|record| record.due).min().unwrap_or(begun);
     let (before, during) = (slow(first, begun), slow(begun, ended));
-    if during > (before * SLOWER).max(before + NOISE) {
+    let bound = (before * SLOWER).max(before + NOISE);
+    if during > bound {
         faults.push(format!("what is not touched took {during:.1} ms at p99, {before:.1} before"));
+        let slow = |record: &&Record| {
+            is_unhurt(record.kind)
+                && (begun..ended).contains(&record.due)
+                && record.took.as_secs_f64() * 1e3 > bound
+        };
+        let mut counts = BTreeMap::<(u64, String), usize>::new();
+        for record in records.iter().filter(slow) {
+            let second = record.due.duration_since(begun).as_secs();
+            *counts.entry((second, format!("{:?}", record.kind))).or_default() += 1;
+        }
+        let told = counts.iter().map(|((second, kind), count)| format!("{second} s: {count} {kind}"));
+        faults.push(format!("longer than {bound:.1} ms took, at {}", told.collect::<Vec<_>>().join(", ")));
     }
     Verdict {
         requests: records.len(),

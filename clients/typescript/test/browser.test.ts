@@ -239,6 +239,38 @@ test('a creation with its Idempotency-Key and a refusal with its request id pass
   assert.match(made.id ?? '', /^[0-9a-f-]{36}$/);
 });
 
+test('a trace that a page begins goes on behind the gateway', async () => {
+  const own = await startEdge({
+    ALLOWED_ORIGINS: address('localhost'),
+    GATEWAY_ROUTES: 'GET /api/v1/echo/{*rest} user',
+  });
+  try {
+    const page = await tab(own);
+    await register(page);
+    const trace = '0af7651916cd43dd8448eb211c80319c';
+    const told = await page.evaluate(
+      async ({ baseUrl, traceparent }) => {
+        const { createClient, memoryStore } = (await import('/client/index.js' as string)) as typeof import('../src/index.js');
+        const store = memoryStore();
+        await store.save(one.session.tokens!);
+        // As OpenTelemetry's instrumentation of fetch does.
+        const traced: typeof fetch = (input, init) => {
+          const request = new Request(input, init);
+          request.headers.set('traceparent', traceparent);
+          return fetch(request);
+        };
+        const client = createClient({ baseUrl, store, shareTabs: false, fetch: traced });
+        return (await client.fetch('/api/v1/echo/trace')).json() as Promise<{ headers: [string, string][] }>;
+      },
+      { baseUrl: own.url, traceparent: `00-${trace}-b7ad6b7169203331-01` },
+    );
+    const passed = told.headers.find(([name]) => name === 'traceparent')?.[1];
+    assert.match(passed ?? '', new RegExp(`^00-${trace}-(?!b7ad6b7169203331)[0-9a-f]{16}-01$`));
+  } finally {
+    await own.stop();
+  }
+});
+
 test('a workflow tells its progress in a page, and its socket comes back after a restart of the edge', async () => {
   const own = await startEdge({ ALLOWED_ORIGINS: address('localhost') });
   try {

@@ -122,13 +122,14 @@ impl Reporter {
     }
 
     fn state(&self, Itself { live, open_sockets }: &Itself) -> EdgeState {
+        // Whoever has heard nothing yet has heard nothing since the beginning.
+        let lived = || (chassis::clock::now() - self.started_at).to_std().unwrap_or_default();
+        let staleness = live.staleness().unwrap_or_else(lived);
         EdgeState {
             version: chassis::VERSION.to_owned(),
             started_at: Some(contract::to_timestamp(self.started_at)),
             position: live.position(),
-            staleness_ms: live
-                .staleness()
-                .map_or(0, |age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX)),
+            staleness_ms: i64::try_from(staleness.as_millis()).unwrap_or(i64::MAX),
             freshness: live.freshness().name().to_owned(),
             live_entries: live.entries(),
             open_sockets: open_sockets(),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use contract::{ErrorCode, Failure};
 use futures_util::future::join3;
+use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
@@ -113,7 +114,11 @@ impl Connection {
                 biased;
                 _ = changes.changed() => self.obey()?,
                 () = sleep_until(self.deadline) => return Err(End::Close(close::TOKEN_EXPIRED, "token expired")),
-                _ = &mut turn => return Err(End::Close(close::SHUTTING_DOWN, "shutting down")),
+                turn = &mut turn => {
+                    // Given back it would be the next socket's at once, and all would end together.
+                    turn.into_iter().for_each(SemaphorePermit::forget);
+                    return Err(End::Close(close::SHUTTING_DOWN, "shutting down"));
+                }
                 event = self.client.event(listening && relaying) => self.on_client(event)?,
                 step = step(&mut self.passage) => self.on_step(step)?,
                 (leg, heard) = self.legs.next(relaying) => self.on_upstream(leg, heard)?,

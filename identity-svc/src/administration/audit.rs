@@ -152,12 +152,12 @@ impl Sought {
     }
 }
 
-/// A moment as the table can hold it, if one is given.
+/// The moment nearest to what is given that the table can hold, if one is given.
 fn moment(told: Option<Timestamp>) -> Option<DateTime<Utc>> {
     /// The end of the year 9999.
     const LAST: i64 = 253_402_300_799;
-    let last = DateTime::from_timestamp(LAST, 0)?;
-    Some(from_timestamp(told?)?.clamp(DateTime::UNIX_EPOCH, last))
+    let Timestamp { seconds, nanos } = told?;
+    from_timestamp(Timestamp { seconds: seconds.clamp(0, LAST), nanos: nanos.clamp(0, 999_999_999) })
 }
 
 /// What the ids of entries from so long after a moment on are not below (RFC 9562 section 5.7).
@@ -207,5 +207,18 @@ impl From<Row> for AuditEntry {
             request_id: row.request_id,
             details_json: row.details.0.to_string(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_that_no_table_holds_is_the_nearest_that_one_does_and_not_none_at_all() {
+        let of = |seconds, nanos| moment(Some(Timestamp { seconds, nanos })).map(|time| time.timestamp());
+        assert_eq!(of(i64::MAX, i32::MAX), Some(253_402_300_799));
+        assert_eq!(of(i64::MIN, i32::MIN), Some(0));
+        assert_eq!((of(5, 1), moment(None)), (Some(5), None));
     }
 }

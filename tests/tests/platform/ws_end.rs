@@ -63,6 +63,24 @@ async fn every_socket_hears_of_the_end_of_its_edge() {
 }
 
 #[tokio::test]
+async fn the_sockets_of_an_edge_do_not_all_end_at_once() {
+    const SOCKETS: usize = 200;
+    let settings = vec![("WS_CONNECTIONS_PER_USER", SOCKETS.to_string())];
+    let mut sandbox = Sandbox::planned(Plan { settings, ..Plan::default() }).await;
+    let user = sandbox.register().await;
+    let mut sockets: Vec<Socket> = join_all((0..SOCKETS).map(|_| sandbox.socket(&user))).await;
+    let started = Instant::now();
+    let all = async {
+        let codes = join_all(sockets.iter_mut().map(Socket::closed)).await;
+        (codes, started.elapsed())
+    };
+    let ((codes, took), exit) = tokio::join!(all, sandbox.edge_processes[0].terminate());
+    assert_eq!((codes, exit), (vec![1001; SOCKETS], Some(0)));
+    // Five every 20 ms: the last of them have their turn 780 ms after the first.
+    assert!(took >= Duration::from_millis(780), "all ended within {took:?}");
+}
+
+#[tokio::test]
 async fn clients_that_do_not_read_hold_up_no_drain() {
     let settings = vec![("DRAIN_LIMIT_SECONDS", "20".to_owned())];
     let mut sandbox = Sandbox::planned(Plan { settings, ..Plan::default() }).await;
