@@ -95,7 +95,7 @@ impl Progress {
             |what: String, remedy: String| Check::fault(SUBJECT, format!("{process}: {what}"), remedy);
         if let Some(version) = self.broken {
             let remedy = format!(
-                "mend what the log of {process} says of it, delete its row of the migrations, `{process} migrate`"
+                "run `{process} migrate`, which begins it again; its log says what stands in the way"
             );
             return fault(format!("migration {version} broke off"), remedy);
         }
