@@ -134,7 +134,8 @@ async fn ready(Shared(internal): Shared<Internal>) -> Response {
         return (StatusCode::SERVICE_UNAVAILABLE, "ending").into_response();
     }
     if !internal.health.is_ready() {
-        return (StatusCode::SERVICE_UNAVAILABLE, "starting").into_response();
+        let why = internal.health.hindrance().unwrap_or("starting");
+        return (StatusCode::SERVICE_UNAVAILABLE, why).into_response();
     }
     "ok".into_response()
 }

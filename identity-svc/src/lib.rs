@@ -24,6 +24,7 @@ mod profiles;
 mod project_days;
 mod projects;
 mod recovery;
+mod restored;
 mod rpc;
 mod sessions;
 mod settings;
@@ -94,6 +95,7 @@ enum Command {
     /// Signing keys.
     #[command(subcommand)]
     Keys(keys::Command),
+    Restored(restored::Command),
 }
 
 /// The settings of an identity-svc with these variables, and what is wrong with them.
@@ -136,6 +138,13 @@ pub async fn run() -> ExitCode {
             let pool = mysql::pool(&settings.database);
             match migrate(&pool).await {
                 Ok(()) => keys::run(&pool, &settings.keys, command).await,
+                Err(error) => Err(error.into()),
+            }
+        }
+        Some(Command::Restored(command)) => {
+            let pool = mysql::pool(&settings.database);
+            match migrate(&pool).await {
+                Ok(()) => restored::run(&pool, settings.lifetimes.access_token, command).await,
                 Err(error) => Err(error.into()),
             }
         }

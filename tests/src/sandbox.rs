@@ -307,6 +307,19 @@ impl Sandbox {
         self.ready().await;
     }
 
+    /// Ends every replica of identity-svc, as a crash would.
+    pub fn stop_identity(&mut self) {
+        self.identity_processes.iter_mut().for_each(Process::kill);
+    }
+
+    /// Starts every replica of identity-svc at its old place, after [`Sandbox::stop_identity`].
+    pub async fn start_identity(&mut self) {
+        for place in 0..self.identity_processes.len() {
+            self.identity_processes[place] = self.identity_process(place);
+        }
+        self.ready().await;
+    }
+
     /// Starts an edge again, at its old place, and waits until it is ready.
     pub async fn restart_edge(&mut self, place: usize) {
         self.edge_processes[place].kill();

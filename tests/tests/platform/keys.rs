@@ -1,7 +1,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use e2e::{Plan, Sandbox, until};
+use e2e::{Client, Plan, Process, Sandbox, local, until};
+use http::Method;
 use serde_json::{Value, json};
 
 /// The header of a token, which anybody may read.
@@ -115,6 +116,34 @@ async fn tokens_of_a_former_secret_are_good_until_they_expire() {
     let user = sandbox.register().await;
     let resigned = super::credentials::resigned(&user.token, &former);
     sandbox.edge().get("/api/v1/user/profile", &resigned).await.must_be(200);
+    // By identity-svc as well, which must know a secret before another replica of it signs with it.
+    sandbox.edge().post("/api/v1/auth/validate", &resigned, json!({})).await.must_be(200);
     let foreign = super::credentials::resigned(&user.token, "a-foreign-secret-of-at-least-32-bytes");
     sandbox.edge().get("/api/v1/user/profile", &foreign).await.must_fail(401, "AUTH003");
+}
+
+#[tokio::test]
+async fn an_edge_with_another_secret_or_audience_is_not_ready_and_says_why() {
+    let sandbox = Sandbox::start().await;
+    for (name, other) in
+        [("JWT_SECRET_KEY", "another-signing-key-0123456789abcdef"), ("JWT_AUDIENCE", "another-platform")]
+    {
+        let mut settings = sandbox.settings();
+        let internal = Client::new(format!("http://{}", local()));
+        settings.extend([
+            (name, other.to_owned()),
+            ("EDGE_LISTEN", "127.0.0.1:0".to_owned()),
+            ("EDGE_INTERNAL_LISTEN", internal.authority().to_owned()),
+        ]);
+        let edge = Process::start("edge", &settings);
+        until("the edge says why it is not ready", async || {
+            let ready = internal.try_send(Method::GET, "/readyz", None, &[], None).await;
+            ready.is_some_and(|ready| {
+                assert_ne!(ready.status, 200, "ready, with another {name}");
+                ready.text().contains("JWT_SECRET_KEY or JWT_AUDIENCE")
+            })
+        })
+        .await;
+        assert_eq!(edge.said().matches("tokens of identity-svc cannot be verified").count(), 1);
+    }
 }

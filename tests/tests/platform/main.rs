@@ -33,6 +33,7 @@ mod quota;
 mod rate;
 mod recovery;
 mod replicas;
+mod restored;
 mod rude;
 mod sessions;
 mod signature;
