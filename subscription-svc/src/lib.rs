@@ -121,7 +121,14 @@ fn ended(outcome: Result<(), Box<dyn Error>>) -> ExitCode {
 /// Needs the settings of the database and no others, so that nothing else has to be there for it.
 async fn migrate_alone() -> Result<(), Box<dyn Error>> {
     let settings = chassis::settings::load(|env| mysql::Settings::read(env, settings::DATABASE_USER))?;
-    Ok(migrate(&mysql::pool(&settings)).await?)
+    let pool = mysql::pool(&settings);
+    if !users_exist(&pool).await? {
+        return Err(
+            "the table `users`, which the foreign keys need, is missing: run `identity-svc migrate` first"
+                .into(),
+        );
+    }
+    Ok(migrate(&pool).await?)
 }
 
 async fn migrate(pool: &MySqlPool) -> Result<(), SetupError> {
@@ -188,8 +195,8 @@ async fn migrate_when_possible(pool: &MySqlPool) -> Result<(), SetupError> {
     loop {
         match users_exist(pool).await {
             Ok(true) => match migrate(pool).await {
-                Err(SetupError::Database(error)) if mysql::is_away(&error) => {
-                    tracing::warn!(%error, "the database is away; trying again");
+                Err(error) if error.may_pass() => {
+                    tracing::warn!(%error, "the tables cannot be brought up to date; trying again");
                 }
                 outcome => return outcome,
             },
