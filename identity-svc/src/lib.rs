@@ -49,7 +49,7 @@ use chassis::drain::Drain;
 use chassis::health::{Health, Need};
 use chassis::mysql::SetupError;
 use chassis::settings::Survey;
-use chassis::{grpc, internal, logs, memory, mysql};
+use chassis::{descriptors, grpc, internal, logs, memory, mysql};
 use clap::{Parser, Subcommand};
 use sqlx::MySqlPool;
 use sqlx::migrate::Migrator;
@@ -108,10 +108,14 @@ pub fn migrations() -> (Migrator, &'static str) {
 /// What the program `identity-svc` does, told by its arguments.
 pub async fn run() -> ExitCode {
     memory::use_small_pages();
+    descriptors::raise_limit();
     let command = Arguments::parse().command;
     if matches!(command, Some(Command::Settings)) {
         print!("{}", chassis::settings::table(Settings::read));
         return ExitCode::SUCCESS;
+    }
+    if matches!(command, Some(Command::Migrate)) {
+        return ended(migrate_alone().await);
     }
     let settings = match chassis::settings::load(Settings::read) {
         Ok(settings) => settings,
@@ -124,12 +128,14 @@ pub async fn run() -> ExitCode {
         None => match logs::init(&settings.logs, "identity-svc") {
             Ok(logs) => {
                 let outcome = serve(settings).await;
+                if let Err(error) = &outcome {
+                    tracing::error!(%error, "identity-svc cannot run");
+                }
                 logs.finish().await;
-                outcome
+                return if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
             }
             Err(error) => Err(error.into()),
         },
-        Some(Command::Migrate) => migrate(&mysql::pool(&settings.database)).await.map_err(Into::into),
         Some(Command::Admin(command)) => admin::run(settings, command).await,
         Some(Command::Keys(command)) => {
             let pool = mysql::pool(&settings.database);
@@ -146,8 +152,12 @@ pub async fn run() -> ExitCode {
             }
         }
         Some(Command::Healthy) => internal::ask_ready(settings.internal_listen).await.map_err(Into::into),
-        Some(Command::Settings) => Ok(()),
+        Some(Command::Migrate | Command::Settings) => Ok(()),
     };
+    ended(outcome)
+}
+
+fn ended(outcome: Result<(), Box<dyn Error>>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -155,6 +165,12 @@ pub async fn run() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Needs the settings of the database and no others, so that nothing else has to be there for it.
+async fn migrate_alone() -> Result<(), Box<dyn Error>> {
+    let settings = chassis::settings::load(|env| mysql::Settings::read(env, settings::DATABASE_USER))?;
+    Ok(migrate(&mysql::pool(&settings)).await?)
 }
 
 async fn migrate(pool: &MySqlPool) -> Result<(), SetupError> {

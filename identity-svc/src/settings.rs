@@ -9,6 +9,9 @@ use crate::{api_keys, keys, mail};
 use chassis::settings::Env;
 use chassis::{drain, grpc, logs, mysql};
 
+/// The service's own database user, unless it is given another.
+pub const DATABASE_USER: &str = "identity_svc";
+
 pub struct Settings {
     pub listen: SocketAddr,
     pub internal_listen: SocketAddr,
@@ -65,7 +68,7 @@ impl Settings {
             ),
             logs: logs::Settings::read(env),
             drain: drain::Settings::read(env),
-            database: mysql::Settings::read(env, "identity_svc"),
+            database: mysql::Settings::read(env, DATABASE_USER),
             internal,
             reflection: env.value("GRPC_REFLECTION", "true", "Whether gRPC reflection is served"),
             keys: keys(env),

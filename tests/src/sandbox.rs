@@ -319,6 +319,12 @@ impl Sandbox {
         self.ready().await;
     }
 
+    /// Gives what is started from now on another setting.
+    pub fn set(&mut self, name: &'static str, value: impl Into<String>) {
+        self.common.retain(|(known, _)| *known != name);
+        self.common.push((name, value.into()));
+    }
+
     /// Starts an edge again, at its old place, and waits until it is ready.
     pub async fn restart_edge(&mut self, place: usize) {
         self.edge_processes[place].kill();

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use e2e::{Client, Plan, Process, Sandbox, local, until};
+use e2e::{Client, JWT_SECRET, Plan, Process, Sandbox, User, local, until};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -146,4 +146,67 @@ async fn an_edge_with_another_secret_or_audience_is_not_ready_and_says_why() {
         .await;
         assert_eq!(edge.said().matches("tokens of identity-svc cannot be verified").count(), 1);
     }
+}
+
+/// Tokens that were given out before and those that are now are good at every replica of everything.
+async fn everybody_is_known(sandbox: &Sandbox, users: &mut Vec<User>) {
+    // Calls go round the replicas of identity-svc.
+    for _ in 0..3 {
+        users.push(sandbox.log_in(&users[0]).await);
+    }
+    for edge in &sandbox.edges {
+        for user in users.iter() {
+            for _ in 0..2 {
+                edge.post("/api/v1/auth/validate", &user.token, json!({})).await.must_be(200);
+            }
+            edge.get("/api/v1/personas/instances", &user.token).await.must_be(200);
+        }
+    }
+}
+
+async fn restart_identities(sandbox: &mut Sandbox, users: &mut Vec<User>) {
+    for place in 0..sandbox.identity.len() {
+        sandbox.restart_identity(place).await;
+        everybody_is_known(sandbox, users).await;
+    }
+}
+
+async fn restart_edges(sandbox: &mut Sandbox, users: &mut Vec<User>) {
+    for place in 0..sandbox.edges.len() {
+        sandbox.restart_edge(place).await;
+        everybody_is_known(sandbox, users).await;
+    }
+}
+
+/// In the order of docs/operations.md.
+async fn replace_secret(algorithm: &str) {
+    let fresh = "a-fresh-secret-of-at-least-32-bytes-x";
+    let settings = vec![("JWT_ALGORITHM", algorithm.to_owned())];
+    let mut sandbox = Sandbox::planned(Plan { replicas: 2, settings, ..Plan::default() }).await;
+    let mut users = vec![sandbox.register().await];
+    sandbox.set("JWT_PREVIOUS_SECRET_KEYS", fresh);
+    restart_identities(&mut sandbox, &mut users).await;
+    restart_edges(&mut sandbox, &mut users).await;
+    sandbox.set("JWT_SECRET_KEY", fresh);
+    sandbox.set("JWT_PREVIOUS_SECRET_KEYS", JWT_SECRET);
+    restart_identities(&mut sandbox, &mut users).await;
+    restart_edges(&mut sandbox, &mut users).await;
+    if algorithm != "HS256" {
+        sandbox.identity_command(&[], &["keys", "rotate"]).await;
+    }
+    // What was given out before has expired by then.
+    users = vec![sandbox.log_in(&users[0]).await];
+    sandbox.set("JWT_PREVIOUS_SECRET_KEYS", "");
+    restart_identities(&mut sandbox, &mut users).await;
+    restart_edges(&mut sandbox, &mut users).await;
+}
+
+#[tokio::test]
+async fn a_secret_is_replaced_without_a_refused_request() {
+    replace_secret("HS256").await;
+}
+
+#[tokio::test]
+async fn a_secret_that_seals_a_key_pair_is_replaced_without_a_refused_request() {
+    replace_secret("EdDSA").await;
 }

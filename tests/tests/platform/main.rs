@@ -15,6 +15,7 @@ mod connections;
 mod console;
 mod credentials;
 mod customers;
+mod descriptors;
 mod email;
 mod errors;
 mod floods;
