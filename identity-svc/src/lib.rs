@@ -6,6 +6,7 @@ mod administration;
 mod administrators;
 mod api_keys;
 mod audit;
+mod bulkhead;
 mod claims;
 mod edges;
 mod email;
@@ -27,6 +28,7 @@ mod restored;
 mod rpc;
 mod sessions;
 mod settings;
+mod shares;
 mod sign_in;
 #[doc(hidden)]
 pub mod simulated;
@@ -55,13 +57,14 @@ use sqlx::MySqlPool;
 use sqlx::migrate::Migrator;
 use tokio::net::TcpListener;
 
+use bulkhead::Bulkhead;
 use enforcement::Reports;
-use hasher::Hasher;
+use hasher::{BadCost, Hasher};
 use holders::Holders;
 use identity::{Identity, Tokens};
 use keys::KeyRing;
 use mail::{Mail, Relay};
-use settings::Settings;
+use settings::{PasswordSettings, Settings};
 use tail::Tail;
 use token_lives::Noted;
 use watching::Watching;
@@ -191,7 +194,7 @@ async fn state(settings: &Settings, pool: MySqlPool) -> Result<Identity, Box<dyn
         watching: Watching::new(pool.clone(), tail.clone()),
         reports: Reports::default(),
         pool,
-        hasher: Hasher::new(settings.passwords.cost, settings.passwords.queue)?,
+        hasher: hasher(&settings.passwords)?,
         tokens: Arc::new(Tokens {
             keys,
             lifetimes: settings.lifetimes,
@@ -204,7 +207,12 @@ async fn state(settings: &Settings, pool: MySqlPool) -> Result<Identity, Box<dyn
         limits: settings.limits,
         api_keys: settings.api_keys,
         mail: Mail::new(settings.mail.clone()),
+        bulkhead: Bulkhead::new(),
     })
+}
+
+fn hasher(settings: &PasswordSettings) -> Result<Hasher, BadCost> {
+    Hasher::new(settings.cost, settings.queue, settings.per_address)
 }
 
 async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
@@ -215,7 +223,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     tracing::info!(grpc = %public.local_addr()?, internal = %private.local_addr()?, "identity-svc listens");
     let internal = tokio::spawn(internal::serve(private, "identity-svc", health.clone(), drain.clone()));
 
-    let pool = mysql::pool(&settings.database);
+    let (pool, followers) = mysql::pool_and_followers(&settings.database);
     let probed = pool.clone();
     health.watch("mysql", Need::Required, move || {
         let pool = probed.clone();
@@ -226,12 +234,12 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
         () = drain.stop_accepting() => return Ok(()),
     }
     let identity = state(&settings, pool).await?;
-    tokio::spawn(identity.tokens.keys.clone().follow(identity.pool.clone()));
+    tokio::spawn(identity.tokens.keys.clone().follow(followers.clone()));
     tokio::spawn(keys::sweep(identity.pool.clone()));
     tokio::spawn(identity.reports.clone().keep(identity.pool.clone()));
     tokio::spawn(enforcement::sweep(identity.pool.clone()));
     tokio::spawn(edges::sweep(identity.pool.clone()));
-    tokio::spawn(identity.tail.clone().follow(identity.pool.clone()));
+    tokio::spawn(identity.tail.clone().follow(followers.clone()));
     tokio::spawn(events::sweep(identity.pool.clone()));
     tokio::spawn(sessions::sweep(identity.pool.clone()));
     tokio::spawn(api_keys::sweep(identity.pool.clone()));
@@ -256,7 +264,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
         // A mail that takes longer is sent again by another replica.
         let _ = tokio::time::timeout(MAIL_LIMIT, relay).await;
     }
-    mysql::close(&identity.pool).await;
+    tokio::join!(mysql::close(&identity.pool), mysql::close(&followers));
     internal.await??;
     tracing::info!("identity-svc has stopped");
     Ok(())

@@ -166,6 +166,7 @@ impl Sandbox {
             ("ALLOWED_ORIGINS", "https://app.example.com".to_owned()),
             // Tests are busier than people; those of the limits switch them on.
             ("RATE_LIMITS", "off".to_owned()),
+            ("PASSWORD_HASHES_PER_ADDRESS", "0".to_owned()),
             ("GATEWAY_ROUTES", "GET+POST+PUT+PATCH+DELETE /api/v1/echo/{*rest} user".to_owned()),
         ];
         let mail = plan.mail.then(Mail::start);

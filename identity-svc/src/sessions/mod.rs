@@ -21,7 +21,7 @@ use crate::accounts;
 use crate::email::Email;
 use crate::identity::Tokens;
 
-pub use ending::{close, end_all, end_everybodys, end_one, end_others};
+pub use ending::{close, close_everything, end_all, end_everybodys, end_everything, end_one, end_others};
 pub use refresh::{note_use, refresh};
 pub use sweep::sweep;
 
