@@ -1,5 +1,5 @@
 //! JSON bodies: read within a limit, refused with the name of the field that is wrong, and never with two values for
-//! one key, which two readers could take differently.
+//! one key, which two readers could take differently. Who sends one is looked at again when all of it is there.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use crate::answer::Refusal;
+use crate::claims::{Authenticator, Caller};
 use crate::front::Limit;
 
 /// The largest JSON body, in bytes.
@@ -35,13 +36,18 @@ where
     S: Send + Sync,
     T: DeserializeOwned,
     JsonLimit: FromRef<S>,
+    Authenticator: FromRef<S>,
 {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
         let JsonLimit(limit) = JsonLimit::from_ref(state);
         must_be_json(request.headers())?;
-        let bytes = read(request.into_body(), limit).await?;
+        let (parts, body) = request.into_parts();
+        let bytes = read(body, limit).await?;
+        if let Some(caller) = parts.extensions.get::<Caller>() {
+            Authenticator::from_ref(state).confirm_again(caller).await?;
+        }
         Ok(Json(parse(&bytes)?))
     }
 }

@@ -3,26 +3,25 @@
 
 use std::error::Error;
 use std::fmt;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::str::FromStr;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
-use std::task::{Context, Poll};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use bytes::Bytes;
 use chassis::health::State;
 use contract::{ErrorCode, Failure, Outcome};
 use http::header::HOST;
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::Body as _;
 use prometheus::{IntCounter, IntCounterVec};
 use tokio::sync::Semaphore;
 
+use super::bodies::{Answering, Upload, Uploading, within};
 use super::breaker::Breaker;
 use super::pool::{Answer, Fault, Pool};
+use crate::claims::Rights;
 
 /// The name of the service behind the gateway, in health and in error details.
 pub const CORE_MANAGER: &str = "core-manager";
@@ -97,11 +96,16 @@ impl Upstream {
         &self.url
     }
 
-    /// Sends a request on and gives the answer once it has begun.
+    /// Sends a request on and gives the answer once it has begun. Either breaks off when its rights do not stand any more.
     ///
     /// # Errors
-    /// GW001 when core-manager is away, GW002 when it does not answer in time, GW003 when too many already wait.
-    pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Answer>, SendFault> {
+    /// GW001 when core-manager is away, GW002 when it does not answer in time, GW003 when too many already wait; AUTH003,
+    /// AUTH004 when rights were taken while the request came.
+    pub async fn send(
+        &self,
+        mut request: Request<Body>,
+        rights: Rights,
+    ) -> Result<Response<Answering>, SendFault> {
         let Ok(_place) = self.places.try_acquire() else {
             RESULTS.with_label_values(&["overloaded"]).inc();
             let failure = Failure::new(ErrorCode::Overloaded).retry_after(Duration::from_secs(1));
@@ -115,11 +119,13 @@ impl Upstream {
         // An upload takes its time; core-manager's begins when it has everything, or takes no more of it.
         let upload = (!request.body().is_end_stream()).then(Upload::default);
         if let Some(upload) = &upload {
-            let upload = upload.clone();
-            request = request.map(|body| Body::new(Uploading { body, upload }));
+            let (upload, rights) = (upload.clone(), rights.clone());
+            request = request.map(|body| Body::new(Uploading::new(body, upload, rights)));
         }
         let sending = pin!(self.pool.send(request));
-        self.judge(within(self.timeout, upload, sending).await)
+        let answer = within(self.timeout, upload.as_ref(), sending).await;
+        let response = self.judge(answer, upload.as_ref())?;
+        Ok(response.map(|answer| Answering::new(answer, rights)))
     }
 
     /// How long core-manager may take to begin its answer.
@@ -169,6 +175,7 @@ impl Upstream {
     fn judge(
         &self,
         answer: Result<Result<Response<Answer>, Fault>, ()>,
+        upload: Option<&Upload>,
     ) -> Result<Response<Answer>, SendFault> {
         match answer {
             Ok(Ok(response)) => {
@@ -177,8 +184,14 @@ impl Upstream {
                 Ok(response)
             }
             Ok(Err(error)) if error.is_callers() => {
-                RESULTS.with_label_values(&["client_gone"]).inc();
-                let failure = Failure::field("body", "ended before it was complete").because(error);
+                let (result, failure) = match upload.and_then(Upload::broken_off) {
+                    Some(failure) => ("broken_off", failure),
+                    None => {
+                        let fault = Failure::field("body", "ended before it was complete");
+                        ("client_gone", fault.because(error))
+                    }
+                };
+                RESULTS.with_label_values(&[result]).inc();
                 Err(SendFault { failure, may_have_arrived: true })
             }
             Ok(Err(error)) => {
@@ -211,62 +224,6 @@ impl Upstream {
     }
 }
 
-/// When something was last taken of a request's body. Cheap to clone.
-#[derive(Clone, Default)]
-struct Upload(Arc<AtomicU64>);
-
-/// The body of a request, whose progress is noted.
-struct Uploading {
-    body: Body,
-    upload: Upload,
-}
-
-impl http_body::Body for Uploading {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(context);
-        if frame.is_ready() {
-            self.upload.0.store(millis(), Ordering::Relaxed);
-        }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// Waits for an answer until nothing was taken of the request, or no answer came after all of it, for `limit`.
-async fn within<T>(
-    limit: Duration,
-    upload: Option<Upload>,
-    mut answer: Pin<&mut impl Future<Output = T>>,
-) -> Result<T, ()> {
-    let Some(Upload(moved)) = upload else {
-        return tokio::time::timeout(limit, answer).await.map_err(|_| ());
-    };
-    moved.fetch_max(millis(), Ordering::Relaxed);
-    loop {
-        let seen = moved.load(Ordering::Relaxed);
-        let left = limit.saturating_sub(Duration::from_millis(millis().saturating_sub(seen)));
-        if let Ok(answer) = tokio::time::timeout(left, answer.as_mut()).await {
-            return Ok(answer);
-        }
-        if moved.load(Ordering::Relaxed) == seen {
-            return Err(());
-        }
-    }
-}
-
 /// GW001 for core-manager.
 pub fn away() -> Failure {
     Failure::new(ErrorCode::Unavailable).with_fact("service", CORE_MANAGER)
@@ -274,7 +231,8 @@ pub fn away() -> Failure {
 
 static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-fn millis() -> u64 {
+/// Milliseconds since the first call.
+pub fn millis() -> u64 {
     STARTED.elapsed().as_millis() as u64
 }
 

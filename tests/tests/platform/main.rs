@@ -39,6 +39,7 @@ mod signature;
 mod subscription;
 mod tables;
 mod traces;
+mod uploads;
 mod user;
 mod webhooks;
 mod ws;
