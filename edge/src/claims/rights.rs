@@ -20,6 +20,10 @@ impl Rights {
         Rights { authenticator, caller, changes }
     }
 
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
     /// Whether nothing was taken from the caller since. As long as nobody's claims change it costs one atomic load.
     ///
     /// # Errors

@@ -2,17 +2,18 @@
 
 use std::error::Error;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use contract::Failure;
+use contract::{Failure, Outcome};
 use http_body::{Frame, SizeHint};
 
 use super::pool::Answer;
+use super::stragglers::{Pace, Place, Stragglers};
 use super::upstream::millis;
 use crate::claims::Rights;
 
@@ -26,6 +27,8 @@ pub struct Upload(Arc<Progress>);
 struct Progress {
     /// When something was last taken of it.
     moved: AtomicU64,
+    /// It waits for the client and not for core-manager.
+    awaits_client: AtomicBool,
     /// Why we broke it off; looked at only when it has failed.
     broken_off: Mutex<Option<Failure>>,
 }
@@ -41,6 +44,11 @@ impl Upload {
         self.0.broken_off.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    /// Whether its next part has not come.
+    pub fn awaits_client(&self) -> bool {
+        self.0.awaits_client.load(Ordering::Relaxed)
+    }
+
     fn break_off(&self, failure: Failure) -> BrokenOff {
         *self.0.broken_off.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
         BrokenOff
@@ -52,11 +60,33 @@ pub struct Uploading {
     body: Body,
     upload: Upload,
     rights: Rights,
+    stragglers: Stragglers,
+    /// Once it had to be waited for.
+    place: Option<Place>,
+    pace: Pace,
 }
 
 impl Uploading {
-    pub fn new(body: Body, upload: Upload, rights: Rights) -> Self {
-        Uploading { body, upload, rights }
+    pub fn new(body: Body, upload: Upload, rights: Rights, stragglers: Stragglers) -> Self {
+        Uploading { body, upload, rights, stragglers, place: None, pace: Pace::default() }
+    }
+
+    fn wait(&mut self) -> Outcome<()> {
+        self.upload.0.awaits_client.store(true, Ordering::Relaxed);
+        self.pace.waits(millis());
+        if self.place.is_none() {
+            self.place = Some(self.stragglers.wait_for(self.rights.caller().user_id())?);
+        }
+        Ok(())
+    }
+
+    /// So many bytes have come, or the end of all.
+    fn go_on(&mut self, bytes: usize) -> Outcome<()> {
+        let now = millis();
+        self.upload.0.awaits_client.store(false, Ordering::Relaxed);
+        self.upload.0.moved.store(now, Ordering::Relaxed);
+        self.rights.must_stand()?;
+        self.pace.comes(now, bytes)
     }
 }
 
@@ -68,13 +98,18 @@ impl http_body::Body for Uploading {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        self.upload.0.moved.store(millis(), Ordering::Relaxed);
+        let frame = Pin::new(&mut self.body).poll_frame(context).map_err(Into::into);
         // Also at its end, which core-manager must not hear of either.
-        if let Err(failure) = self.rights.must_stand() {
-            return Poll::Ready(Some(Err(self.upload.break_off(failure).into())));
+        let goes_on = match &frame {
+            Poll::Pending => self.wait(),
+            Poll::Ready(Some(Ok(part))) => self.go_on(part.data_ref().map_or(0, Bytes::len)),
+            Poll::Ready(None) => self.go_on(0),
+            Poll::Ready(Some(Err(_))) => Ok(()),
+        };
+        match goes_on {
+            Ok(()) => frame,
+            Err(failure) => Poll::Ready(Some(Err(self.upload.break_off(failure).into()))),
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }
 
     fn is_end_stream(&self) -> bool {

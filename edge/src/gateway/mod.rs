@@ -6,6 +6,7 @@ mod headers;
 mod pool;
 pub mod quota;
 mod signature;
+mod stragglers;
 mod table;
 mod upstream;
 

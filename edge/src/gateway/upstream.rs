@@ -21,6 +21,7 @@ use tokio::sync::Semaphore;
 use super::bodies::{Answering, Upload, Uploading, within};
 use super::breaker::Breaker;
 use super::pool::{Answer, Fault, Pool};
+use super::stragglers::Stragglers;
 use crate::claims::Rights;
 
 /// The name of the service behind the gateway, in health and in error details.
@@ -67,6 +68,7 @@ pub struct Upstream {
     pool: Pool,
     timeout: Duration,
     places: Semaphore,
+    stragglers: Stragglers,
     breaker: Breaker,
 }
 
@@ -88,7 +90,8 @@ impl From<Failure> for SendFault {
 impl Upstream {
     pub fn new(url: UpstreamUrl, timeout: Duration, concurrency: usize) -> Self {
         let pool = Pool::new(url.authority.clone());
-        Upstream { url, pool, timeout, places: Semaphore::new(concurrency), breaker: Breaker::default() }
+        let (places, stragglers) = (Semaphore::new(concurrency), Stragglers::new(concurrency));
+        Upstream { url, pool, timeout, places, stragglers, breaker: Breaker::default() }
     }
 
     /// Where core-manager is.
@@ -106,7 +109,13 @@ impl Upstream {
         mut request: Request<Body>,
         rights: Rights,
     ) -> Result<Response<Answering>, SendFault> {
-        let Ok(_place) = self.places.try_acquire() else {
+        // An upload takes its time; core-manager's begins when it has everything, or takes no more of it.
+        let upload = (!request.body().is_end_stream()).then(Upload::default);
+        let admitted = match upload {
+            Some(_) => self.stragglers.must_admit(rights.caller().user_id()),
+            None => Ok(()),
+        };
+        let (Ok(()), Ok(_place)) = (admitted, self.places.try_acquire()) else {
             RESULTS.with_label_values(&["overloaded"]).inc();
             let failure = Failure::new(ErrorCode::Overloaded).retry_after(Duration::from_secs(1));
             return Err(failure.into());
@@ -116,11 +125,9 @@ impl Upstream {
             return Err(away().with_fact("circuit", "open").into());
         }
         self.aim(&mut request);
-        // An upload takes its time; core-manager's begins when it has everything, or takes no more of it.
-        let upload = (!request.body().is_end_stream()).then(Upload::default);
         if let Some(upload) = &upload {
-            let (upload, rights) = (upload.clone(), rights.clone());
-            request = request.map(|body| Body::new(Uploading::new(body, upload, rights)));
+            let (upload, rights, stragglers) = (upload.clone(), rights.clone(), self.stragglers.clone());
+            request = request.map(|body| Body::new(Uploading::new(body, upload, rights, stragglers)));
         }
         let sending = pin!(self.pool.send(request));
         let answer = within(self.timeout, upload.as_ref(), sending).await;
@@ -177,6 +184,8 @@ impl Upstream {
         answer: Result<Result<Response<Answer>, Fault>, ()>,
         upload: Option<&Upload>,
     ) -> Result<Response<Answer>, SendFault> {
+        // Whoever keeps core-manager waiting says nothing about it.
+        let awaits_client = upload.is_some_and(Upload::awaits_client);
         match answer {
             Ok(Ok(response)) => {
                 self.breaker.succeeded();
@@ -195,10 +204,17 @@ impl Upstream {
                 Err(SendFault { failure, may_have_arrived: true })
             }
             Ok(Err(error)) => {
-                self.breaker.failed(millis);
+                if !awaits_client {
+                    self.breaker.failed(millis);
+                }
                 RESULTS.with_label_values(&["away"]).inc();
                 let may_have_arrived = error.may_have_arrived();
                 Err(SendFault { failure: away().because(error), may_have_arrived })
+            }
+            Err(()) if awaits_client => {
+                RESULTS.with_label_values(&["client_gone"]).inc();
+                let failure = Failure::field("body", "did not go on for too long");
+                Err(SendFault { failure, may_have_arrived: true })
             }
             Err(()) => {
                 self.breaker.failed(millis);

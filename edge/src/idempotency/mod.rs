@@ -108,10 +108,7 @@ async fn run_once(
         caller.must_be_admin()?;
     }
     let (parts, body) = request.into_parts();
-    let body = to_bytes(body, MAX_BODY).await.map_err(|_| {
-        Failure::new(ErrorCode::Unacceptable)
-            .saying("A request with an Idempotency-Key must be complete and have at most 1 MiB")
-    })?;
+    let body = edge.room.take_in(body, MAX_BODY, context.client()).await?;
     edge.authenticator.confirm_again(&caller).await?;
     let mut digest = Context::new(&SHA256);
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());

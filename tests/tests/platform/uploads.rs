@@ -1,10 +1,13 @@
 //! Bodies that take their time: whose rights they come with, what they hold, and whom they keep out.
 
-use e2e::{Client, Sandbox, User, until};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use e2e::{Client, Plan, Sandbox, User, until};
 use http::Method;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 const INSTANCES: &str = "/api/v1/personas/instances";
 const TEMPLATES: &str = "/api/v1/templates";
@@ -25,9 +28,10 @@ impl Upload {
             head += &format!("{name}: {value}\r\n");
         }
         stream.write_all(format!("{head}\r\n").as_bytes()).await.expect("sent");
-        let mut upload = Upload(stream);
-        upload.send(beginning).await;
-        upload
+        // It may be refused before all of this is sent.
+        let first = format!("{:x}\r\n{beginning}\r\n", beginning.len());
+        let _ = stream.write_all(first.as_bytes()).await;
+        Upload(stream)
     }
 
     /// As [`Upload::begin`], of a user.
@@ -171,4 +175,76 @@ async fn an_answer_that_streams_ends_with_the_session() {
         length += more;
     }
     assert!(length < bytes, "all {length} bytes came");
+}
+
+/// A `Stripe-Signature` of now that nobody has made.
+fn made_up() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time").as_secs();
+    format!("t={now},v1={}", "0".repeat(64))
+}
+
+#[tokio::test]
+async fn bodies_of_strangers_hold_only_so_much_memory_and_keep_nobody_out() {
+    const WEBHOOKS: usize = 24;
+    let sandbox = Sandbox::start().await;
+    let (edge, user, signature) = (sandbox.edge(), sandbox.register().await, made_up());
+    let (body, mut answers) = ("x".repeat(400 * 1024), JoinSet::new());
+    for _ in 0..WEBHOOKS {
+        let headers = [("stripe-signature", signature.as_str())];
+        let upload = Upload::begin(edge, "POST /webhooks/stripe", &headers, &body).await;
+        answers.spawn(upload.answer());
+    }
+    // Of 8 MiB for one address each takes 26 pieces of 16 KiB.
+    for _ in 19..WEBHOOKS {
+        let answer = answers.join_next().await.expect("an upload").expect("no panic");
+        must_fail(&answer, 503, "GW003", "a webhook");
+        assert!(answer.contains("retry-after"), "{answer}");
+    }
+    sandbox.log_in(&user).await;
+    assert_eq!(answers.len(), 19, "the others are still waited for");
+}
+
+#[tokio::test]
+async fn what_cannot_be_stripes_is_refused_before_its_body() {
+    let sandbox = Sandbox::start().await;
+    for signature in [made_up().replace("t=", "t=9"), made_up().replace("v1=", "v1=x")] {
+        let headers = [("stripe-signature", signature.as_str())];
+        let upload = Upload::begin(sandbox.edge(), "POST /webhooks/stripe", &headers, "{").await;
+        must_fail(&upload.answer().await, 400, "Stripe-Signature", &signature);
+    }
+}
+
+#[tokio::test]
+async fn uploads_that_hang_keep_out_nobody_else() {
+    const PLACES: usize = 64;
+    let settings = vec![("GATEWAY_CONCURRENCY", PLACES.to_string())];
+    let sandbox = Sandbox::planned(Plan { settings, ..Plan::default() }).await;
+    let (edge, user, other) = (sandbox.edge(), sandbox.register().await, sandbox.register().await);
+    let target = "PUT /api/v1/echo/x";
+    let mut answers = JoinSet::new();
+    for _ in 0..=PLACES {
+        answers.spawn(Upload::of(edge, &user, target, "{").await.answer());
+    }
+    for _ in PLACES / 16..=PLACES {
+        let answer = answers.join_next().await.expect("an upload").expect("no panic");
+        must_fail(&answer, 503, "GW003", "one more than a sixteenth");
+    }
+    let put = async |user: &User| edge.put("/api/v1/echo/x", &user.token, json!({})).await;
+    put(&user).await.must_fail(503, "GW003");
+    edge.get(INSTANCES, &user.token).await.must_be(200);
+    put(&other).await.must_be(200);
+    answers.shutdown().await;
+    until("those who leave make room", async || put(&user).await.status == 200).await;
+}
+
+#[tokio::test]
+async fn uploads_that_stall_open_no_circuit() {
+    let settings = vec![("GATEWAY_TIMEOUT_MS", "300".to_owned())];
+    let sandbox = Sandbox::planned(Plan { settings, ..Plan::default() }).await;
+    let (edge, user) = (sandbox.edge(), sandbox.register().await);
+    for _ in 0..12 {
+        let upload = Upload::of(edge, &user, "PUT /api/v1/echo/x", "{").await;
+        must_fail(&upload.answer().await, 400, "REQ001", "a stalled upload");
+    }
+    edge.get(INSTANCES, &user.token).await.must_be(200);
 }
