@@ -11,7 +11,7 @@ use secrecy::SecretString;
 
 mod survey;
 
-pub use survey::{Origin, Setting, Survey, Value, survey};
+pub use survey::{Origin, Setting, Survey, Value, survey, without_passwords};
 
 /// Shortest secret that is accepted, in bytes (RFC 7518 section 3.2 for HS256).
 pub const MIN_SECRET_BYTES: usize = 32;
@@ -150,7 +150,7 @@ impl Env {
         for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
             match part.parse() {
                 Ok(value) => values.push(value),
-                Err(fault) => self.faults.push(format!("{name}: {part:?}: {fault}")),
+                Err(fault) => self.faults.push(format!("{name}: {:?}: {fault}", without_passwords(part))),
             }
         }
         values

@@ -6,7 +6,7 @@ use chrono::{Days, SecondsFormat, Utc};
 use serde_json::json;
 
 use crate::output::{Fault, Output, cell, table};
-use crate::rest::Rest;
+use crate::rest::{Rest, part};
 use crate::users::canonical;
 use crate::{Outcome, secret};
 
@@ -57,7 +57,7 @@ pub async fn run(command: &Command, output: Output) -> Outcome {
 
 async fn list(output: Output) -> Result<(), Fault> {
     let listed = Rest::from_environment()?.get(KEYS).await?;
-    output.show(&listed["api_keys"], |keys| {
+    output.show(part(&listed, "api_keys")?, |keys| {
         let columns = ["id", "name", "start", "permissions", "expires_at", "last_used_at"];
         let rows: Vec<_> =
             keys.as_array().into_iter().flatten().map(|key| columns.map(|name| cell(&key[name]))).collect();
@@ -74,6 +74,7 @@ async fn create(name: &str, permissions: &[String], days: Option<u64>, output: O
         body["expires_at"] = end.to_rfc3339_opts(SecondsFormat::Secs, true).into();
     }
     let made = Rest::from_environment()?.post(KEYS, &body).await?;
+    part(&made, "key")?;
     if output == Output::Text {
         eprintln!(
             "{} ({}) is good until {}. It is not shown again.",

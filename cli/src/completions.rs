@@ -6,6 +6,7 @@ use clap::CommandFactory;
 use clap_complete::Shell;
 
 use crate::Outcome;
+use crate::output::print;
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -14,6 +15,8 @@ pub struct Options {
 
 /// `persona completions …`
 pub fn run<C: CommandFactory>(options: &Options) -> Outcome {
-    clap_complete::generate(options.shell, &mut C::command(), "persona", &mut std::io::stdout());
+    let mut text = Vec::new();
+    clap_complete::generate(options.shell, &mut C::command(), "persona", &mut text);
+    print(&text)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -71,12 +71,13 @@ pub struct Source {
     /// Look at this process alone; by default at each that has a setting of its own
     #[arg(long = "process", value_enum, value_name = "PROCESS")]
     processes: Vec<Process>,
-    /// Take the settings from this file of NAME=VALUE lines instead of the environment, `edge=FILE` those of one process
+    /// Take the settings from this file of NAME=VALUE lines instead of the environment, `edge=FILE` those of one process;
+    /// a folder has a file for each, such as edge.env
     #[arg(long = "env-file", value_name = "[PROCESS=]FILE")]
     files: Vec<EnvFile>,
 }
 
-/// A file of settings, of one process or of all.
+/// A file of settings, of one process or of all, or a folder with one for each.
 #[derive(Clone, Debug)]
 struct EnvFile {
     process: Option<Process>,
@@ -94,6 +95,20 @@ impl FromStr for EnvFile {
     }
 }
 
+impl EnvFile {
+    /// The file of a process, if there is one.
+    fn of(&self, process: Process) -> Option<PathBuf> {
+        if self.process.is_some_and(|of| of != process) {
+            return None;
+        }
+        if !self.path.is_dir() {
+            return Some(self.path.clone());
+        }
+        let file = self.path.join(process.name()).with_added_extension("env");
+        file.exists().then_some(file)
+    }
+}
+
 /// A process with its settings.
 pub struct Member {
     pub process: Process,
@@ -104,7 +119,8 @@ pub struct Member {
 }
 
 impl Member {
-    fn of(process: Process, variables: BTreeMap<String, String>, files: Vec<PathBuf>) -> Self {
+    /// With these settings, which came from these files.
+    pub fn of(process: Process, variables: BTreeMap<String, String>, files: Vec<PathBuf>) -> Self {
         let survey = process.survey(variables.clone());
         Member { process, variables, survey, files }
     }
@@ -137,6 +153,13 @@ impl Source {
     /// # Errors
     /// When a file cannot be read.
     pub fn members(&self) -> Result<Vec<Member>, Fault> {
+        let is_empty = |file: &&EnvFile| Process::ALL.into_iter().all(|process| file.of(process).is_none());
+        if let Some(EnvFile { path, .. }) = self.files.iter().find(is_empty) {
+            return Err(Fault::said(format!(
+                "{}: has no file of a process, such as edge.env",
+                path.display()
+            )));
+        }
         let all: Result<Vec<Member>, Fault> =
             Process::ALL.into_iter().map(|process| self.member(process)).collect();
         let mut all = all?;
@@ -157,9 +180,8 @@ impl Source {
 
     /// Files that are given for a process are all that it has, as it is with containers.
     fn member(&self, process: Process) -> Result<Member, Fault> {
-        let files = self.files.iter().filter(|file| file.process.is_none_or(|of| of == process));
-        let files: Vec<PathBuf> = files.map(|file| file.path.clone()).collect();
-        if files.is_empty() && self.files.is_empty() {
+        let files: Vec<PathBuf> = self.files.iter().filter_map(|file| file.of(process)).collect();
+        if self.files.is_empty() {
             let variables = std::env::vars_os();
             let variables = variables
                 .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
@@ -213,6 +235,23 @@ mod tests {
         let file = |text: &str| text.parse::<EnvFile>().expect("a file");
         assert_eq!(file("edge=a.env").process, Some(Edge));
         assert_eq!((file("a=b.env").process, file("a=b.env").path), (None, "a=b.env".into()));
+    }
+
+    #[test]
+    fn a_folder_has_a_file_for_each_process() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let source = || Source {
+            processes: Vec::new(),
+            files: vec![folder.path().to_str().expect("UTF-8").parse().expect("a file")],
+        };
+        assert!(source().members().is_err());
+        for (process, database) in [(IdentitySvc, "one"), (SubscriptionSvc, "other")] {
+            let file = folder.path().join(process.name()).with_added_extension("env");
+            std::fs::write(file, format!("AUTH_DB_USER={database}\n")).expect("written");
+        }
+        let members = source().members().expect("read");
+        let told = members.iter().map(|member| (member.process, member.survey.text("AUTH_DB_USER")));
+        assert_eq!(told.collect::<Vec<_>>(), [(IdentitySvc, "one"), (SubscriptionSvc, "other")]);
     }
 
     #[test]

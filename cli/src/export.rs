@@ -1,16 +1,18 @@
 //! `persona export`: all accounts as one file, taken as it comes.
 
-use std::fs::File;
+use std::error::Error;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use bytes::Bytes;
 use contract::UserField;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
-use indicatif::{ProgressBar, ProgressStyle};
+use hyper::body::Body;
+use indicatif::ProgressBar;
 use serde_json::{Map, Value, json};
+use tempfile::NamedTempFile;
 
 use crate::Outcome;
 use crate::http::root_cause;
@@ -21,10 +23,11 @@ use crate::users::Filters;
 const EXPORT: &str = "/api/v1/admin/users/export";
 /// How long the platform may be silent in the middle.
 const SILENCE: Duration = Duration::from_secs(60);
+const BAR: &str = "{spinner} {bytes} {bytes_per_sec}";
 
 #[derive(clap::Args)]
 pub struct Options {
-    /// Where to; stdout by default
+    /// Where to, for your eyes alone; stdout by default
     file: Option<PathBuf>,
     #[arg(long, value_enum, default_value = "csv")]
     format: Format,
@@ -41,13 +44,20 @@ enum Format {
     Json,
 }
 
+impl Format {
+    /// As the platform calls it, and the media type of its answer.
+    fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Format::Csv => ("csv", "text/csv"),
+            Format::Json => ("json", "application/json"),
+        }
+    }
+}
+
 impl Options {
     /// What is asked for.
     fn body(&self) -> Value {
-        let format = match self.format {
-            Format::Csv => "csv",
-            Format::Json => "json",
-        };
+        let (format, _) = self.format.names();
         let fields: Vec<&str> = self.fields.iter().map(|field| field.name()).collect();
         let filters = self.filters.parameters().into_iter();
         let filters: Map<_, _> =
@@ -58,40 +68,47 @@ impl Options {
 
 /// `persona export …`
 pub async fn run(options: &Options, output: Output) -> Outcome {
-    let response = Rest::from_environment()?.stream(EXPORT, &options.body()).await?;
-    let Some(path) = &options.file else {
-        take(response.into_body(), &mut io::stdout().lock()).await?;
+    let rest = Rest::from_environment()?;
+    let draft = options.file.as_deref().map(draft).transpose()?;
+    let (_, media_type) = options.format.names();
+    let body = rest.stream(EXPORT, &options.body(), media_type).await?.into_body();
+    let bar = output.progress(None, BAR);
+    let Some((path, mut draft)) = options.file.as_ref().zip(draft) else {
+        take(body, &mut io::stdout().lock(), &bar).await?;
         return Ok(ExitCode::SUCCESS);
     };
-    let bytes = keep(response.into_body(), path).await?;
+    let bytes = take(body, &mut draft, &bar).await?;
+    let kept = draft.as_file().sync_all().and_then(|()| Ok(draft.persist(path)?));
+    kept.map_err(|error| unwritten(path, &error))?;
     let told = json!({ "file": path, "bytes": bytes });
     output.show(&told, |_| format!("{}: {bytes} bytes\n", path.display()))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Under its name only once it is whole.
-async fn keep(body: Incoming, path: &Path) -> Result<u64, Fault> {
-    let fault = |error: io::Error| Fault::said(format!("{}: {error}", path.display()));
-    let draft = path.with_added_extension("part");
-    let mut file = File::create(&draft).map_err(fault)?;
-    let taken = take(body, &mut file).await;
-    let kept = match taken {
-        Ok(bytes) => {
-            file.sync_all().and_then(|()| std::fs::rename(&draft, path)).map_err(fault).map(|()| bytes)
-        }
-        Err(error) => Err(error),
-    };
-    if kept.is_err() {
-        // What is not whole is worth nothing.
-        let _ = std::fs::remove_file(&draft);
+/// A file beside the one that is meant, which gets its name once it is whole and is removed otherwise. Its own name cannot
+/// be guessed, and nobody else may read it.
+fn draft(path: &Path) -> Result<NamedTempFile, Fault> {
+    // Such as a device, a pipe or a link: it would be replaced, not written to.
+    if path.symlink_metadata().is_ok_and(|there| !there.is_file()) {
+        let says =
+            format!("{} is there and no regular file; without a name, accounts go to stdout", path.display());
+        return Err(Fault::Usage(says));
     }
-    kept
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = path.file_name().unwrap_or_default();
+    let made = tempfile::Builder::new().prefix(name).suffix(".part").tempfile_in(folder);
+    made.map_err(|error| unwritten(path, &error))
 }
 
-async fn take(mut body: Incoming, to: &mut impl Write) -> Result<u64, Fault> {
-    let style = ProgressStyle::with_template("{spinner} {bytes} {bytes_per_sec}")
-        .unwrap_or_else(|fault| unreachable!("the template is one: {fault}"));
-    let bar = ProgressBar::no_length().with_style(style);
+fn unwritten(path: &Path, error: &io::Error) -> Fault {
+    Fault::said(format!("{}: {error}", path.display()))
+}
+
+/// Passes all of a body on, and says how many bytes that were.
+async fn take<B>(mut body: B, to: &mut impl Write, bar: &ProgressBar) -> Result<u64, Fault>
+where
+    B: Body<Data = Bytes, Error: Error + 'static> + Unpin,
+{
     let broken = |why: &str| Fault::said(format!("the export broke off: {why}"));
     loop {
         let frame = tokio::time::timeout(SILENCE, body.frame()).await;
@@ -99,11 +116,59 @@ async fn take(mut body: Incoming, to: &mut impl Write) -> Result<u64, Fault> {
         let Some(frame) = frame else { break };
         let frame = frame.map_err(|error| broken(&root_cause(&error)))?;
         if let Ok(data) = frame.into_data() {
-            to.write_all(&data).map_err(Fault::said)?;
+            match to.write_all(&data).and_then(|()| to.flush()) {
+                // Whoever takes no more of it, as `head`, has enough.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
+                written => written.map_err(Fault::said)?,
+            }
             bar.inc(data.len() as u64);
         }
     }
-    to.flush().map_err(Fault::said)?;
     bar.finish_and_clear();
     Ok(bar.position())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use http_body_util::Full;
+
+    use super::*;
+
+    struct Broken(io::ErrorKind);
+
+    impl Write for Broken {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_takes_no_more_has_enough_and_a_full_disk_is_a_fault() {
+        let body = || Full::new(Bytes::from_static(b"email"));
+        let (bar, mut taken) = (ProgressBar::hidden, Vec::new());
+        assert_eq!(take(body(), &mut taken, &bar()).await.expect("taken"), 5);
+        assert_eq!(take(body(), &mut Broken(io::ErrorKind::BrokenPipe), &bar()).await.expect("enough"), 0);
+        assert!(take(body(), &mut Broken(io::ErrorKind::StorageFull), &bar()).await.is_err());
+    }
+
+    #[test]
+    fn a_draft_is_for_ones_own_eyes_and_beside_a_regular_file_or_none() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("all.csv");
+        let (one, other) = (draft(&path).expect("a draft"), draft(&path).expect("another"));
+        assert!(one.path() != other.path() && one.path().parent() == Some(folder.path()));
+        let mode = one.as_file().metadata().expect("metadata").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).expect("a link");
+        for other in [folder.path(), &link, Path::new("/dev/null")] {
+            assert_eq!(draft(other).expect_err("refused").code(), "CLI001", "{}", other.display());
+        }
+    }
 }

@@ -1,6 +1,8 @@
 //! An HTTP client over hyper, plain or with TLS by rustls.
 
 use std::error::Error;
+use std::fmt::{self, Display};
+use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::time::Duration;
 
@@ -28,6 +30,43 @@ pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Bytes,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub struct Silence {
+    says: String,
+    /// Whether it may be otherwise by itself: nobody listens there, or the connection broke off.
+    pub may_pass: bool,
+}
+
+impl Display for Silence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.says)
+    }
+}
+
+impl Silence {
+    fn of(error: &(dyn Error + 'static)) -> Self {
+        let mut causes = std::iter::successors(Some(error), |error| (*error).source());
+        Silence { says: root_cause(error), may_pass: causes.any(is_of_the_connection) }
+    }
+
+    fn too_long(what: &str, limit: Duration) -> Self {
+        Silence { says: format!("no {what} within {} s", limit.as_secs()), may_pass: false }
+    }
+}
+
+fn is_of_the_connection(error: &(dyn Error + 'static)) -> bool {
+    use ErrorKind as K;
+    let is_one = |kind| {
+        let broken =
+            matches!(kind, K::BrokenPipe | K::ConnectionAborted | K::ConnectionReset | K::UnexpectedEof);
+        broken
+            || matches!(kind, K::ConnectionRefused | K::HostUnreachable | K::NetworkUnreachable | K::TimedOut)
+    };
+    let was_cut = error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_incomplete_message);
+    was_cut || error.downcast_ref::<io::Error>().is_some_and(|error| is_one(error.kind()))
 }
 
 impl Answer {
@@ -64,15 +103,15 @@ impl Http {
     /// Sends a request and gives the answer once it has begun.
     ///
     /// # Errors
-    /// In words: nobody answers there, or not in time.
+    /// Nobody answers there, or not in time.
     pub async fn begin(
         &self,
         request: Request<Full<Bytes>>,
         limit: Duration,
-    ) -> Result<Response<Incoming>, String> {
+    ) -> Result<Response<Incoming>, Silence> {
         match tokio::time::timeout(limit, self.0.request(request)).await {
-            Ok(answer) => answer.map_err(|error| root_cause(&error)),
-            Err(_) => Err(format!("no answer within {} s", limit.as_secs())),
+            Ok(answer) => answer.map_err(|error| Silence::of(&error)),
+            Err(_) => Err(Silence::too_long("answer", limit)),
         }
     }
 
@@ -80,23 +119,23 @@ impl Http {
     ///
     /// # Errors
     /// As [`Http::begin`], and when the answer breaks off.
-    pub async fn send(&self, request: Request<Full<Bytes>>, limit: Duration) -> Result<Answer, String> {
+    pub async fn send(&self, request: Request<Full<Bytes>>, limit: Duration) -> Result<Answer, Silence> {
         let whole = async {
             let (parts, body) = self.begin(request, limit).await?.into_parts();
-            let body = body.collect().await.map_err(|error| root_cause(&error))?.to_bytes();
+            let body = body.collect().await.map_err(|error| Silence::of(&error))?.to_bytes();
             Ok(Answer { status: parts.status, headers: parts.headers, body })
         };
-        tokio::time::timeout(limit, whole)
-            .await
-            .unwrap_or_else(|_| Err(format!("no whole answer within {} s", limit.as_secs())))
+        let whole = tokio::time::timeout(limit, whole).await;
+        whole.unwrap_or_else(|_| Err(Silence::too_long("whole answer", limit)))
     }
 
     /// As [`Http::send`], a GET without anything.
     ///
     /// # Errors
     /// As [`Http::send`], and when it is no URL.
-    pub async fn get(&self, url: &str, limit: Duration) -> Result<Answer, String> {
-        let request = Request::get(url).body(Full::default()).map_err(|error| error.to_string())?;
+    pub async fn get(&self, url: &str, limit: Duration) -> Result<Answer, Silence> {
+        let request = Request::get(url).body(Full::default());
+        let request = request.map_err(|error| Silence { says: error.to_string(), may_pass: false })?;
         self.send(request, limit).await
     }
 }
@@ -185,7 +224,27 @@ mod tests {
         let empty = Http::new(Some(&path)).map(drop);
         std::fs::remove_file(&path).expect("removed");
         assert_eq!(answer.expect("an answer").body.as_ref(), b"well");
-        assert!(refused.is_err_and(|fault| fault.contains("UnknownIssuer")));
+        let refused = refused.expect_err("a refusal");
+        assert!(refused.to_string().contains("UnknownIssuer") && !refused.may_pass, "{refused}");
         assert!(empty.is_err_and(|fault| fault.contains("has no certificate")));
+    }
+
+    #[tokio::test]
+    async fn a_place_where_nobody_listens_and_an_answer_that_is_cut_short_may_pass_by_themselves() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let (http, limit) = (Http::new(None).expect("a client"), Duration::from_secs(10));
+        let cut = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            let _ = stream.read(&mut [0; 4096]).await;
+        });
+        let fault = http.get(&url, limit).await.map(drop).expect_err("cut");
+        cut.await.expect("joined");
+        assert!(fault.may_pass, "{fault}");
+        // The listener has gone with its task.
+        let fault = http.get(&url, limit).await.map(drop).expect_err("nobody");
+        assert!(fault.may_pass && fault.to_string().contains("refused"), "{fault}");
+        let fault = http.get("http://no.such.name.invalid", limit).await.map(drop).expect_err("no name");
+        assert!(!fault.may_pass, "{fault}");
     }
 }

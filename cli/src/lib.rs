@@ -6,6 +6,7 @@ mod completions;
 mod config;
 mod deployment;
 mod doctor;
+mod environment;
 mod export;
 mod http;
 mod import;
@@ -32,7 +33,7 @@ use output::{Fault, Output};
     after_help = "Exit codes: 0 all is well, 1 something was found or refused, 2 wrong usage.\n\
                   PERSONA_EDGE is where the edge is (http://localhost:8081 by default), PERSONA_TOKEN an access token or \
                   API key (PERSONA_TOKEN_FILE names a file with it), PERSONA_CA_FILE the authority to believe for https \
-                  instead of those of the web."
+                  instead of those of the web; PERSONA_ALLOW_HTTP=true lets the token go over http:// to another machine."
 )]
 struct Arguments {
     /// How results are printed; errors follow on stderr in the same form

@@ -1,9 +1,12 @@
-//! How results and faults are shown: text for people, or one JSON value on stdout and errors as JSON on stderr.
+//! How results and faults are shown: text for people, or one JSON value on stdout, and on stderr one for each line.
 
 use std::fmt::{self, Display};
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
+use contract::ErrorCode;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 
 use crate::FINDING;
@@ -21,6 +24,12 @@ pub enum Fault {
     Usage(String),
     /// In words.
     Said(String),
+    /// The platform did not answer, or another did.
+    Unanswered {
+        says: String,
+        /// In how long that may be otherwise by itself; None when somebody has to do something.
+        after: Option<Duration>,
+    },
     /// By the platform: the body of its answer, in the one shape that errors have.
     Refused(Value),
 }
@@ -30,19 +39,42 @@ impl Fault {
         Fault::Said(what.to_string())
     }
 
-    /// The code of the error table, if the platform refused.
-    pub fn code(&self) -> Option<&str> {
+    /// What the platform would have refused with, had it been asked in one go.
+    pub fn refused(code: ErrorCode, message: impl Into<String>) -> Self {
+        Fault::Refused(json!({ "error": { "code": code.name(), "message": message.into() } }))
+    }
+
+    /// One of the error table if the platform refused, or else one of ours (docs/cli.md).
+    pub fn code(&self) -> &str {
         match self {
-            Fault::Refused(body) => body["error"]["code"].as_str(),
-            _ => None,
+            Fault::Usage(_) => "CLI001",
+            Fault::Said(_) => "CLI002",
+            Fault::Unanswered { .. } => "CLI003",
+            Fault::Refused(body) => body["error"]["code"].as_str().unwrap_or_default(),
         }
+    }
+
+    /// The same with more words.
+    pub fn and(mut self, more: &str) -> Self {
+        match &mut self {
+            Fault::Usage(says) | Fault::Said(says) | Fault::Unanswered { says, .. } => {
+                *says = format!("{says}; {more}");
+            }
+            Fault::Refused(body) => {
+                let message = &mut body["error"]["message"];
+                *message = format!("{}; {more}", cell(message)).into();
+            }
+        }
+        self
     }
 }
 
 impl Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let body = match self {
-            Fault::Usage(what) | Fault::Said(what) => return f.write_str(what),
+            Fault::Usage(says) | Fault::Said(says) | Fault::Unanswered { says, .. } => {
+                return f.write_str(says);
+            }
             Fault::Refused(body) => body,
         };
         let error = &body["error"];
@@ -59,36 +91,65 @@ impl Display for Fault {
 }
 
 impl Output {
-    /// Prints a result: `value` as JSON, or what `text` makes of it. Whoever takes no more of it, as `head`, has enough.
+    /// Prints a result: `value` as JSON, or what `text` makes of it.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// As [`print`].
     pub fn show(self, value: &Value, text: impl FnOnce(&Value) -> String) -> Result<(), Fault> {
         let shown = match self {
             Output::Json => format!("{value:#}\n"),
             Output::Text => text(value),
         };
-        let mut stdout = io::stdout().lock();
-        match stdout.write_all(shown.as_bytes()).and_then(|()| stdout.flush()) {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Fault::said(error)),
-            _ => Ok(()),
-        }
+        print(shown.as_bytes())
+    }
+
+    /// What moves while people wait, on a terminal alone.
+    pub fn progress(self, length: Option<u64>, template: &'static str) -> ProgressBar {
+        let target = match self {
+            Output::Json => ProgressDrawTarget::hidden(),
+            Output::Text => ProgressDrawTarget::stderr(),
+        };
+        let style = ProgressStyle::with_template(template)
+            .unwrap_or_else(|fault| unreachable!("the template is one: {fault}"));
+        ProgressBar::with_draw_target(length, target).with_style(style)
+    }
+
+    /// Says on stderr what is no result.
+    pub fn notice(self, what: &str) {
+        self.say(what, &json!({ "notice": { "message": what } }));
+    }
+
+    /// One line, whether or not anybody reads it.
+    fn say(self, text: &str, value: &Value) {
+        let _ = match self {
+            Output::Json => writeln!(io::stderr(), "{value}"),
+            Output::Text => writeln!(io::stderr(), "persona: {}", one_line(text)),
+        };
     }
 
     /// Says on stderr why a command failed, and how the program ends.
     pub fn fail(self, fault: &Fault) -> ExitCode {
         let body = match fault {
             Fault::Refused(body) => body.clone(),
-            fault => json!({ "error": { "message": fault.to_string() } }),
+            fault => json!({ "error": { "code": fault.code(), "message": fault.to_string() } }),
         };
-        match self {
-            Output::Json => eprintln!("{body}"),
-            Output::Text => eprintln!("persona: {}", one_line(&fault.to_string())),
-        }
+        self.say(&fault.to_string(), &body);
         match fault {
             Fault::Usage(_) => ExitCode::from(2),
             _ => ExitCode::from(FINDING),
         }
+    }
+}
+
+/// Prints to stdout. Whoever takes no more of it, as `head`, has enough.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn print(bytes: &[u8]) -> Result<(), Fault> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Fault::said(error)),
+        _ => Ok(()),
     }
 }
 
@@ -118,9 +179,14 @@ pub fn cell(value: &Value) -> String {
     }
 }
 
-/// A text that somebody else chose, without what a terminal would obey.
+/// A text that somebody else chose, without what a terminal would obey: control characters, those that turn the direction
+/// of writing (Unicode Standard Annex 9), and those that end a line.
 fn harmless(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).collect()
+    let is_obeyed = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().filter(|c| !is_obeyed(*c)).collect()
 }
 
 /// The same in one line.
@@ -156,6 +222,7 @@ mod tests {
     #[test]
     fn what_others_chose_cannot_steer_the_terminal() {
         assert_eq!(cell(&json!("a\x1b[2Jb\nc")), "a[2Jbc");
+        assert_eq!(cell(&json!("\u{202e}evil\u{2066}\u{2028}\u{200f}")), "evil");
         assert_eq!(cell(&json!(["a", "b"])), "a,b");
     }
 
@@ -165,6 +232,11 @@ mod tests {
                            "request_id": "r1" });
         let fault = Fault::Refused(body);
         assert_eq!(fault.to_string(), "REQ001: Invalid request; role must be user (request r1)");
-        assert_eq!(fault.code(), Some("REQ001"));
+        assert_eq!(fault.code(), "REQ001");
+        let fault = fault.and("7 rows are done");
+        assert_eq!(
+            fault.to_string(),
+            "REQ001: Invalid request; 7 rows are done; role must be user (request r1)"
+        );
     }
 }

@@ -80,7 +80,16 @@ impl Report {
 
     /// Whether there is a fault on a subject.
     pub fn has_fault(&self, subject: &str) -> bool {
-        self.0.iter().any(|check| check.status == Status::Fault && check.subject == subject)
+        self.has(Status::Fault, subject)
+    }
+
+    /// Whether something on a subject is as it should be.
+    pub fn has_ok(&self, subject: &str) -> bool {
+        self.has(Status::Ok, subject)
+    }
+
+    fn has(&self, status: Status, subject: &str) -> bool {
+        self.0.iter().any(|check| check.status == status && check.subject == subject)
     }
 
     pub fn has_findings(&self, strict: bool) -> bool {

@@ -13,13 +13,14 @@ use crate::output::{Fault, Output};
 /// 256 bits, as long as the digest of HS256 (RFC 7518 section 3.2).
 const BYTES: usize = 32;
 
+/// Whoever verifies must know a secret before anybody signs with it: edges, and each identity-svc for the tokens of another.
 const ROTATION: &str = "\
-To replace JWT_SECRET_KEY without a refused request:
-  1. all edges: add the new secret to JWT_PREVIOUS_SECRET_KEYS, restart one after the other
-  2. identity-svc: the new one as JWT_SECRET_KEY, the former one in JWT_PREVIOUS_SECRET_KEYS, restart one after the other
-  3. all edges: the same as identity-svc, restart one after the other
-  4. after ACCESS_TOKEN_TTL_SECONDS: drop the former one everywhere
-With JWT_ALGORITHM EdDSA or ES256, keys are rotated by `identity-svc keys rotate` alone.
+To replace JWT_SECRET_KEY without a refused request, restarting one process after the other in each step:
+  1. all edges and identity-svc: add the new secret to JWT_PREVIOUS_SECRET_KEYS
+  2. identity-svc: the new one as JWT_SECRET_KEY, the former one in JWT_PREVIOUS_SECRET_KEYS
+  3. with JWT_ALGORITHM EdDSA or ES256: `identity-svc keys rotate`, since the former secret locks the private key in use
+  4. ACCESS_TOKEN_TTL_SECONDS later, all edges and identity-svc: the new one as JWT_SECRET_KEY, the former one nowhere
+Key pairs of EdDSA and ES256 are themselves replaced by `identity-svc keys rotate` alone.
 
 To replace INTERNAL_GRPC_TOKEN: in all processes at once. Until the last one has it, calls between those with the former and
 those with the new one are refused; choose a quiet hour.
@@ -28,10 +29,13 @@ those with the new one are refused; choose a quiet hour.
 /// `persona keys secret`
 pub fn run(rotation: bool, output: Output) -> Outcome {
     let secret = secret()?;
-    output.show(&json!({ "secret": secret }), |_| format!("{secret}\n"))?;
-    if rotation {
+    let mut told = json!({ "secret": secret });
+    if rotation && output == Output::Json {
+        told["rotation"] = ROTATION.into();
+    } else if rotation {
         eprint!("{ROTATION}");
     }
+    output.show(&told, |_| format!("{secret}\n"))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::Outcome;
 use crate::output::{Fault, Output, cell, table};
-use crate::rest::Rest;
+use crate::rest::{Rest, part};
 use crate::users::{USERS, canonical, find};
 
 const OWN: &str = "/api/v1/auth/sessions";
@@ -36,7 +36,7 @@ pub async fn run(command: &Command, output: Output) -> Outcome {
     match command {
         Command::List { user } => {
             let listed = rest.get(&place(&rest, user.as_deref()).await?).await?;
-            output.show(&listed["sessions"], text)?;
+            output.show(part(&listed, "sessions")?, text)?;
         }
         Command::End { id } => {
             let id = canonical(id)?;

@@ -3,14 +3,14 @@
 use std::io::Read;
 use std::process::ExitCode;
 
-use contract::{Role, Tier};
+use contract::{ErrorCode, Role, Tier};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
 use crate::Outcome;
 use crate::import::one_row;
 use crate::output::{Fault, Output, cell, table};
-use crate::rest::{Rest, query};
+use crate::rest::{Rest, part, query};
 
 pub const USERS: &str = "/api/v1/admin/users";
 /// The most that the platform gives at once.
@@ -96,6 +96,7 @@ pub async fn run(command: &Command, output: Output) -> Outcome {
     let rest = Rest::from_environment()?;
     let update = async |user: &str, change: Value| {
         let changed = rest.put(&format!("{USERS}/{}", find(&rest, user).await?), &change).await?;
+        part(&changed, "id")?;
         output.show(&changed, details)
     };
     match command {
@@ -106,6 +107,7 @@ pub async fn run(command: &Command, output: Output) -> Outcome {
         }
         Command::Show { user } => {
             let shown = rest.get(&format!("{USERS}/{}", find(&rest, user).await?)).await?;
+            part(&shown, "user")?;
             output.show(&shown, |shown| details(&shown["user"]) + &details(&shown["stats"]))?;
         }
         Command::Create { email, client_id, role, tier, password_stdin } => {
@@ -116,7 +118,7 @@ pub async fn run(command: &Command, output: Output) -> Outcome {
                 update(email, change).await?;
             } else {
                 let made = rest.get(&format!("{USERS}/{}", find(&rest, email).await?)).await?;
-                output.show(&made["user"], details)?;
+                output.show(part(&made, "user")?, details)?;
             }
         }
         Command::SetRole { user, role } => update(user, json!({ "role": role })).await?,
@@ -150,7 +152,7 @@ async fn list(
         let mut parameters = filters.to_vec();
         parameters.extend([("page", Some(page.to_string())), ("page_size", Some(PAGE_SIZE.to_string()))]);
         let answer = rest.get(&format!("{USERS}{}", query(&parameters))).await?;
-        let found = answer["users"].as_array().cloned().unwrap_or_default();
+        let found = part(&answer, "users")?.as_array().cloned().unwrap_or_default();
         let is_last = answer["total_pages"].as_u64().unwrap_or_default() <= page;
         users.extend(found.into_iter().filter(|user| seen.insert(user["id"].to_string())));
         if is_last {
@@ -173,10 +175,10 @@ pub async fn find(rest: &Rest, user: &str) -> Result<String, Fault> {
     let users = list(rest, &[("email", Some(wanted.clone()))], None).await?;
     let found = users.iter().find(|user| user["email"] == wanted.as_str());
     let id = found.and_then(|user| user["id"].as_str()).map(str::to_owned);
-    id.ok_or_else(|| Fault::said(format!("there is no account {wanted}")))
+    id.ok_or_else(|| Fault::refused(ErrorCode::UserNotFound, format!("there is no account {wanted}")))
 }
 
-/// An id in the one form that it has.
+/// An id in the one form that it has. What is none is not printed: it may be a key that was meant to be kept.
 ///
 /// # Errors
 /// When it is none.
@@ -184,7 +186,7 @@ pub fn canonical(id: &str) -> Result<&str, Fault> {
     if contract::is_canonical_id(id) {
         Ok(id)
     } else {
-        Err(Fault::Usage(format!("{id}: {}", contract::NOT_AN_ID)))
+        Err(Fault::Usage(format!("the id {}", contract::NOT_AN_ID)))
     }
 }
 
@@ -201,16 +203,22 @@ async fn create(
         return Ok(());
     }
     let error = &result["errors"][0];
-    match result["unchanged"].as_u64() {
-        Some(1) => Err(Fault::said(format!("there is an account {email} already"))),
-        _ => Err(Fault::said(format!("{} {}", cell(&error["field"]), cell(&error["message"])))),
-    }
+    Err(if result["unchanged"] == 1 {
+        Fault::refused(ErrorCode::UserExists, format!("there is an account {email} already"))
+    } else {
+        let told = format!("{} {}", cell(&error["field"]), cell(&error["message"]));
+        Fault::refused(ErrorCode::InvalidRequest, told)
+    })
 }
 
 fn password() -> Result<SecretString, Fault> {
     let mut text = String::new();
     std::io::stdin().read_to_string(&mut text).map_err(Fault::said)?;
-    Ok(text.trim_end_matches(['\r', '\n']).to_owned().into())
+    let password = text.trim_end_matches(['\r', '\n']);
+    if password.is_empty() {
+        return Err(Fault::Usage("--password-stdin: there is no password on stdin".to_owned()));
+    }
+    Ok(password.to_owned().into())
 }
 
 fn lines(users: &Value) -> String {

@@ -241,8 +241,8 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
 async fn migrate_when_possible(pool: &MySqlPool) -> Result<(), SetupError> {
     loop {
         match migrate(pool).await {
-            Err(SetupError::Database(error)) if chassis::mysql::is_away(&error) => {
-                tracing::warn!(%error, "the database is away; trying again");
+            Err(error) if error.may_pass() => {
+                tracing::warn!(%error, "the tables cannot be brought up to date; trying again");
                 tokio::time::sleep(RETRY).await;
             }
             outcome => return outcome,

@@ -95,7 +95,7 @@ pub async fn run() -> ExitCode {
             }
             Err(error) => Err(error.into()),
         },
-        Some(Command::Migrate) => migrate(&mysql::pool(&settings.database)).await.map_err(Into::into),
+        Some(Command::Migrate) => migrate_now(&mysql::pool(&settings.database)).await,
         Some(Command::Healthy) => internal::ask_ready(settings.internal_listen).await.map_err(Into::into),
         Some(Command::Settings) => Ok(()),
     };
@@ -111,6 +111,16 @@ pub async fn run() -> ExitCode {
 async fn migrate(pool: &MySqlPool) -> Result<(), SetupError> {
     let (migrations, applied) = migrations();
     mysql::migrate(pool, migrations, applied).await
+}
+
+async fn migrate_now(pool: &MySqlPool) -> Result<(), Box<dyn Error>> {
+    if !users_exist(pool).await? {
+        return Err(
+            "the table `users`, which the foreign keys need, is missing: run `identity-svc migrate` first"
+                .into(),
+        );
+    }
+    Ok(migrate(pool).await?)
 }
 
 async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
@@ -172,8 +182,8 @@ async fn migrate_when_possible(pool: &MySqlPool) -> Result<(), SetupError> {
     loop {
         match users_exist(pool).await {
             Ok(true) => match migrate(pool).await {
-                Err(SetupError::Database(error)) if mysql::is_away(&error) => {
-                    tracing::warn!(%error, "the database is away; trying again");
+                Err(error) if error.may_pass() => {
+                    tracing::warn!(%error, "the tables cannot be brought up to date; trying again");
                 }
                 outcome => return outcome,
             },

@@ -12,8 +12,13 @@ use crate::workspace::{private_folder, remove, root, target, write_private};
 
 const CARGO_CYCLONEDX: Tool = Tool { name: "cargo-cyclonedx", version: "0.5.9" };
 
-/// What is delivered. The stand-ins for development are not.
-const PROGRAMS: [&str; 3] = ["edge", "identity-svc", "subscription-svc"];
+/// What is delivered, by the folder of its crate. The stand-ins for development are not.
+const PROGRAMS: [(&str, &str); 4] = [
+    ("cli", "persona"),
+    ("edge", "edge"),
+    ("identity-svc", "identity-svc"),
+    ("subscription-svc", "subscription-svc"),
+];
 
 /// What the files are called until they are where they belong.
 const DRAFT: &str = "sbom-draft";
@@ -34,8 +39,8 @@ async fn write() -> Outcome {
     for crate_folder in crates()? {
         let draft = crate_folder.join(DRAFT).with_added_extension("json");
         let name = crate_folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if PROGRAMS.contains(&name.as_str()) {
-            let kept = folder.join(&name).with_added_extension("cdx.json");
+        if let Some((_, program)) = PROGRAMS.iter().find(|(folder, _)| *folder == name) {
+            let kept = folder.join(program).with_added_extension("cdx.json");
             let bill = std::fs::read_to_string(&draft).map_err(|e| format!("{}: {e}", draft.display()))?;
             // Where it was made is nobody's business, and would differ from one machine to the next.
             write_private(&kept, &bill.replace(&root().display().to_string(), ""))?;

@@ -11,7 +11,6 @@ use contract::{ErrorCode, Failure, Outcome};
 use http::StatusCode;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::error::ErrorKind;
-use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, MySqlConnection, MySqlPool, Row};
 use tracing::Instrument;
@@ -21,11 +20,12 @@ use crate::traces;
 
 mod lane;
 mod meters;
+mod migrations;
+mod refusals;
 
 pub use lane::Lane;
+pub use migrations::{SetupError, migrate};
 
-/// Seconds that one replica waits while another migrates.
-const MIGRATION_LOCK_SECONDS: i32 = 120;
 /// How often a transaction is tried when the database chose it as the victim of a deadlock.
 const ATTEMPTS: u32 = 5;
 /// The longest that a transaction may take, its repetitions included.
@@ -133,12 +133,15 @@ fn pool_of(options: MySqlConnectOptions, connections: u32) -> MySqlPool {
         .after_connect(|connection, _| Box::pin(prepare_session(connection)))
         // In place of sqlx's ping, which takes any answer for its own.
         .test_before_acquire(false)
-        .before_acquire(|connection, _| Box::pin(is_in_step(connection)))
+        .before_acquire(|connection, about| {
+            Box::pin(async move { Ok(!refusals::outdates(about.age) && is_in_step(connection).await?) })
+        })
         .connect_lazy_with(options)
 }
 
 async fn prepare_session(connection: &mut MySqlConnection) -> Result<(), sqlx::Error> {
-    connection.execute("SET SESSION innodb_lock_wait_timeout = 5").await?;
+    // The second is for what a change of a table waits for, and all others behind it: a year on MySQL.
+    connection.execute("SET SESSION innodb_lock_wait_timeout = 5, lock_wait_timeout = 5").await?;
     connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
     Ok(())
 }
@@ -154,67 +157,6 @@ async fn is_in_step(connection: &mut MySqlConnection) -> Result<bool, sqlx::Erro
         return Ok(true);
     }
     Err(sqlx::Error::Protocol("the answers of a connection are out of step; it is closed".to_owned()))
-}
-
-/// Why the database cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum SetupError {
-    #[error("the database refused: {0}")]
-    Database(#[from] sqlx::Error),
-    #[error("a migration failed: {0}")]
-    Migration(#[from] MigrateError),
-    #[error("another replica has held the migration lock for {MIGRATION_LOCK_SECONDS} seconds")]
-    Locked,
-    #[error("sql_mode is {0:?}: STRICT_TRANS_TABLES is missing, so that the server would cut values short")]
-    NotStrict(String),
-}
-
-/// Brings the tables up to date, one replica at a time, and checks that the server refuses what it cannot store.
-/// `bookkeeping` is the service's own table of applied migrations.
-///
-/// # Errors
-/// When the database is away, the lock stays taken, a migration fails, or the SQL mode is not strict.
-pub async fn migrate(
-    pool: &MySqlPool,
-    mut migrator: Migrator,
-    bookkeeping: &'static str,
-) -> Result<(), SetupError> {
-    let mut connection = pool.acquire().await?;
-    let mode: String = sqlx::query_scalar("SELECT @@SESSION.sql_mode").fetch_one(&mut *connection).await?;
-    if !mode.contains("STRICT_TRANS_TABLES") && !mode.contains("STRICT_ALL_TABLES") {
-        return Err(SetupError::NotStrict(mode));
-    }
-    // sqlx's own lock asks for an endless wait, which MariaDB answers with NULL; this one works on both.
-    let lock = format!("migrate{bookkeeping}");
-    let got: Option<i64> = sqlx::query_scalar("SELECT GET_LOCK(?, ?)")
-        .bind(&lock)
-        .bind(MIGRATION_LOCK_SECONDS)
-        .fetch_one(&mut *connection)
-        .await?;
-    if got != Some(1) {
-        return Err(SetupError::Locked);
-    }
-    migrator.set_locking(false);
-    migrator.dangerous_set_table_name(bookkeeping);
-    let mut attempt = 1;
-    let outcome = loop {
-        match migrator.run_direct(None, &mut *connection, false).await {
-            // Another service that changes its tables at the same time: MySQL takes one of the two for a victim. The
-            // statement had no effect, and the note that it was begun must not stand for one that has half of it.
-            Err(MigrateError::ExecuteMigration(error, version))
-                if attempt < ATTEMPTS && server_code(&error).is_some_and(is_lost_race) =>
-            {
-                attempt += 1;
-                tracing::warn!(%error, version, "a migration is tried again");
-                let forget = format!("DELETE FROM {bookkeeping} WHERE version = ? AND success = FALSE");
-                sqlx::query(AssertSqlSafe(forget)).bind(version).execute(&mut *connection).await?;
-            }
-            outcome => break outcome,
-        }
-    };
-    let _: Option<i64> =
-        sqlx::query_scalar("SELECT RELEASE_LOCK(?)").bind(&lock).fetch_one(&mut *connection).await?;
-    Ok(outcome?)
 }
 
 /// A connection that holds a lock of the schema until it is closed, so that of all replicas one does something at a time;
@@ -304,7 +246,8 @@ async fn once<C, T>(
 
 /// What an unexpected database error means to the caller: the database is away, or something is wrong.
 pub fn failed(error: sqlx::Error) -> Failure {
-    if is_away(&error) {
+    refusals::note(&error);
+    if is_away(&error) || server_code(&error).is_some_and(is_locked_out) {
         Failure::new(ErrorCode::Unavailable)
             .with_http(StatusCode::SERVICE_UNAVAILABLE)
             .with_fact("service", "mysql")
@@ -341,10 +284,17 @@ pub fn server_code(error: &sqlx::Error) -> Option<u16> {
     database.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>().map(|e| e.number())
 }
 
-/// No room on its disk (1021, 1114), shutting down (1053), too many connections (1040, 1203), read-only (1290, 1836), access while starting (3168), and a
-/// connection that the server has given up: killed (1927), or silent for too long (4031).
+/// No room on its disk (1021, 1114), shutting down (1053), too many connections (1040, 1203, 1226), of a host that failed too
+/// often (1129), read-only (1290, 1836), access while starting (3168), and a connection that the server has given up: killed
+/// (1927), or silent for too long (4031).
 fn is_refusal_to_serve(code: u16) -> bool {
-    matches!(code, 1021 | 1040 | 1053 | 1114 | 1203 | 1290 | 1836 | 1927 | 3168 | 4031)
+    matches!(code, 1021 | 1040 | 1053 | 1114 | 1129 | 1203 | 1226 | 1290 | 1836 | 1927 | 3168 | 4031)
+}
+
+/// The account or the host is not admitted (any more). A start ends with that; what already runs waits for somebody to mend
+/// it, which is no fault of what was asked.
+fn is_locked_out(code: u16) -> bool {
+    matches!(code, 1044 | 1045 | 1130 | 1698)
 }
 
 /// A deadlock (1213) or a lock that was not got in time (1205; 3572 for NOWAIT on MySQL).
@@ -420,30 +370,6 @@ mod tests {
             Poll::Ready(())
         })
         .await;
-    }
-
-    #[sqlx::test]
-    async fn a_server_that_would_cut_values_short_is_not_used(
-        _: MySqlPoolOptions,
-        options: MySqlConnectOptions,
-    ) {
-        let with_mode = |mode: &'static str| {
-            let pool = MySqlPoolOptions::new().max_connections(1).after_connect(move |connection, _| {
-                Box::pin(async move {
-                    let set = format!("SET SESSION sql_mode = '{mode}'");
-                    connection.execute(AssertSqlSafe(set)).await.map(drop)
-                })
-            });
-            pool.connect_lazy_with(options.clone())
-        };
-        let start =
-            async |mode| migrate(&with_mode(mode), Migrator::with_migrations(Vec::new()), "_a_test").await;
-        for lax in ["", "NO_ENGINE_SUBSTITUTION"] {
-            assert!(matches!(start(lax).await, Err(SetupError::NotStrict(mode)) if mode == lax), "{lax:?}");
-        }
-        for strict in ["STRICT_TRANS_TABLES", "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION"] {
-            start(strict).await.expect("migrated");
-        }
     }
 
     #[sqlx::test]

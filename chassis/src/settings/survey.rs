@@ -123,7 +123,7 @@ impl Value {
 }
 
 /// Leaves out what stands between the scheme and the host of each URL in a text, whatever characters it has.
-fn without_passwords(text: &str) -> String {
+pub fn without_passwords(text: &str) -> String {
     let mut shown = String::new();
     let mut rest = text;
     while let Some(at) = rest.find("://") {
@@ -177,6 +177,9 @@ mod tests {
             ("URL", "smtp://user:canary@host"),
             ("LISTEN", "x://u:canary@h/,y://v:c/@na,ry na@ry@i, z://w:ca,nary@j"),
         ]);
+        let numbers = |env: &mut Env| env.list::<u16>("NUMBERS", "1", "which");
+        let refused = super::survey([("NUMBERS".to_owned(), "http://u:canary@h".to_owned())], numbers);
+        assert!(refused.faults[0].contains("[redacted]@h"), "{:?}", refused.faults);
         for setting in &survey.settings {
             let shown = setting.value.shown();
             assert!(!["canary", "nary", "ry@"].iter().any(|part| shown.contains(part)), "{shown}");

@@ -11,14 +11,21 @@ use crate::report::{Check, Status};
 const SUBJECT: &str = "tables";
 /// There is no such table.
 const NO_TABLE: u16 = 1146;
+/// The user may not read it.
+const DENIED: u16 = 1142;
 
 /// A migration in the service's table of them: its version, its checksum, and whether it came to its end.
 type Row = (i64, Vec<u8>, bool);
 
 /// How far the tables of a service are.
-#[derive(Debug, PartialEq, Eq)]
 pub struct State {
     process: Process,
+    /// None when its user may not look.
+    progress: Option<Progress>,
+}
+
+#[derive(Clone)]
+struct Progress {
     known: usize,
     applied: usize,
     /// One that broke off in the middle.
@@ -46,17 +53,31 @@ impl State {
         let question = format!("SELECT version, checksum, success FROM {bookkeeping}");
         let rows: Vec<Row> = match sqlx::query_as(AssertSqlSafe(question)).fetch_all(connection).await {
             Err(error) if server_code(&error) == Some(NO_TABLE) => Vec::new(),
+            Err(error) if server_code(&error) == Some(DENIED) => {
+                return Ok(Some(State { process, progress: None }));
+            }
             rows => rows?,
         };
-        Ok(Some(State::compared(process, &known, &rows)))
+        Ok(Some(State { process, progress: Some(Progress::compared(&known, &rows)) }))
     }
 
-    fn compared(process: Process, known: &BTreeMap<i64, Vec<u8>>, rows: &[Row]) -> State {
+    fn check(&self) -> Check {
+        let State { process, progress } = self;
+        match progress {
+            Some(progress) => progress.check(*process),
+            None => {
+                Check::skipped(SUBJECT, format!("{process}: not known, its user may not read its migrations"))
+            }
+        }
+    }
+}
+
+impl Progress {
+    fn compared(known: &BTreeMap<i64, Vec<u8>>, rows: &[Row]) -> Progress {
         let find = |is_meant: &dyn Fn(&Row) -> bool| {
             rows.iter().find(|row| is_meant(row)).map(|(version, ..)| *version)
         };
-        State {
-            process,
+        Progress {
             known: known.len(),
             applied: rows
                 .iter()
@@ -68,13 +89,13 @@ impl State {
         }
     }
 
-    fn check(&self) -> Check {
-        let State { process, known, applied, newer, .. } = self;
+    fn check(&self, process: Process) -> Check {
+        let Progress { known, applied, newer, .. } = self;
         let fault =
             |what: String, remedy: String| Check::fault(SUBJECT, format!("{process}: {what}"), remedy);
         if let Some(version) = self.broken {
             let remedy = format!(
-                "mend what the log of {process} says of it, delete its row of the migrations, `{process} migrate`"
+                "run `{process} migrate`, which begins it again; its log says what stands in the way"
             );
             return fault(format!("migration {version} broke off"), remedy);
         }
@@ -98,7 +119,7 @@ impl State {
 pub fn check(states: &[State]) -> Option<Check> {
     let checks: Vec<Check> = states.iter().map(State::check).collect();
     let is_there = |status: &Status| checks.iter().any(|check| check.status == *status);
-    let worst = [Status::Fault, Status::Warning, Status::Ok].into_iter().find(is_there)?;
+    let worst = [Status::Fault, Status::Warning, Status::Skipped, Status::Ok].into_iter().find(is_there)?;
     let of_worst = || checks.iter().filter(|check| check.status == worst);
     let says: Vec<&str> = of_worst().map(|check| check.says.as_str()).collect();
     let mut remedies: Vec<&str> = of_worst().filter_map(|check| check.remedy.as_deref()).collect();
@@ -118,7 +139,7 @@ mod tests {
         let known = BTreeMap::from([(1, vec![1]), (2, vec![2])]);
         let rows: Vec<_> =
             rows.iter().map(|(version, sum, success)| (*version, vec![*sum], *success)).collect();
-        State::compared(Process::IdentitySvc, &known, &rows)
+        State { process: Process::IdentitySvc, progress: Some(Progress::compared(&known, &rows)) }
     }
 
     fn said(state: State) -> (Status, String) {

@@ -4,6 +4,7 @@
 mod certificates;
 mod clocks;
 mod database;
+mod door;
 mod files;
 mod hearsay;
 mod keys;
@@ -14,6 +15,7 @@ mod processes;
 mod settings;
 mod shared;
 
+use std::net::Ipv6Addr;
 use std::process::ExitCode;
 
 use chrono::Utc;
@@ -51,7 +53,8 @@ impl std::str::FromStr for Place {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (process, host) = Process::before(text).ok_or("must be such as edge=edge.example.com")?;
-        Ok(Place { process, host: host.to_owned() })
+        let host = if host.parse::<Ipv6Addr>().is_ok() { format!("[{host}]") } else { host.to_owned() };
+        Ok(Place { process, host })
     }
 }
 
@@ -84,4 +87,23 @@ pub async fn run(options: &Options, output: Output) -> Outcome {
     }
     report.show(output)?;
     Ok(if report.has_findings(options.strict) { ExitCode::from(FINDING) } else { ExitCode::SUCCESS })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_may_be_an_address_of_either_kind() {
+        let host = |text: &str| text.parse::<Place>().map(|place| place.host);
+        for (text, expected) in [
+            ("edge=::1", "[::1]"),
+            ("edge=[::1]", "[::1]"),
+            ("edge=10.0.0.1", "10.0.0.1"),
+            ("edge=a.b", "a.b"),
+        ] {
+            assert_eq!(host(text).as_deref(), Ok(expected));
+        }
+        assert!(host("nobody=a").is_err());
+    }
 }

@@ -18,7 +18,7 @@ const LIMIT: Duration = Duration::from_secs(3);
 struct Other {
     subject: &'static str,
     setting: &'static str,
-    /// The port of each scheme.
+    /// The port of each scheme, and of one with a parameter `tls`.
     ports: &'static [(&'static str, u16)],
     meanwhile: &'static str,
 }
@@ -33,7 +33,7 @@ const OTHERS: [Other; 2] = [
     Other {
         subject: "mail server",
         setting: "MAIL_SMTP_URL",
-        ports: &[("smtp", 25), ("smtps", 465)],
+        ports: &[("smtp", 25), ("smtps", 465), ("smtp?tls", 587)],
         meanwhile: "mails wait",
     },
 ];
@@ -67,7 +67,10 @@ async fn look(other: &Other, place: &str) -> Check {
 fn place(url: &str, ports: &[(&str, u16)]) -> Option<String> {
     let url: Uri = url.parse().ok()?;
     let scheme = url.scheme_str()?;
-    let port = ports.iter().find(|(name, _)| *name == scheme).map(|(_, port)| *port);
+    let has_tls = url.query().is_some_and(|query| query.split('&').any(|pair| pair.starts_with("tls=")));
+    let port = |name: &str| ports.iter().find(|(known, _)| *known == name).map(|(_, port)| *port);
+    let with_tls = port(&format!("{scheme}?tls")).filter(|_| has_tls);
+    let port = with_tls.or_else(|| port(scheme));
     Some(format!("{}:{}", url.host()?, url.port_u16().or(port)?))
 }
 
@@ -77,12 +80,18 @@ mod tests {
 
     #[test]
     fn a_place_is_found_without_its_password() {
-        let place = |url| place(url, OTHERS[1].ports);
+        let place = |url: &str| place(url, OTHERS[1].ports);
         assert_eq!(place("smtps://user:secret@mail.example.com").as_deref(), Some("mail.example.com:465"));
         assert_eq!(
             place("smtp://mail.example.com:587?tls=required").as_deref(),
             Some("mail.example.com:587")
         );
+        assert_eq!(place("smtp://mail.example.com").as_deref(), Some("mail.example.com:25"));
+        for tls in ["required", "opportunistic"] {
+            let url = format!("smtp://u:p@mail.example.com?tls={tls}");
+            assert_eq!(place(&url).as_deref(), Some("mail.example.com:587"), "{tls}");
+        }
+        assert_eq!(place("smtps://mail.example.com?tls=required").as_deref(), Some("mail.example.com:465"));
         assert_eq!(place("redis://x"), None);
     }
 }

@@ -5,21 +5,17 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use chassis::grpc::{self, InternalChannel};
-use contract::identity::ValidateTokenRequest;
-use contract::identity::auth_service_client::AuthServiceClient;
-use contract::subscription::GetSubscriptionRequest;
-use contract::subscription::subscription_service_client::SubscriptionServiceClient;
-use contract::{ErrorCode, Failure};
+use chassis::settings::without_passwords;
 use http::{StatusCode, Uri};
-use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::clocks::Clock;
+use super::door::{Door, knock};
 use super::hearsay::Told;
 use crate::deployment::{Member, Process};
-use crate::http::{Http, root_cause};
+use crate::http::{Http, Silence, root_cause};
 use crate::report::{Check, names};
 
 use Process::{Edge, IdentitySvc, SubscriptionSvc};
@@ -93,7 +89,9 @@ impl Look {
     }
 
     async fn replica(&mut self, service: Process, place: &str, member: &Member) {
-        let (Ok(uri), Ok(settings)) = (place.parse::<Uri>(), member.read(grpc::Settings::read)) else {
+        let parsed = (place.parse::<Uri>(), member.read(grpc::Settings::read));
+        let place = without_passwords(place);
+        let (Ok(uri), Ok(settings)) = parsed else {
             let says = format!("{place}: needs the settings that are named above");
             self.checks.push(Check::skipped(service.name(), says));
             return;
@@ -112,14 +110,27 @@ impl Look {
             self.checks.push(Check::fault(service.name(), format!("{place} {trouble}"), remedy));
             return;
         }
-        self.checks.push(Check::ok(service.name(), format!("{place} serves")));
-        if !admits(service, channel.clone()).await {
-            self.refusing.push(service.name());
-            return;
-        }
-        self.admitting.push(service.name());
-        if service == IdentitySvc {
-            self.reached.identity.push(channel);
+        match knock(service, channel.clone()).await {
+            Door::Refuses => {
+                self.checks.push(Check::ok(service.name(), format!("{place} serves")));
+                self.refusing.push(service.name());
+            }
+            Door::Admits => {
+                self.checks.push(Check::ok(service.name(), format!("{place} serves")));
+                self.admitting.push(service.name());
+                if service == IdentitySvc {
+                    self.reached.identity.push(channel);
+                }
+            }
+            Door::IsAnothers => {
+                let remedy = format!("correct where {service} is said to be, here and in those that call it");
+                let says = format!("{place}: another service listens there");
+                self.checks.push(Check::fault(service.name(), says, remedy));
+            }
+            Door::Says(what) => {
+                let says = format!("{place} serves, and cannot answer a call: {what}");
+                self.checks.push(Check::fault(service.name(), says, format!("look at the log of {service}")));
+            }
         }
     }
 
@@ -180,7 +191,7 @@ impl Look {
     }
 
     /// A service that was found to be away is not named twice.
-    fn unreachable(&self, process: Process, setting: &str, url: &str, fault: &str) -> Check {
+    fn unreachable(&self, process: Process, setting: &str, url: &str, fault: &Silence) -> Check {
         if self.away.contains(&process) {
             return Check::skipped(process.name(), format!("internal listener {url}: it does not run"));
         }
@@ -197,6 +208,13 @@ impl Look {
         let url = format!("http://{place}");
         let answer = http.get(&format!("{url}/health"), LIMIT).await;
         let check = match answer {
+            Ok(answer) if answer.status == StatusCode::OK && answer.json()["service"] != "auth-service" => {
+                Check::fault(
+                    Edge.name(),
+                    format!("{url}: another server listens there"),
+                    "correct EDGE_LISTEN, or --at edge=HOST",
+                )
+            }
             Ok(answer) if answer.status == StatusCode::OK => {
                 let version = answer.json()["version"].as_str().unwrap_or_default().to_owned();
                 self.reached.edge = Some(url.clone());
@@ -221,44 +239,24 @@ impl Look {
     }
 }
 
-/// Whether a service lets us in, by something that it refuses for its content and without looking into its tables.
-async fn admits(service: Process, channel: InternalChannel) -> bool {
-    let refusal = match service {
-        SubscriptionSvc => {
-            let request = GetSubscriptionRequest { user_id: "-".to_owned() };
-            SubscriptionServiceClient::new(channel).get_subscription(request).await.err()
-        }
-        _ => {
-            let request = ValidateTokenRequest { access_token: "-".to_owned() };
-            AuthServiceClient::new(channel).validate_token(request).await.err()
-        }
-    };
-    !refusal.is_some_and(|status| is_for_the_token(status, service))
-}
-
-/// The door refuses in words alone; rules do it with a code of the error table.
-fn is_for_the_token(status: Status, service: Process) -> bool {
-    status.code() == Code::Unauthenticated
-        && Failure::from_status(status, service.name()).code() == ErrorCode::Internal
-}
-
 async fn core_manager(edge: &Member, http: &Http) -> Check {
     if edge.survey.is_faulty("CORE_MANAGER_URL") {
         return Check::skipped(CORE_MANAGER, "needs the settings that are named above");
     }
     let url = edge.survey.text("CORE_MANAGER_URL").trim_end_matches('/');
+    let shown = without_passwords(url);
     match http.get(&format!("{url}/health"), LIMIT).await {
         Ok(answer) if answer.status == StatusCode::SERVICE_UNAVAILABLE => {
-            Check::fault(CORE_MANAGER, format!("{url} says that it is not well (503)"), "look at its log")
+            Check::fault(CORE_MANAGER, format!("{shown} says that it is not well (503)"), "look at its log")
         }
         Ok(answer) if answer.status.is_server_error() => Check::warning(
             CORE_MANAGER,
-            format!("{url} answers /health with {}", answer.status),
+            format!("{shown} answers /health with {}", answer.status),
             "look at its log",
         ),
-        Ok(_) => Check::ok(CORE_MANAGER, format!("{url} answers")),
+        Ok(_) => Check::ok(CORE_MANAGER, format!("{shown} answers")),
         Err(fault) => {
-            let says = format!("{url} does not answer: {fault}");
+            let says = format!("{shown} does not answer: {fault}");
             Check::fault(CORE_MANAGER, says, "start it, or set CORE_MANAGER_URL to where it is")
         }
     }

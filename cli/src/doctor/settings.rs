@@ -57,12 +57,11 @@ fn remedy(fault: &str, members: &[&Member]) -> String {
 /// Variables that no process reads and that are nearly called like one that some process does.
 fn misspelt(members: &[Member]) -> Vec<Check> {
     let every: Vec<_> = Process::ALL.into_iter().map(|process| process.survey_of_nothing()).collect();
-    let known: BTreeSet<&str> =
-        every.iter().flat_map(|survey| survey.settings.iter().map(|setting| setting.name)).collect();
+    let known = every.iter().flat_map(|survey| survey.settings.iter().map(|setting| setting.name));
+    let known: BTreeSet<String> = known.flat_map(|name| [name.to_owned(), format!("{name}_FILE")]).collect();
     let given: BTreeSet<&str> =
         members.iter().flat_map(|member| member.variables.keys().map(String::as_str)).collect();
-    let unknown =
-        given.into_iter().filter(|name| !known.contains(name.strip_suffix("_FILE").unwrap_or(name)));
+    let unknown = given.into_iter().filter(|name| !known.contains(*name));
     let meant = unknown.filter_map(|name| Some((name, nearest(name, &known)?)));
     meant
         .map(|(name, meant)| {
@@ -76,20 +75,37 @@ fn misspelt(members: &[Member]) -> Vec<Check> {
 }
 
 /// The known name that differs by so little that it must have been meant.
-fn nearest<'k>(name: &str, known: &BTreeSet<&'k str>) -> Option<&'k str> {
+fn nearest<'k>(name: &str, known: &'k BTreeSet<String>) -> Option<&'k str> {
     let may_differ = if name.len() < 14 { 1 } else { 2 };
-    let distances = known.iter().map(|known| (strsim::damerau_levenshtein(name, known), *known));
+    let distances = known.iter().map(|known| (strsim::damerau_levenshtein(name, known), known.as_str()));
     distances.min().filter(|(distance, _)| *distance <= may_differ).map(|(_, known)| known)
 }
 
 #[cfg(test)]
 mod tests {
+    use crate::deployment::Member;
+
     use super::*;
 
     #[test]
+    fn a_slip_in_the_name_of_a_file_is_found_too() {
+        let found = |name: &str| {
+            let variables = BTreeMap::from([(name.to_owned(), "/x".to_owned())]);
+            misspelt(&[Member::of(Process::Edge, variables, Vec::new())])
+                .into_iter()
+                .next()
+                .map(|check| check.remedy)
+        };
+        assert_eq!(found("JWT_SECRT_KEY_FILE"), Some(Some("call it JWT_SECRET_KEY_FILE".to_owned())));
+        assert_eq!(found("JWT_SECRET_KEY_FIEL"), Some(Some("call it JWT_SECRET_KEY_FILE".to_owned())));
+        assert_eq!(found("JWT_SECRET_KEY_FILE"), None);
+        assert_eq!(found("PERSONA_TOKEN_FILE"), None);
+    }
+
+    #[test]
     fn a_slip_of_the_pen_is_found_and_another_name_is_not_taken_for_one() {
-        let known =
-            BTreeSet::from(["AUTH_DB_HOST", "AUTH_DB_PASSWORD", "EDGE_LISTEN", "EDGE_INTERNAL_LISTEN"]);
+        let known = ["AUTH_DB_HOST", "AUTH_DB_PASSWORD", "EDGE_LISTEN", "EDGE_INTERNAL_LISTEN"];
+        let known = BTreeSet::from(known.map(str::to_owned));
         assert_eq!(nearest("AUTH_DB_PASWORD", &known), Some("AUTH_DB_PASSWORD"));
         assert_eq!(nearest("EDGE_LISTNE", &known), Some("EDGE_LISTEN"));
         for other in ["EDGE", "EDGE_INTERNAL", "AUTH_DB_ROOT", "PATH", "EDGE_PORT"] {

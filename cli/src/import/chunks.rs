@@ -13,6 +13,8 @@ use crate::output::{Fault, cell};
 
 /// Bytes of rows beyond which a piece takes no more. The platform takes 64 MiB, unless it is told otherwise.
 const FULL: usize = 4 * 1024 * 1024;
+/// Bytes of the longest row that the platform takes: a longer one would have it refuse the whole piece.
+const LONGEST: usize = 64 * 1024;
 
 /// What is wrong with a row, by the line on which it begins.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -105,7 +107,9 @@ impl Chunks {
             if self.read(&mut record)?.is_none() {
                 break;
             }
-            self.is_new(&record);
+            if record.len() == self.header.len() {
+                self.is_new(&record);
+            }
         }
         Ok(())
     }
@@ -126,6 +130,8 @@ impl Chunks {
                 let message =
                     format!("has {} cells where the first row has {}", record.len(), self.header.len());
                 chunk.refused.push(fault("row", message));
+            } else if length(&record) > LONGEST {
+                chunk.refused.push(fault("row", format!("has more than {LONGEST} bytes")));
             } else if !self.is_new(&record) {
                 chunk.refused.push(fault("email", "stands twice in the file".to_owned()));
             } else {
@@ -150,11 +156,17 @@ impl Chunks {
         }
     }
 
+    /// Only of a row that has all cells.
     fn is_new(&mut self, record: &StringRecord) -> bool {
         let address = record.get(self.email).unwrap_or_default().trim().to_lowercase();
         // What has none is for the platform to refuse.
         address.is_empty() || self.seen.insert(self.hasher.hash_one(address))
     }
+}
+
+/// The most bytes that a row comes to when it is written: with quotes, doubled ones, and what divides cells.
+fn length(record: &StringRecord) -> usize {
+    record.iter().map(|cell| cell.len() + cell.matches('"').count() + 3).sum()
 }
 
 #[cfg(test)]
@@ -163,7 +175,7 @@ mod tests {
 
     use super::*;
 
-    fn file(text: &str) -> (PathBuf, impl Drop) {
+    fn file(text: &str) -> (PathBuf, impl Drop + use<>) {
         struct Gone(PathBuf);
         impl Drop for Gone {
             fn drop(&mut self) {
@@ -205,6 +217,25 @@ mod tests {
         chunks.skip(2).expect("skipped");
         let rest = chunks.next().expect("read").expect("rows");
         assert_eq!((rest.lines.len(), rest.refused.len(), rest.rows()), (0, 1, 1));
+    }
+
+    #[test]
+    fn a_row_that_was_refused_for_its_cells_is_not_remembered_by_its_address() {
+        let text = "company,email\na@x.org\n1,b@x.org,2\n1,b@x.org\n";
+        let (path, _gone) = file(text);
+        let mut chunks = Chunks::open(&path, 10).expect("a file");
+        chunks.skip(2).expect("skipped");
+        let rest = chunks.next().expect("read").expect("rows");
+        assert_eq!((rest.lines, rest.refused), (vec![4], vec![]));
+    }
+
+    #[test]
+    fn a_row_that_the_platform_does_not_take_is_refused_alone() {
+        let long = "\"\"".repeat(LONGEST / 2 - 4);
+        let (path, _gone) = file(&format!("email,company\na@x.org,\"{long}\"\nb@x.org,x\n"));
+        let chunk = Chunks::open(&path, 10).expect("a file").next().expect("read").expect("rows");
+        assert_eq!((chunk.lines, chunk.refused[0].line, chunk.refused.len()), (vec![3], 2, 1));
+        assert!(chunk.refused[0].message.contains("65536 bytes"), "{:?}", chunk.refused);
     }
 
     #[test]

@@ -4,29 +4,26 @@
 
 mod chunks;
 mod note;
+mod sending;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bytes::Bytes;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use uuid::Uuid;
 
-use crate::output::{Fault, Output, cell};
+use crate::output::{Fault, Output};
 use crate::rest::Rest;
 use crate::{FINDING, Outcome};
 
 use chunks::{Chunk, Chunks, RowFault};
 use note::Note;
+use sending::{pause, upload};
 
-const IMPORT: &str = "/api/v1/admin/users/import";
-/// How long the platform may take for a piece, most of which is hashing passwords.
-const LIMIT: Duration = Duration::from_secs(300);
-/// How often a piece is sent while the platform is away or busy.
-const ATTEMPTS: u32 = 6;
+pub use sending::one_row;
+
+const BAR: &str = "{prefix:8} {wide_bar} {percent:>3} % {eta:>4}";
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -78,7 +75,8 @@ impl Import<'_> {
         let found = if self.options.dry_run { None } else { Note::find(file, &self.options.client_id)? };
         let mut note = match found {
             Some(note) => {
-                eprintln!("persona: goes on after row {} of {}", note.tally.total, file.display());
+                let what = format!("goes on after row {} of {}", note.tally.total, file.display());
+                self.output.notice(&what);
                 note
             }
             None => {
@@ -99,15 +97,15 @@ impl Import<'_> {
         let mut chunks = Chunks::open(&self.options.file, usize::from(self.options.rows))?;
         let mut tally = note.as_ref().map(|note| note.tally).unwrap_or_default();
         chunks.skip(tally.total)?;
-        let bar = bar(chunks.length(), if note.is_some() { "import" } else { "dry run" });
+        let bar = self.output.progress(Some(chunks.length()), BAR);
+        let bar = bar.with_prefix(if note.is_some() { "import" } else { "dry run" });
         while let Some(chunk) = chunks.next()? {
             let sent = self.send(&chunk, note.is_none()).await;
-            let result =
-                sent.map_err(|fault| broken_off(&fault, note.as_ref().map(|note| note.tally.total)))?;
-            let count = |name: &str| result[name].as_u64().unwrap_or_default();
-            tally.created += count("created");
-            tally.unchanged += count("unchanged");
-            tally.failed += count("failed") + chunk.refused.len() as u64;
+            let (result, of_piece) =
+                sent.map_err(|fault| broken_off(fault, note.as_ref().map(|note| note.tally.total)))?;
+            tally.created += of_piece.created;
+            tally.unchanged += of_piece.unchanged;
+            tally.failed += of_piece.failed + chunk.refused.len() as u64;
             tally.total += chunk.rows();
             if let Some(note) = &mut note {
                 note.keep(tally)?;
@@ -119,19 +117,21 @@ impl Import<'_> {
         Ok(tally)
     }
 
-    async fn send(&self, chunk: &Chunk, dry_run: bool) -> Result<Value, Fault> {
-        if chunk.lines.is_empty() {
-            return Ok(Value::Null);
+    /// Sends a piece, again after what passes by itself.
+    async fn send(&self, chunk: &Chunk, dry_run: bool) -> Result<(Value, Tally), Fault> {
+        let rows = chunk.lines.len() as u64;
+        if rows == 0 {
+            return Ok((Value::Null, Tally::default()));
         }
-        let mut attempt = 1;
+        let mut waited = Duration::ZERO;
         loop {
-            match upload(&self.rest, &self.options.client_id, &chunk.csv, dry_run).await {
-                Err(fault) if attempt < ATTEMPTS && may_pass(&fault) => {
-                    tokio::time::sleep(pause(&fault, attempt)).await;
-                    attempt += 1;
-                }
-                outcome => return outcome,
-            }
+            let fault = match upload(&self.rest, &self.options.client_id, &chunk.csv, rows, dry_run).await {
+                Err(fault) => fault,
+                sent => return sent,
+            };
+            let Some(pause) = pause(&fault, waited) else { return Err(fault) };
+            tokio::time::sleep(pause).await;
+            waited += pause;
         }
     }
 
@@ -172,67 +172,11 @@ impl Import<'_> {
     }
 }
 
-/// On a terminal alone.
-fn bar(length: u64, what: &'static str) -> ProgressBar {
-    let style = ProgressStyle::with_template("{prefix:8} {wide_bar} {percent:>3} % {eta:>4}")
-        .unwrap_or_else(|fault| unreachable!("the template is one: {fault}"));
-    ProgressBar::new(length).with_style(style).with_prefix(what)
-}
-
-fn broken_off(fault: &Fault, done: Option<u64>) -> Fault {
+fn broken_off(fault: Fault, done: Option<u64>) -> Fault {
     match done {
-        Some(done) => Fault::said(format!("{fault}; {done} rows are done, run the same again to go on")),
-        None => Fault::said(format!("{fault}; nothing was imported")),
+        Some(done) => fault.and(&format!("{done} rows are done, run the same again to go on")),
+        None => fault.and("nothing was imported"),
     }
-}
-
-fn may_pass(fault: &Fault) -> bool {
-    match fault {
-        Fault::Usage(_) => false,
-        // The edge could not be reached, or the answer was lost.
-        Fault::Said(_) => true,
-        Fault::Refused(_) => {
-            matches!(fault.code(), Some("GW001" | "GW002" | "GW003" | "RATE001" | "AUTH005"))
-        }
-    }
-}
-
-fn pause(fault: &Fault, attempt: u32) -> Duration {
-    let wanted = match fault {
-        Fault::Refused(body) => body["error"]["retry_after"].as_u64(),
-        _ => None,
-    };
-    Duration::from_secs(wanted.unwrap_or(1 << (attempt - 1)))
-}
-
-/// Sends a file of accounts.
-async fn upload(rest: &Rest, client_id: &str, csv: &[u8], dry_run: bool) -> Result<Value, Fault> {
-    let boundary = Uuid::new_v4().simple();
-    let head = |part: &str| format!("--{boundary}\r\ncontent-disposition: form-data; name={part}\r\n\r\n");
-    let client_id = format!("{}{client_id}\r\n", head("\"client_id\""));
-    let file = head("\"file\"; filename=\"users.csv\"");
-    let end = format!("\r\n--{boundary}--\r\n");
-    let body = [client_id.as_bytes(), file.as_bytes(), csv, end.as_bytes()].concat();
-    let path = if dry_run { format!("{IMPORT}?dry_run=true") } else { IMPORT.to_owned() };
-    let media_type = format!("multipart/form-data; boundary={boundary}");
-    rest.upload(&path, &media_type, Bytes::from(body), LIMIT).await
-}
-
-/// Makes one account.
-///
-/// # Errors
-/// When the platform refuses the whole; what it says of the row stands in the result.
-pub async fn one_row(
-    rest: &Rest,
-    client_id: &str,
-    email: &str,
-    password: Option<&str>,
-) -> Result<Value, Fault> {
-    let mut csv = csv::Writer::from_writer(Vec::new());
-    let rows = [["email", "password"], [email, password.unwrap_or_default()]];
-    rows.iter().try_for_each(|row| csv.write_record(row)).map_err(Fault::said)?;
-    let csv = csv.into_inner().map_err(|error| Fault::said(cell(&json!(error.to_string()))))?;
-    upload(rest, client_id, &csv, false).await
 }
 
 #[cfg(test)]
@@ -240,11 +184,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_passes_is_tried_again_and_after_as_long_as_was_asked_for() {
-        let refused = |code: &str| Fault::Refused(json!({ "error": { "code": code, "retry_after": 7 } }));
-        assert!(may_pass(&refused("RATE001")) && may_pass(&Fault::said("reset")));
-        assert!(!may_pass(&refused("AUTH002")) && !may_pass(&refused("REQ001")));
-        assert_eq!(pause(&refused("RATE001"), 1), Duration::from_secs(7));
-        assert_eq!(pause(&Fault::said("reset"), 3), Duration::from_secs(4));
+    fn an_import_that_breaks_off_says_how_far_it_came_and_keeps_what_the_platform_said() {
+        let told = json!({ "error": { "code": "AUTH002", "message": "no" }, "request_id": "r1" });
+        let Fault::Refused(body) = broken_off(Fault::Refused(told), Some(40)) else { panic!("refused") };
+        assert_eq!((&body["error"]["code"], &body["request_id"]), (&json!("AUTH002"), &json!("r1")));
+        assert_eq!(body["error"]["message"], "no; 40 rows are done, run the same again to go on");
+        assert_eq!(broken_off(Fault::said("no"), None).to_string(), "no; nothing was imported");
     }
 }

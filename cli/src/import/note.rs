@@ -1,7 +1,7 @@
 //! How far an import has come, in a file beside the one that is imported.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use ring::digest::{Context, SHA256};
@@ -34,7 +34,7 @@ impl Note {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             text => text.map_err(|error| fault(&path, &error))?,
         };
-        let note: Note = serde_json::from_slice(&text).map_err(|error| fault(&path, &error))?;
+        let note: Note = serde_json::from_slice(&text).map_err(|error| unreadable(&path, &error))?;
         let is_of_this = note.sha256 == sha256(file)? && note.client_id == client_id;
         Ok(is_of_this.then_some(Note { path, ..note }))
     }
@@ -50,7 +50,7 @@ impl Note {
         Ok(note)
     }
 
-    /// Writes down how far it has come, whole or not at all.
+    /// Writes down how far it has come, whole or not at all, also when the machine stops.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -58,8 +58,13 @@ impl Note {
         self.tally = tally;
         let draft = self.path.with_added_extension("new");
         let text = serde_json::to_vec(self).map_err(Fault::said)?;
-        let written = std::fs::write(&draft, text).and_then(|()| std::fs::rename(&draft, &self.path));
-        written.map_err(|error| fault(&self.path, &error))
+        let write = || {
+            let mut file = File::create(&draft)?;
+            file.write_all(&text)?;
+            file.sync_all()?;
+            std::fs::rename(&draft, &self.path)
+        };
+        write().map_err(|error| fault(&self.path, &error))
     }
 
     /// It is over.
@@ -77,6 +82,13 @@ fn path_of(file: &Path) -> PathBuf {
 
 fn fault(path: &Path, error: &dyn std::error::Error) -> Fault {
     Fault::said(format!("{}: {error}", path.display()))
+}
+
+fn unreadable(path: &Path, error: &serde_json::Error) -> Fault {
+    let path = path.display();
+    Fault::said(format!(
+        "{path}: is no note of an import: {error}; remove it to begin anew, what is there stays as it is"
+    ))
 }
 
 fn sha256(path: &Path) -> Result<String, Fault> {
@@ -109,6 +121,10 @@ mod tests {
         assert!(Note::find(&file, "web").expect("read").is_none());
         note.remove().expect("removed");
         assert!(!path_of(&file).exists());
+        std::fs::write(path_of(&file), "{\"sha2").expect("written");
+        let fault = Note::find(&file, "web").expect_err("no note").to_string();
+        assert!(fault.contains("remove it to begin anew"), "{fault}");
+        std::fs::remove_file(path_of(&file)).expect("removed");
         std::fs::remove_file(&file).expect("removed");
     }
 }

@@ -113,15 +113,15 @@ impl Decoded {
             );
         }
         if iat.max(nbf) > now + LEEWAY_SECONDS {
-            let says =
-                format!("not good for {} s more by the clock of this machine (AUTH003)", iat.max(nbf) - now);
+            let wait = iat.max(nbf).saturating_sub(now);
+            let says = format!("not good for {wait} s more by the clock of this machine (AUTH003)");
             return Check::fault(SUBJECT, says, "set the clocks by NTP: `persona doctor` says which is off");
         }
         if exp <= now {
-            let says = format!("expired {} ago (AUTH002)", spell(now - exp));
+            let says = format!("expired {} ago (AUTH002)", spell(now.saturating_sub(exp)));
             return Check::fault(SUBJECT, says, "refresh it, or sign in again");
         }
-        Check::ok(SUBJECT, format!("good for {} more", spell(exp - now)))
+        Check::ok(SUBJECT, format!("good for {} more", spell(exp.saturating_sub(now))))
     }
 
     /// What is otherwise by now than it says.
@@ -150,10 +150,33 @@ fn spell(seconds: i64) -> String {
     }
 }
 
+/// Claims that are good from a time on.
+#[cfg(test)]
+pub fn claims_at(now: i64) -> Claims {
+    let text = str::to_owned;
+    Claims {
+        iss: text(ISSUER),
+        aud: text("persona-platform"),
+        sub: text("u1"),
+        jti: text("j1"),
+        iat: now,
+        nbf: now,
+        exp: now + 900,
+        sid: text("s1"),
+        ver: 1,
+        user_id: text("u1"),
+        email: text("a@example.com"),
+        client_id: text("web"),
+        role: contract::Role::User,
+        tier: contract::Tier::Free,
+        permissions: Vec::new(),
+        scope: None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use contract::token::Signer;
-    use contract::{Role, Tier};
 
     use crate::report::Status;
 
@@ -161,30 +184,8 @@ mod tests {
 
     const NOW: i64 = 1_800_000_000;
 
-    fn claims() -> Claims {
-        let text = str::to_owned;
-        Claims {
-            iss: text(ISSUER),
-            aud: text("persona-platform"),
-            sub: text("u1"),
-            jti: text("j1"),
-            iat: NOW,
-            nbf: NOW,
-            exp: NOW + 900,
-            sid: text("s1"),
-            ver: 1,
-            user_id: text("u1"),
-            email: text("a@example.com"),
-            client_id: text("web"),
-            role: Role::User,
-            tier: Tier::Free,
-            permissions: Vec::new(),
-            scope: None,
-        }
-    }
-
     fn decoded(change: impl FnOnce(&mut Claims)) -> Decoded {
-        let mut claims = claims();
+        let mut claims = claims_at(NOW);
         change(&mut claims);
         let secret = "0123456789abcdef0123456789abcdef".to_owned().into();
         let token = Signer::hs256(&secret).sign(&claims).expect("a token");
@@ -205,6 +206,12 @@ mod tests {
         assert!(said(|_| {}, NOW - 60).starts_with("not good for 60 s more"));
         assert!(said(|claims| claims.aud = "other".to_owned(), NOW).starts_with("aud is other"));
         assert!(said(|claims| claims.iss = "other".to_owned(), NOW).starts_with("iss is other"));
+        let ends_of_time =
+            |claims: &mut Claims| (claims.iat, claims.nbf, claims.exp) = (i64::MIN, i64::MIN, i64::MIN);
+        assert!(said(ends_of_time, NOW).starts_with("expired "));
+        assert!(
+            said(|claims| (claims.iat, claims.exp) = (i64::MAX, i64::MAX), -NOW).starts_with("not good for ")
+        );
         assert!(said(|claims| claims.exp = NOW + MAX_LIFETIME_SECONDS + 1, NOW).contains("longer than any"));
     }
 

@@ -3,16 +3,15 @@
 
 mod decoded;
 mod route;
+mod signature;
 
 use std::io::Read;
 use std::process::ExitCode;
 
 use chassis::grpc::{self, InternalChannel};
-use chassis::settings::token_secrets;
 use chrono::Utc;
 use contract::identity::auth_service_client::AuthServiceClient;
 use contract::identity::{UserInfo, ValidateTokenRequest};
-use contract::token::{Verifier, VerifyingKey, key_set};
 use contract::{Failure, api_key};
 use http::Method;
 use http::StatusCode;
@@ -20,15 +19,16 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
 use crate::deployment::{Member, Source};
-use crate::doctor::known_keys;
+use crate::environment;
 use crate::output::{Colour, Fault, Output, cell, paint};
 use crate::report::{Check, Report};
-use crate::rest::{self, Rest};
+use crate::rest::Rest;
 use crate::{FINDING, Outcome};
 
 use decoded::Decoded;
 
 const LIVE: &str = "live claims";
+const EDGE: &str = "edge";
 
 #[derive(clap::Subcommand)]
 pub enum Command {
@@ -43,11 +43,20 @@ pub struct Options {
     #[command(flatten)]
     source: Source,
     /// A route that it is tried on, such as /api/v1/personas/instances
-    #[arg(long)]
+    #[arg(long, value_parser = route)]
     path: Option<String>,
     /// The method of that route; anything but GET is explained and not sent
-    #[arg(long, default_value = "GET")]
+    #[arg(long, default_value = "GET", value_parser = method)]
     method: Method,
+}
+
+/// Without a slash in front, a path would go on the name of the host, and the token to another.
+fn route(text: &str) -> Result<String, &'static str> {
+    if text.starts_with('/') { Ok(text.to_owned()) } else { Err("must begin with /") }
+}
+
+fn method(text: &str) -> Result<Method, http::method::InvalidMethod> {
+    text.to_uppercase().parse()
 }
 
 /// `persona token …`
@@ -59,7 +68,7 @@ pub async fn run(command: &Command, output: Output) -> Outcome {
     explained.look(&members).await;
     explained.ask_identity(&members).await;
     explained.ask_edge(options).await?;
-    explained.show(output)
+    explained.show(options.path.is_some(), output)
 }
 
 /// The token, wherever it comes from.
@@ -72,7 +81,7 @@ fn given(argument: Option<&str>) -> Result<SecretString, Fault> {
         }
         Some(token) => token.to_owned(),
         None => {
-            let token = rest::token()?;
+            let token = environment::token()?;
             let token = token
                 .ok_or_else(|| Fault::Usage("give a token, - for stdin, or PERSONA_TOKEN".to_owned()))?;
             return Ok(token);
@@ -113,7 +122,8 @@ impl Explained {
                 let knowing = members.iter().find(|member| member.survey.secret("JWT_SECRET_KEY").is_some());
                 let audience = knowing.map(|member| member.survey.text("JWT_AUDIENCE")).unwrap_or_default();
                 self.report.extend(decoded.checks(audience, Utc::now()));
-                self.report.extend([signature(token, &decoded, members).await]);
+                let is_refused = self.report.has_findings(false);
+                self.report.extend([signature::check(token, &decoded, members, is_refused).await]);
                 self.decoded = Some(decoded);
             }
         }
@@ -127,17 +137,20 @@ impl Explained {
         };
         let request = ValidateTokenRequest { access_token: self.token.expose_secret().to_owned() };
         let check = match AuthServiceClient::new(identity).validate_token(request).await {
-            Ok(answer) => self.accepted(answer.into_inner().user.unwrap_or_default()),
+            Ok(answer) => match answer.into_inner().user {
+                Some(live) => self.accepted(&live),
+                None => Check::skipped(LIVE, "what answers at IDENTITY_URL does not say whose it is"),
+            },
             Err(status) => refused(LIVE, &Failure::from_status(status, "identity-svc")),
         };
         self.report.extend([check]);
     }
 
     /// What identity-svc says of the account, as it is by now.
-    fn accepted(&self, live: UserInfo) -> Check {
-        let changed = self.decoded.as_ref().map(|decoded| decoded.changes(&live)).unwrap_or_default();
+    fn accepted(&self, live: &UserInfo) -> Check {
+        let changed = self.decoded.as_ref().map(|decoded| decoded.changes(live)).unwrap_or_default();
         let says = if changed.is_empty() {
-            format!("identity-svc accepts it: {}", described(&live))
+            format!("identity-svc accepts it: {}", described(live))
         } else {
             format!("identity-svc accepts it; since it was made: {changed}")
         };
@@ -145,31 +158,16 @@ impl Explained {
     }
 
     async fn ask_edge(&mut self, options: &Options) -> Result<(), Fault> {
-        let rest = Rest::of(Some(self.token.clone()))?;
+        let rest = Rest::of(self.token.clone())?;
         let answer = match rest.ask(Method::POST, "/api/v1/auth/validate", None).await {
             Ok(answer) => answer,
             Err(fault) => {
-                self.report.extend([Check::skipped("edge", format!("is not asked: {fault}"))]);
+                self.report.extend([Check::skipped(EDGE, format!("is not asked: {fault}"))]);
                 return Ok(());
             }
         };
         let body = answer.json();
-        let check = if answer.status == StatusCode::OK {
-            let user = &body["user"];
-            let told = ["email", "role", "tier"].map(|name| cell(&user[name])).join(", ");
-            Check::ok("edge", format!("{} accepts it: {told}", rest.edge()))
-        } else {
-            let error = &body["error"];
-            let says = format!(
-                "{} refuses it: {} {} {}",
-                rest.edge(),
-                answer.status,
-                cell(&error["code"]),
-                cell(&error["message"])
-            );
-            Check::fault("edge", says, remedy(&cell(&error["code"])))
-        };
-        self.report.extend([check]);
+        self.report.extend([validated(rest.edge(), answer.status, &body)]);
         self.report.extend(route::rate(&answer));
         if let Some(path) = &options.path {
             let role = cell(&body["user"]["role"]);
@@ -179,17 +177,46 @@ impl Explained {
         Ok(())
     }
 
-    fn show(self, output: Output) -> Outcome {
-        let is_allowed = !self.report.has_findings(false);
+    fn show(self, asks_route: bool, output: Output) -> Outcome {
+        let is_allowed = is_allowed(&self.report, asks_route);
         let decoded = self.decoded.as_ref().map_or(Value::Null, Decoded::described);
         let told = json!({ "allowed": is_allowed, "token": decoded, "checks": self.report.described() });
         output.show(&told, |_| {
-            let verdict =
-                if is_allowed { paint(Colour::Green, "let in") } else { paint(Colour::Red, "refused") };
+            let verdict = match is_allowed {
+                Some(true) => paint(Colour::Green, "let in"),
+                Some(false) => paint(Colour::Red, "refused"),
+                None => paint(Colour::Yellow, "not known: nobody answered who decides it"),
+            };
             format!("{}\n{verdict}\n", self.report.lines())
         })?;
-        Ok(if is_allowed { ExitCode::SUCCESS } else { ExitCode::from(FINDING) })
+        Ok(if is_allowed == Some(true) { ExitCode::SUCCESS } else { ExitCode::from(FINDING) })
     }
+}
+
+/// Whether it is let in: nobody refuses it, and somebody who decides it said so; and of a route, who knows routes. None
+/// when that is not known.
+fn is_allowed(report: &Report, asks_route: bool) -> Option<bool> {
+    if report.has_findings(false) {
+        return Some(false);
+    }
+    let is_good = report.has_ok(LIVE) || report.has_ok(EDGE);
+    let may_there = !asks_route || report.has_ok(route::ROUTE) || report.has_ok(route::ANSWER);
+    (is_good && may_there).then_some(true)
+}
+
+/// What an edge says of a token.
+fn validated(edge: &str, status: StatusCode, body: &Value) -> Check {
+    let (user, error) = (&body["user"], &body["error"]);
+    if status == StatusCode::OK && body["valid"] == true {
+        let told = ["email", "role", "tier"].map(|name| cell(&user[name])).join(", ");
+        return Check::ok(EDGE, format!("{edge} accepts it: {told}"));
+    }
+    let code = cell(&error["code"]);
+    let says = format!("{status} {code} {}", cell(&error["message"]));
+    if code.is_empty() || status.is_server_error() {
+        return Check::skipped(EDGE, format!("{edge} cannot say: {}", says.trim_end()));
+    }
+    Check::fault(EDGE, format!("{edge} refuses it: {says}"), remedy(&code))
 }
 
 /// A channel to identity-svc with the token of the settings, if there is one.
@@ -200,48 +227,6 @@ fn identity(members: &[Member]) -> Option<InternalChannel> {
     let replicas = member.survey.text("IDENTITY_URL").split(',').filter_map(|url| url.trim().parse().ok());
     let replicas: Vec<http::Uri> = replicas.collect();
     (!replicas.is_empty()).then(|| grpc::channel(&replicas, &settings))
-}
-
-/// Whether it was signed with a key that is good here: one that identity-svc names, or that follows from the settings.
-async fn signature(token: &str, decoded: &Decoded, members: &[Member]) -> Check {
-    const SUBJECT: &str = "signature";
-    let secrets = members.iter().find_map(|member| {
-        let has_key = member.survey.secret("JWT_SECRET_KEY").is_some() && !member.survey.is_faulty("JWT_");
-        has_key.then(|| member.read(token_secrets).ok())?
-    });
-    let Some(secrets) = secrets else {
-        return Check::skipped(SUBJECT, "JWT_SECRET_KEY is not set here");
-    };
-    let named = match identity(members) {
-        Some(identity) => known_keys(identity).await,
-        None => None,
-    };
-    let keys = match named {
-        Some(named) => key_set(&named.keys, &secrets).ok(),
-        None => decoded.key_id().map(|kid| {
-            let of = |secret| match kid {
-                "" => VerifyingKey::hs256(secret),
-                kid => VerifyingKey::derived(secret, kid),
-            };
-            secrets.iter().map(of).collect()
-        }),
-    };
-    let Some(keys) = keys else {
-        return Check::skipped(SUBJECT, "identity-svc, which knows the public keys, is not asked");
-    };
-    match Verifier::new(keys, decoded.audience()).verify(token, decoded.signed_at()) {
-        Err(contract::token::TokenFault::Invalid) => {
-            let says = "not made with a key that is good here (AUTH003)";
-            Check::fault(
-                SUBJECT,
-                says,
-                "sign in at this platform; or set the JWT_SECRET_KEY of the one that it is of",
-            )
-        }
-        Ok(_) | Err(contract::token::TokenFault::Expired) => {
-            Check::ok(SUBJECT, "made with a key that is good here")
-        }
-    }
 }
 
 fn described(user: &UserInfo) -> String {
@@ -266,5 +251,49 @@ fn remedy(code: &str) -> &'static str {
         "RATE001" => "wait as long as the answer says, or move to a higher tier",
         "SUB002" => "delete something, or move to a higher tier",
         _ => "see the table of errors in README.md",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::report::Status;
+
+    use super::*;
+
+    #[test]
+    fn what_nobody_said_who_decides_it_is_not_known() {
+        let ok = |subject| Check::ok(subject, "");
+        let verdict = |checks: &[Check], asks_route| {
+            let mut report = Report::default();
+            report.extend(checks.iter().cloned());
+            is_allowed(&report, asks_route)
+        };
+        let looked = [ok("kind"), ok("time"), ok(signature::SUBJECT), Check::skipped(EDGE, "")];
+        assert_eq!(verdict(&looked, false), None);
+        for decides in [EDGE, LIVE] {
+            assert_eq!(verdict(&[ok(decides)], false), Some(true));
+            assert_eq!(verdict(&[ok(decides), Check::skipped(route::ROUTE, "")], true), None);
+            assert_eq!(verdict(&[ok(decides), ok(route::ROUTE)], true), Some(true));
+        }
+        assert_eq!(verdict(&[ok(LIVE), Check::fault(EDGE, "", "")], false), Some(false));
+    }
+
+    #[test]
+    fn an_edge_refuses_by_a_code_and_accepts_by_saying_so() {
+        let status =
+            |status, body| validated("here", StatusCode::from_u16(status).expect("a status"), &body).status;
+        let error = |code: &str| json!({ "error": { "code": code, "message": "no" } });
+        assert_eq!(status(200, json!({ "valid": true, "user": {} })), Status::Ok);
+        assert_eq!(status(401, error("AUTH003")), Status::Fault);
+        for (code, body) in [(200, Value::Null), (200, json!({})), (503, error("GW001")), (404, Value::Null)]
+        {
+            assert_eq!(status(code, body), Status::Skipped, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_path_cannot_name_another_host_and_a_method_may_be_written_small() {
+        assert!(route(".example.com/x").is_err() && route("/x").is_ok());
+        assert_eq!(method("get").ok(), Some(Method::GET));
     }
 }

@@ -8,7 +8,8 @@ use crate::output::cell;
 use crate::report::Check;
 use crate::rest::Rest;
 
-const ROUTE: &str = "route";
+pub const ROUTE: &str = "route";
+pub const ANSWER: &str = "answer";
 
 /// Who asks.
 pub struct Caller {
@@ -76,11 +77,15 @@ fn needs(operation: &Value, method: &Method, path: &str, caller: &Caller) -> Che
     }
     if is_for_administrators {
         let says = format!("{route} administrators");
-        if ["admin", ""].contains(&caller.role.as_str()) {
-            return Check::ok(ROUTE, says);
-        }
-        let remedy = "ask an administrator for the role, or use a key with `*`";
-        return Check::fault(ROUTE, format!("{says}, the role here is {} (AUTH004)", caller.role), remedy);
+        return match caller.role.as_str() {
+            "admin" => Check::ok(ROUTE, says),
+            "" => Check::skipped(ROUTE, format!("{says}, and the edge did not say who this is")),
+            role => Check::fault(
+                ROUTE,
+                format!("{says}, the role here is {role} (AUTH004)"),
+                "ask an administrator for the role, or use a key with `*`",
+            ),
+        };
     }
     if operation["x-people-only"] == true {
         let says = format!("{route} people who have signed in");
@@ -114,8 +119,8 @@ async fn quota(rest: &Rest, operation: &Value) -> Option<Check> {
 
 async fn answered(rest: &Rest, path: &str) -> Check {
     match rest.ask(Method::GET, path, None).await {
-        Err(fault) => Check::skipped("answer", format!("none: {fault}")),
-        Ok(answer) if answer.status.is_success() => Check::ok("answer", format!("{}", answer.status)),
+        Err(fault) => Check::skipped(ANSWER, format!("none: {fault}")),
+        Ok(answer) if answer.status.is_success() => Check::ok(ANSWER, format!("{}", answer.status)),
         Ok(answer) => {
             let error = &answer.json()["error"];
             let code = cell(&error["code"]);
@@ -123,16 +128,16 @@ async fn answered(rest: &Rest, path: &str) -> Check {
             // Such as 404 of core-manager: the token is not to blame.
             let is_refusal = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::TOO_MANY_REQUESTS];
             if is_refusal.contains(&answer.status) {
-                Check::fault("answer", says, super::remedy(&code))
+                Check::fault(ANSWER, says, super::remedy(&code))
             } else {
-                Check::warning("answer", says, "it is not the token that is refused")
+                Check::warning(ANSWER, says, "it is not the token that is refused")
             }
         }
     }
 }
 
 fn not_sent(method: &Method) -> Check {
-    Check::skipped("answer", format!("{method} is not sent, since it may have an effect"))
+    Check::skipped(ANSWER, format!("{method} is not sent, since it may have an effect"))
 }
 
 /// How the caller stands with the rate limit, as an answer tells it.
@@ -175,6 +180,7 @@ mod tests {
         let status = |operation: Value, caller: Caller| needs(&operation, &Method::GET, "/x", &caller).status;
         let (admins, people) = (json!({ "tags": ["admin"] }), json!({ "x-people-only": true }));
         assert_eq!(status(admins.clone(), caller("user", false)), Status::Fault);
+        assert_eq!(status(admins.clone(), caller("", false)), Status::Skipped);
         assert_eq!(status(admins, caller("admin", false)), Status::Ok);
         assert_eq!(
             status(json!({ "description": "For administrators." }), caller("user", false)),

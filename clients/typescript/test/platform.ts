@@ -1,16 +1,18 @@
 /** Processes of the platform for the tests: edges and services of their own, beside those that `cargo xtask up` runs, whose
- * facts stand in `target/up.env`. */
+ * facts stand in `target/up.env`, and what each was told in the folder `target/up`. */
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
+import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { WebSocket as WebSocketOfWs } from 'ws';
 import { type ClientOptions, type PersonaClient, createClient } from '../src/index.js';
 
 const ROOT = new URL('../../../../', import.meta.url);
-const FACTS = readFacts();
+const UP_ENV = process.env['PERSONA_UP_ENV'] ?? new URL('target/up.env', ROOT).pathname;
+const FACTS = readSettings(UP_ENV);
 const PROGRAMS = process.env['PERSONA_BIN_DIR'] ?? new URL('target/debug', ROOT).pathname;
 const READY_MS = 20_000;
 /** Node has its own since version 22. */
@@ -19,8 +21,7 @@ export const PASSWORD = 'correct horse battery staple';
 
 type Settings = Record<string, string>;
 
-function readFacts(): Settings {
-  const file = process.env['PERSONA_UP_ENV'] ?? new URL('target/up.env', ROOT).pathname;
+function readSettings(file: string): Settings {
   let text: string;
   try {
     text = readFileSync(file, 'utf8');
@@ -105,7 +106,7 @@ export async function startEdge(settings: Settings = {}): Promise<Unit> {
 /** A further identity-svc on the same database, whose access tokens live so many seconds; its `url` is for edges. */
 export async function startIdentity(seconds: number): Promise<Unit> {
   const [port, internalPort] = await freePorts();
-  const database = ['HOST', 'PORT', 'USER', 'PASSWORD', 'NAME'].map((name) => `AUTH_DB_${name}`);
+  const told = Object.entries(readSettings(join(dirname(UP_ENV), 'up', 'identity-svc.env')));
   return new Unit('identity-svc', port, internalPort, {
     IDENTITY_LISTEN: `127.0.0.1:${port}`,
     IDENTITY_INTERNAL_LISTEN: `127.0.0.1:${internalPort}`,
@@ -114,7 +115,7 @@ export async function startIdentity(seconds: number): Promise<Unit> {
     ACCESS_TOKEN_TTL_SECONDS: String(seconds),
     REGISTRATIONS_PER_ADDRESS: '0',
     LOG_LEVEL: 'error',
-    ...Object.fromEntries(database.map((name) => [name, fact(name)])),
+    ...Object.fromEntries(told.filter(([name]) => name.startsWith('AUTH_DB_'))),
   }).start();
 }
 

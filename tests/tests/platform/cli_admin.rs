@@ -1,6 +1,7 @@
 //! `persona`: accounts, sessions, keys, tokens, import and export, as administrators and developers do them.
 
 use std::collections::HashSet;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use e2e::{Ended, Plan, Process, Sandbox, User, until};
@@ -46,7 +47,9 @@ async fn an_administrator_makes_changes_suspends_and_deletes_an_account() {
     let token = tokens["access_token"].as_str().expect("a token").to_owned();
     let again =
         sandbox.persona(Some(&admin.token), &["user", "create", email, "--client-id", "shop"], "").await;
-    assert!(again.code == Some(1) && again.stderr.contains("there is an account"), "{again:?}");
+    assert!(again.code == Some(1) && again.stderr.contains("USER002: there is an account"), "{again:?}");
+    let silent = sandbox.persona(Some(&admin.token), &create, "\n").await;
+    assert!(silent.code == Some(2) && silent.stderr.contains("no password on stdin"), "{silent:?}");
 
     let shown = told(&sandbox, &admin, &["user", "show", "grace@example.com"]).await;
     assert_eq!((&shown["user"]["id"], &shown["stats"]["active_sessions"]), (&made["id"], &json!(1)));
@@ -67,7 +70,7 @@ async fn an_administrator_makes_changes_suspends_and_deletes_an_account() {
     assert_eq!(told(&sandbox, &admin, &["user", "delete", email, "--yes"]).await["deleted"], true);
     login().await.must_fail(401, "AUTH001");
     let gone = sandbox.persona(Some(&admin.token), &["user", "show", email], "").await;
-    assert!(gone.code == Some(1) && gone.stderr.contains("there is no account"), "{gone:?}");
+    assert!(gone.code == Some(1) && gone.stderr.contains("USER001: there is no account"), "{gone:?}");
 }
 
 #[tokio::test]
@@ -114,8 +117,20 @@ async fn who_may_not_is_refused_and_who_says_nothing_is_told_what_to_say() {
         "{wrong:?}"
     );
     let away = vec![("PERSONA_EDGE", "http://127.0.0.1:1".to_owned()), ("PERSONA_TOKEN", "x".to_owned())];
-    let away = Process::end("persona", &away, &list, "").await;
-    assert!(away.code == Some(1) && away.stderr.contains("Connection refused"), "{away:?}");
+    let away = refusal(&Process::end("persona", &away, &list, "").await);
+    assert!(
+        away["error"]["message"].as_str().is_some_and(|says| says.contains("Connection refused")),
+        "{away}"
+    );
+    assert_eq!(away["error"]["code"], "CLI003");
+    // In clear a token goes nowhere else.
+    let clear =
+        vec![("PERSONA_EDGE", "http://edge.example.com".to_owned()), ("PERSONA_TOKEN", "x".to_owned())];
+    let clear = Process::end("persona", &clear, &["user", "list"], "").await;
+    assert!(clear.code == Some(2) && clear.stderr.contains("PERSONA_ALLOW_HTTP"), "{clear:?}");
+    let unread = vec![("PERSONA_CA_FILE", "/nonexistent".to_owned()), ("PERSONA_TOKEN", "x".to_owned())];
+    let unread = Process::end("persona", &unread, &["user", "list"], "").await;
+    assert!(unread.code == Some(2) && unread.stderr.contains("PERSONA_CA_FILE: /nonexistent"), "{unread:?}");
     // The token may stand in a file.
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("token");
@@ -172,12 +187,16 @@ async fn a_key_is_printed_once_and_ends_when_it_is_revoked() {
     let people =
         sandbox.persona(Some(key), &["token", "explain", "--path", "/api/v1/user/api-keys"], "").await;
     assert!(lines(&people, "fault    route")[0].contains("this is an API key (AUTH004)"), "{people:?}");
+    let mistaken = sandbox.persona(Some(&user.token), &["keys", "revoke", key], "").await;
+    assert!(mistaken.code == Some(2) && !mistaken.stderr.contains(key), "{mistaken:?}");
     told(&sandbox, &user, &["keys", "revoke", listed[0]["id"].as_str().expect("an id")]).await;
     until("the key is refused", async || profile().await.code() == "AUTH003").await;
     let one = sandbox.persona(None, &["keys", "secret"], "").await;
     let other = sandbox.persona(None, &["keys", "secret", "--rotation"], "").await;
     assert!(one.stdout.trim_end().len() == 43 && one.stdout != other.stdout, "{one:?}");
     assert!(other.stderr.contains("JWT_PREVIOUS_SECRET_KEYS"), "{other:?}");
+    let both = told(&sandbox, &user, &["keys", "secret", "--rotation"]).await;
+    assert!(both["rotation"].as_str().is_some_and(|steps| steps.contains("1. all edges and identity-svc")));
 }
 
 /// The lines of an explanation that begin so.
@@ -253,6 +272,14 @@ async fn a_token_is_explained_by_its_claims_its_signature_and_what_the_platform_
     // Without any setting, what can be said is said.
     let bare = explain(&[], &admin.token, &[]).await;
     assert!(bare.code == Some(0) && lines(&bare, "skipped").len() == 2, "{bare:?}");
+    let wrong = explain(&[], &admin.token, &["--path", ".example.com/"]).await;
+    assert!(wrong.code == Some(2) && wrong.stderr.contains("must begin with /"), "{wrong:?}");
+    // When nobody is there who decides, nobody knows.
+    let away = vec![("PERSONA_EDGE", "http://127.0.0.1:1".to_owned())];
+    let explain_json = ["--output", "json", "token", "explain", "-"];
+    let away = Process::end("persona", &away, &explain_json, &admin.token).await;
+    let verdict: Value = serde_json::from_str(&away.stdout).expect("JSON");
+    assert!(away.code == Some(1) && verdict["allowed"].is_null() && verdict["token"].is_object(), "{away:?}");
     let none = explain(&[], "nonsense", &[]).await;
     assert!(none.code == Some(1) && lines(&none, "fault    kind")[0].contains("is no token"), "{none:?}");
 }
@@ -333,10 +360,9 @@ async fn an_import_that_broke_off_goes_on_where_it_was() {
     let done = done();
     assert!((200..4000).contains(&done), "{done}");
     let ended = Process::end("persona", &settings, &import, "").await;
-    assert!(
-        ended.code == Some(0) && ended.stderr.contains(&format!("goes on after row {done}")),
-        "{ended:?}"
-    );
+    let notice: Value = serde_json::from_str(&ended.stderr).expect("one line of JSON");
+    let says = notice["notice"]["message"].as_str().expect("a message");
+    assert!(ended.code == Some(0) && says.starts_with(&format!("goes on after row {done} ")), "{ended:?}");
     let result: Value = serde_json::from_str(&ended.stdout).expect("JSON");
     let sum = result["created"].as_u64().zip(result["unchanged"].as_u64()).map(|(new, old)| new + old);
     assert_eq!((&result["total"], sum, &result["failed"]), (&json!(4000), Some(4000), &json!(0)));
@@ -390,6 +416,10 @@ async fn an_export_is_whole_or_not_there() {
     let told = told(&sandbox, &admin, &["export", &target, "--format", "json"]).await;
     let written = std::fs::read(&target).expect("a file");
     assert_eq!(told["bytes"], written.len());
+    let mode = std::fs::metadata(&target).expect("metadata").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "for nobody else");
+    let device = sandbox.persona(Some(&admin.token), &["export", "/dev/null"], "").await;
+    assert!(device.code == Some(2) && device.stderr.contains("no regular file"), "{device:?}");
     let all: Value = serde_json::from_slice(&written).expect("JSON");
     assert_eq!(all.as_array().map(Vec::len), Some(1201));
     let other = path(&folder.path().join("none.csv"));
@@ -409,7 +439,7 @@ async fn an_export_that_breaks_off_leaves_what_was_there_before() {
     tokio::spawn(async move {
         let (mut stream, _) = edge.accept().await.expect("a connection");
         let _ = stream.read(&mut [0; 4096]).await;
-        let begun = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n7\r\nemail\r\n\r\n";
+        let begun = b"HTTP/1.1 200 OK\r\ncontent-type: text/csv\r\ntransfer-encoding: chunked\r\n\r\n7\r\nemail\r\n\r\n";
         let _ = stream.write_all(begun).await;
     });
     let folder = TempDir::new().expect("a folder");
@@ -419,6 +449,46 @@ async fn an_export_that_breaks_off_leaves_what_was_there_before() {
     assert!(ended.code == Some(1) && ended.stderr.contains("broke off"), "{ended:?}");
     assert_eq!(std::fs::read_to_string(&target).expect("a file"), "before");
     assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1, "no half of it is left");
+}
+
+#[tokio::test]
+async fn another_web_server_is_not_taken_for_the_platform() {
+    let (folder, file) = accounts(3);
+    let (file, export) = (path(&file), path(&folder.path().join("all.csv")));
+    let commands: [&[&str]; 6] = [
+        &["user", "list"],
+        &["user", "set-tier", "0199c0de-0000-7000-8000-000000000001", "basic"],
+        &["session", "list"],
+        &["keys", "create", "nightly"],
+        &["import", &file, "--client-id", "shop"],
+        &["export", &export],
+    ];
+    for body in ["<html>", "{}", r#"{"created":3,"unchanged":0,"failed":0,"total":3,"dry_run":false}"#] {
+        let settings = [("PERSONA_EDGE", stranger(body).await), ("PERSONA_TOKEN", "any".to_owned())];
+        for command in commands {
+            let arguments = [&["--output", "json"], command].concat();
+            let refused = refusal(&Process::end("persona", &settings, &arguments, "").await);
+            assert_eq!(refused["error"]["code"], "CLI003", "{body} {command:?}: {refused}");
+        }
+    }
+    let left = std::fs::read_dir(folder.path()).expect("read").count();
+    assert_eq!(left, 1, "neither a note nor an export");
+}
+
+/// Answers everything with this, and gives its URL.
+async fn stranger(body: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.read(&mut [0; 64 * 1024]).await;
+            let length = body.len();
+            let answer =
+                format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    url
 }
 
 #[tokio::test]

@@ -115,6 +115,8 @@ async fn tokens_of_a_former_secret_are_good_until_they_expire() {
     let user = sandbox.register().await;
     let resigned = super::credentials::resigned(&user.token, &former);
     sandbox.edge().get("/api/v1/user/profile", &resigned).await.must_be(200);
+    // By identity-svc as well, which must know a secret before another replica of it signs with it.
+    sandbox.edge().post("/api/v1/auth/validate", &resigned, json!({})).await.must_be(200);
     let foreign = super::credentials::resigned(&user.token, "a-foreign-secret-of-at-least-32-bytes");
     sandbox.edge().get("/api/v1/user/profile", &foreign).await.must_fail(401, "AUTH003");
 }

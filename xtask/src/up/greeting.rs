@@ -1,7 +1,5 @@
 //! What is said when everything runs: addresses, credentials, and what to try.
 
-use std::collections::BTreeMap;
-
 use super::plan::{Plan, Unit};
 use crate::database::Account;
 use crate::terminal::{Colour, paint};
@@ -32,7 +30,10 @@ pub fn greet(plan: &Plan, database: &Account, password: &str) {
     if let Some(edge) = plan.edge.first() {
         println!("\nThree things to try in another terminal:\n{}", commands(edge, password));
     }
-    println!("All of this stands in target/up.env as long as it is true. Ctrl-C stops everything.\n");
+    println!(
+        "All of this stands in target/up.env, and what each process was told in target/up, as long as it is true."
+    );
+    println!("Ctrl-C stops everything.\n");
 }
 
 /// They can be pasted again and again: each registration is another account.
@@ -56,7 +57,7 @@ cargo xtask demo
 }
 
 /// The content of `target/up.env`.
-pub fn facts_of(plan: &Plan, database: &Account, password: &str) -> String {
+pub fn facts_of(plan: &Plan, password: &str) -> String {
     let mut facts = String::new();
     let mut note = |name: &str, value: &str| facts += &format!("{name}={value}\n");
     for (number, edge) in (1..).zip(&plan.edge) {
@@ -79,28 +80,7 @@ pub fn facts_of(plan: &Plan, database: &Account, password: &str) -> String {
     note("INTERNAL_GRPC_TOKEN", &plan.internal_token);
     note("ADMIN_EMAIL", ADMINISTRATOR);
     note("ADMIN_PASSWORD", password);
-    note("AUTH_DB_HOST", &database.host);
-    note("AUTH_DB_PORT", &database.port.to_string());
-    note("AUTH_DB_USER", &database.user);
-    note("AUTH_DB_PASSWORD", &database.password);
-    note("AUTH_DB_NAME", &database.schema);
-    for (name, value) in places(plan) {
-        note(name, value);
-    }
     facts
-}
-
-/// The settings by which `persona doctor --env-file target/up.env` finds the first of each process.
-fn places(plan: &Plan) -> BTreeMap<&'static str, &str> {
-    let first =
-        [&plan.edge, &plan.identity, &plan.subscription].into_iter().filter_map(|units| units.first());
-    let settings = first.flat_map(|unit| &unit.settings).map(|(name, value)| (*name, value.as_str()));
-    let is_place = |name: &str| {
-        name.ends_with("_LISTEN")
-            || ["IDENTITY_URL", "SUBSCRIPTION_URL"].contains(&name)
-            || name.starts_with("GRPC_TLS_")
-    };
-    settings.filter(|(name, _)| is_place(name)).collect()
 }
 
 /// EDGE, EDGE2, EDGE3 …

@@ -3,6 +3,7 @@
 mod greeting;
 mod plan;
 mod platform;
+mod told;
 
 pub use greeting::ADMINISTRATOR;
 pub use plan::{Plan, Unit, plan};

@@ -13,6 +13,7 @@ use tokio::process::Command;
 use super::Options;
 use super::greeting::{ADMINISTRATOR, facts_of, greet};
 use super::plan::{Plan, Unit, plan};
+use super::told;
 use crate::Outcome;
 use crate::cargo::{cargo, run as run_cargo};
 use crate::database::{self, Database, provision};
@@ -68,7 +69,7 @@ impl Platform {
 
     /// Builds and starts everything.
     pub async fn start(&mut self, options: &Options) -> Outcome {
-        remove(&target("up.env"))?;
+        forget_facts()?;
         say("Building");
         build(options.release).await?;
         if options.fresh {
@@ -89,7 +90,8 @@ impl Platform {
         }
         let password = kept_secret("administrator")?;
         create_administrator(&plan, profile, &password).await?;
-        write_private(&target("up.env"), &facts_of(&plan, &admin, &password))?;
+        told::write(&plan)?;
+        write_private(&target("up.env"), &facts_of(&plan, &password))?;
         greet(&plan, &admin, &password);
         Ok(())
     }
@@ -109,7 +111,7 @@ impl Platform {
 
     /// Stops everything, the last started first.
     pub async fn stop(&mut self) -> Outcome {
-        let mut outcome = remove(&target("up.env"));
+        let mut outcome = forget_facts();
         while let Some(mut running) = self.running.pop() {
             outcome = running.process.stop().await.and(outcome);
         }
@@ -204,6 +206,11 @@ impl Running {
         let lines: String = tail.iter().map(|line| format!("\n  {line}")).collect();
         format!("{name} {what}. Its last lines:{lines}").into()
     }
+}
+
+/// Removes what is no longer true.
+fn forget_facts() -> Outcome {
+    remove(&target("up.env")).and(told::forget())
 }
 
 /// Builds the programs of the platform.

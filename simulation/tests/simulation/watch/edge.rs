@@ -16,7 +16,7 @@ use simulation::accounts::Change;
 use tokio::time::sleep;
 
 use super::identity::SECRET;
-use super::world::{MANY, Token, World, now};
+use super::world::{MANY, Standing, Token, World, now};
 use crate::callers::claims;
 use crate::network;
 
@@ -66,7 +66,11 @@ struct Seen {
 fn look(world: &World, place: usize, live: &LiveClaims, seen: &mut Seen) {
     let (mut shared, now) = (world.lock(), now());
     let (position, freshness) = (live.position(), live.freshness());
-    shared.edges[place] = position.clone().map(|position| (position, freshness == Freshness::Fresh));
+    shared.edges[place] = position.clone().zip(live.staleness()).map(|(position, age)| Standing {
+        position,
+        is_fresh: freshness == Freshness::Fresh,
+        heard: now.saturating_sub(age),
+    });
     if (&position, Some(freshness)) != (&seen.position, seen.freshness) {
         let at = position.as_ref().map(|position| position.sequence);
         shared.history.note(now, format!("edge-{place} is at {at:?}, {freshness:?}"));

@@ -12,13 +12,15 @@ use turmoil::Sim;
 
 use crate::history::History;
 use crate::{network, seeds};
-use world::{Backup, EDGES, IDENTITIES, MANY, Shared, TOKEN_LIFE, Token, USERS, World, name};
+use world::{Backup, EDGES, IDENTITIES, MANY, Shared, Standing, TOKEN_LIFE, Token, USERS, World, name};
 
 /// How long things break.
 const BREAKING: Duration = Duration::from_secs(9);
 /// How long after that every edge may take to be current: a connection that was cut in silence is found out by its
 /// keepalive, as the simulated network sends nothing again.
 const HEALING: Duration = Duration::from_secs(25);
+/// The longest that anything is on its way.
+const ON_ITS_WAY: Duration = Duration::from_secs(1);
 /// How long a change may take to bind when nothing is broken.
 const BINDING: Duration = Duration::from_secs(1);
 /// How probable it is in each step that the database is restored.
@@ -67,7 +69,12 @@ fn must_heal(sim: &mut Sim<'_>, world: &World) {
     };
     turn.take(sim);
     let healed = sim.elapsed();
-    while !is_current(world) && sim.elapsed() < healed + HEALING {
+    // What is heard later than that was not on its way before: the stream on which it came goes on.
+    let is_in_touch = || {
+        let heard_at = healed + ON_ITS_WAY;
+        world.lock().edges.iter().all(|edge| edge.as_ref().is_some_and(|edge| edge.heard > heard_at))
+    };
+    while !(is_current(world) && is_in_touch()) && sim.elapsed() < healed + HEALING {
         step(sim, world);
     }
     must_be_current(world, "after everything was healed");
@@ -99,7 +106,7 @@ fn is_current(world: &World) -> bool {
     let shared = world.lock();
     let database = &shared.database;
     shared.edges.iter().all(|edge| {
-        edge.as_ref().is_some_and(|(position, is_fresh)| {
+        edge.as_ref().is_some_and(|Standing { position, is_fresh, .. }| {
             *is_fresh && position.epoch == database.epoch && position.sequence == database.last_sequence
         })
     })

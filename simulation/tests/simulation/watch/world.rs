@@ -64,11 +64,21 @@ pub struct Shared {
     /// The version of each user's claims over time, and since when sessions are ended.
     pub versions: Vec<Vec<Since<i64>>>,
     pub ended: Vec<(String, u64)>,
-    /// Positions of the edges that are alive, and whether what they know is fresh.
-    pub edges: Vec<Option<(Position, bool)>>,
+    /// Those that are alive and know something.
+    pub edges: Vec<Option<Standing>>,
     /// Everything works again.
     pub is_healed: bool,
     pub now: Duration,
+}
+
+/// How an edge is.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    pub position: Position,
+    /// Whether what it knows is fresh.
+    pub is_fresh: bool,
+    /// When it last heard of identity-svc.
+    pub heard: Duration,
 }
 
 /// Cheap to clone.
