@@ -1,21 +1,21 @@
 //! JSON bodies: read within a limit, refused with the name of the field that is wrong, and never with two values for
-//! one key, which two readers could take differently.
+//! one key, which two readers could take differently. Who sends one is looked at again when all of it is there.
 
 use std::collections::HashSet;
 use std::fmt;
 
-use axum::body::Body;
 use axum::extract::{FromRef, FromRequest, FromRequestParts, Query, Request};
 use contract::{ErrorCode, Failure, NOT_AN_ID, Outcome, is_canonical_id};
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use crate::answer::Refusal;
-use crate::front::Limit;
+use crate::body::Room;
+use crate::claims::{Authenticator, Caller};
+use crate::front::{Limit, RequestContext};
 
 /// The largest JSON body, in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -35,13 +35,20 @@ where
     S: Send + Sync,
     T: DeserializeOwned,
     JsonLimit: FromRef<S>,
+    Room: FromRef<S>,
+    Authenticator: FromRef<S>,
 {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
         let JsonLimit(limit) = JsonLimit::from_ref(state);
         must_be_json(request.headers())?;
-        let bytes = read(request.into_body(), limit).await?;
+        let (parts, body) = request.into_parts();
+        let client = RequestContext::of(&parts.extensions)?.client();
+        let bytes = Room::from_ref(state).take_in(body, limit, client).await?;
+        if let Some(caller) = parts.extensions.get::<Caller>() {
+            Authenticator::from_ref(state).confirm_again(caller).await?;
+        }
         Ok(Json(parse(&bytes)?))
     }
 }
@@ -55,22 +62,6 @@ fn must_be_json(headers: &HeaderMap) -> Outcome<()> {
     Err(Failure::new(ErrorCode::Unacceptable)
         .with_http(StatusCode::UNSUPPORTED_MEDIA_TYPE)
         .saying("The body must be application/json"))
-}
-
-/// Reads a body within a limit, in bytes.
-///
-/// # Errors
-/// REQ003 when it is larger, REQ001 when it breaks off.
-pub async fn read(body: Body, limit: usize) -> Outcome<bytes::Bytes> {
-    match Limited::new(body, limit).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            Limit::BodySize.bites();
-            Err(Failure::new(ErrorCode::Unacceptable)
-                .saying(format!("The body is larger than {limit} bytes")))
-        }
-        Err(error) => Err(Failure::field("body", "ended before it was complete").because(error)),
-    }
 }
 
 /// Reads a JSON object.

@@ -1,6 +1,7 @@
 //! The edge: REST, WebSocket and the gateway to core-manager. It owns no data.
 
 mod answer;
+mod body;
 mod claims;
 mod console;
 mod front;
@@ -30,6 +31,7 @@ use chassis::settings::Survey;
 use chassis::{descriptors, internal, logs, memory};
 use tokio::net::TcpListener;
 
+use body::Room;
 use claims::{Authenticator, Itself, LiveClaims, Sights, Watch};
 use front::Front;
 use gateway::{CORE_MANAGER, Gateway, RouteTable};
@@ -152,8 +154,16 @@ async fn serve(mut settings: Settings) -> Result<(), Box<dyn Error>> {
     };
     let imports = Arc::new(Imports::new(settings.front.import_limit));
     let waiting = Arc::new(Waiting::default());
-    let edge =
-        Edge { authenticator, services, json_limit, gateway, sockets: sockets.clone(), imports, waiting };
+    let edge = Edge {
+        authenticator,
+        services,
+        json_limit,
+        room: Room::default(),
+        gateway,
+        sockets: sockets.clone(),
+        imports,
+        waiting,
+    };
     let public = Public::new(edge, front, settings.pages);
 
     let internal = tokio::spawn(internal::serve(private, "edge", health, drain.clone()));

@@ -372,7 +372,11 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
         let context = RequestContext::of(&parts.extensions)?;
-        Ok(Authenticator::from_ref(state).caller(&parts.headers, context, Intent::of(&parts.method)).await?)
+        let authenticator = Authenticator::from_ref(state);
+        let caller = authenticator.caller(&parts.headers, context, Intent::of(&parts.method)).await?;
+        // For whoever reads the body, see `Authenticator::confirm_again`.
+        parts.extensions.insert(caller.clone());
+        Ok(caller)
     }
 }
 
@@ -408,6 +412,7 @@ where
         let context = RequestContext::of(&parts.extensions)?;
         let caller = Authenticator::from_ref(state).caller(&parts.headers, context, Intent::Act).await?;
         caller.must_be_admin()?;
+        parts.extensions.insert(caller.clone());
         Ok(Admin(caller))
     }
 }

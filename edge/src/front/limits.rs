@@ -23,6 +23,10 @@ pub enum Limit {
     Stall,
     /// The size of a body.
     BodySize,
+    /// The time in which a body that is taken in whole must have come.
+    BodyTime,
+    /// The memory for such bodies.
+    BodyRoom,
     /// How deep JSON may nest.
     JsonDepth,
     /// Requests of HTTP/2 that were given up.
@@ -42,6 +46,8 @@ impl Limit {
             Limit::Idle => "idle",
             Limit::Stall => "stall",
             Limit::BodySize => "body_size",
+            Limit::BodyTime => "body_time",
+            Limit::BodyRoom => "body_room",
             Limit::JsonDepth => "json_depth",
             Limit::Http2Resets => "http2_resets",
             Limit::Http2Frames => "http2_frames",

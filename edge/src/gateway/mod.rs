@@ -1,10 +1,12 @@
 //! Requests on their way to core-manager: route table → who → quota → scrub and add headers → stream.
 
+mod bodies;
 mod breaker;
 mod headers;
 mod pool;
 pub mod quota;
 mod signature;
+mod stragglers;
 mod table;
 mod upstream;
 
@@ -18,7 +20,7 @@ use contract::{ErrorCode, Failure, Outcome};
 use http::{Method, StatusCode};
 
 use crate::answer::{self, Refusal};
-use crate::claims::{Authenticator, Caller, Intent};
+use crate::claims::{Authenticator, Caller, Intent, Rights};
 use crate::front::RequestContext;
 use crate::services::Services;
 use crate::settings::GatewaySettings;
@@ -28,7 +30,7 @@ pub use signature::Signer;
 pub use table::{Match, Route, RouteTable, Who};
 pub use upstream::{CORE_MANAGER, Upstream, UpstreamUrl, away as upstream_away};
 
-use pool::Answer;
+use bodies::Answering;
 use quota::Counted;
 use upstream::SendFault;
 
@@ -100,6 +102,8 @@ impl Gateway {
         context: &RequestContext,
     ) -> Result<Response, SendFault> {
         let intent = intent(route, request.method());
+        // Counted before the caller is looked up: a change in between is then found as the bodies go by.
+        let changes = self.authenticator.live().changes();
         let caller = self.authenticator.caller(request.headers(), context, intent).await?;
         authorise(route, &caller)?;
         let life = self.reservation_life;
@@ -109,11 +113,12 @@ impl Gateway {
         if let Some(signer) = &self.signer {
             signer.sign(&mut request)?;
         }
+        let rights = Rights::new(self.authenticator.clone(), caller, changes);
         let mut response = match counted {
-            None => self.upstream.send(request).await?,
+            None => self.upstream.send(request, rights).await?,
             Some(counted) => {
                 // On its own, so that what becomes of it is known also when the client goes away.
-                let sending = tokio::spawn(count(self.clone(), request, counted));
+                let sending = tokio::spawn(count(self.clone(), request, rights, counted));
                 sending.await.map_err(Failure::internal)??
             }
         };
@@ -129,9 +134,10 @@ impl Gateway {
 async fn count(
     gateway: Arc<Gateway>,
     request: Request,
+    rights: Rights,
     counted: Counted,
-) -> Result<http::Response<Answer>, SendFault> {
-    let sending = gateway.upstream.send(request);
+) -> Result<http::Response<Answering>, SendFault> {
+    let sending = gateway.upstream.send(request, rights);
     let answer = match &counted {
         Counted::Makes(reservation) => reservation.during(sending).await,
         Counted::Removes(_) => sending.await,

@@ -3,26 +3,26 @@
 
 use std::error::Error;
 use std::fmt;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::str::FromStr;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
-use std::task::{Context, Poll};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use bytes::Bytes;
 use chassis::health::State;
 use contract::{ErrorCode, Failure, Outcome};
 use http::header::HOST;
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::Body as _;
 use prometheus::{IntCounter, IntCounterVec};
 use tokio::sync::Semaphore;
 
+use super::bodies::{Answering, Upload, Uploading, within};
 use super::breaker::Breaker;
 use super::pool::{Answer, Fault, Pool};
+use super::stragglers::Stragglers;
+use crate::claims::Rights;
 
 /// The name of the service behind the gateway, in health and in error details.
 pub const CORE_MANAGER: &str = "core-manager";
@@ -68,6 +68,7 @@ pub struct Upstream {
     pool: Pool,
     timeout: Duration,
     places: Semaphore,
+    stragglers: Stragglers,
     breaker: Breaker,
 }
 
@@ -89,7 +90,8 @@ impl From<Failure> for SendFault {
 impl Upstream {
     pub fn new(url: UpstreamUrl, timeout: Duration, concurrency: usize) -> Self {
         let pool = Pool::new(url.authority.clone());
-        Upstream { url, pool, timeout, places: Semaphore::new(concurrency), breaker: Breaker::default() }
+        let (places, stragglers) = (Semaphore::new(concurrency), Stragglers::new(concurrency));
+        Upstream { url, pool, timeout, places, stragglers, breaker: Breaker::default() }
     }
 
     /// Where core-manager is.
@@ -97,12 +99,23 @@ impl Upstream {
         &self.url
     }
 
-    /// Sends a request on and gives the answer once it has begun.
+    /// Sends a request on and gives the answer once it has begun. Either breaks off when its rights do not stand any more.
     ///
     /// # Errors
-    /// GW001 when core-manager is away, GW002 when it does not answer in time, GW003 when too many already wait.
-    pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Answer>, SendFault> {
-        let Ok(_place) = self.places.try_acquire() else {
+    /// GW001 when core-manager is away, GW002 when it does not answer in time, GW003 when too many already wait; AUTH003,
+    /// AUTH004 when rights were taken while the request came.
+    pub async fn send(
+        &self,
+        mut request: Request<Body>,
+        rights: Rights,
+    ) -> Result<Response<Answering>, SendFault> {
+        // An upload takes its time; core-manager's begins when it has everything, or takes no more of it.
+        let upload = (!request.body().is_end_stream()).then(Upload::default);
+        let admitted = match upload {
+            Some(_) => self.stragglers.must_admit(rights.caller().user_id()),
+            None => Ok(()),
+        };
+        let (Ok(()), Ok(_place)) = (admitted, self.places.try_acquire()) else {
             RESULTS.with_label_values(&["overloaded"]).inc();
             let failure = Failure::new(ErrorCode::Overloaded).retry_after(Duration::from_secs(1));
             return Err(failure.into());
@@ -112,14 +125,14 @@ impl Upstream {
             return Err(away().with_fact("circuit", "open").into());
         }
         self.aim(&mut request);
-        // An upload takes its time; core-manager's begins when it has everything, or takes no more of it.
-        let upload = (!request.body().is_end_stream()).then(Upload::default);
         if let Some(upload) = &upload {
-            let upload = upload.clone();
-            request = request.map(|body| Body::new(Uploading { body, upload }));
+            let (upload, rights, stragglers) = (upload.clone(), rights.clone(), self.stragglers.clone());
+            request = request.map(|body| Body::new(Uploading::new(body, upload, rights, stragglers)));
         }
         let sending = pin!(self.pool.send(request));
-        self.judge(within(self.timeout, upload, sending).await)
+        let answer = within(self.timeout, upload.as_ref(), sending).await;
+        let response = self.judge(answer, upload.as_ref())?;
+        Ok(response.map(|answer| Answering::new(answer, rights)))
     }
 
     /// How long core-manager may take to begin its answer.
@@ -169,7 +182,10 @@ impl Upstream {
     fn judge(
         &self,
         answer: Result<Result<Response<Answer>, Fault>, ()>,
+        upload: Option<&Upload>,
     ) -> Result<Response<Answer>, SendFault> {
+        // Whoever keeps core-manager waiting says nothing about it.
+        let awaits_client = upload.is_some_and(Upload::awaits_client);
         match answer {
             Ok(Ok(response)) => {
                 self.breaker.succeeded();
@@ -177,15 +193,28 @@ impl Upstream {
                 Ok(response)
             }
             Ok(Err(error)) if error.is_callers() => {
-                RESULTS.with_label_values(&["client_gone"]).inc();
-                let failure = Failure::field("body", "ended before it was complete").because(error);
+                let (result, failure) = match upload.and_then(Upload::broken_off) {
+                    Some(failure) => ("broken_off", failure),
+                    None => {
+                        let fault = Failure::field("body", "ended before it was complete");
+                        ("client_gone", fault.because(error))
+                    }
+                };
+                RESULTS.with_label_values(&[result]).inc();
                 Err(SendFault { failure, may_have_arrived: true })
             }
             Ok(Err(error)) => {
-                self.breaker.failed(millis);
+                if !awaits_client {
+                    self.breaker.failed(millis);
+                }
                 RESULTS.with_label_values(&["away"]).inc();
                 let may_have_arrived = error.may_have_arrived();
                 Err(SendFault { failure: away().because(error), may_have_arrived })
+            }
+            Err(()) if awaits_client => {
+                RESULTS.with_label_values(&["client_gone"]).inc();
+                let failure = Failure::field("body", "did not go on for too long");
+                Err(SendFault { failure, may_have_arrived: true })
             }
             Err(()) => {
                 self.breaker.failed(millis);
@@ -211,62 +240,6 @@ impl Upstream {
     }
 }
 
-/// When something was last taken of a request's body. Cheap to clone.
-#[derive(Clone, Default)]
-struct Upload(Arc<AtomicU64>);
-
-/// The body of a request, whose progress is noted.
-struct Uploading {
-    body: Body,
-    upload: Upload,
-}
-
-impl http_body::Body for Uploading {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(context);
-        if frame.is_ready() {
-            self.upload.0.store(millis(), Ordering::Relaxed);
-        }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// Waits for an answer until nothing was taken of the request, or no answer came after all of it, for `limit`.
-async fn within<T>(
-    limit: Duration,
-    upload: Option<Upload>,
-    mut answer: Pin<&mut impl Future<Output = T>>,
-) -> Result<T, ()> {
-    let Some(Upload(moved)) = upload else {
-        return tokio::time::timeout(limit, answer).await.map_err(|_| ());
-    };
-    moved.fetch_max(millis(), Ordering::Relaxed);
-    loop {
-        let seen = moved.load(Ordering::Relaxed);
-        let left = limit.saturating_sub(Duration::from_millis(millis().saturating_sub(seen)));
-        if let Ok(answer) = tokio::time::timeout(left, answer.as_mut()).await {
-            return Ok(answer);
-        }
-        if moved.load(Ordering::Relaxed) == seen {
-            return Err(());
-        }
-    }
-}
-
 /// GW001 for core-manager.
 pub fn away() -> Failure {
     Failure::new(ErrorCode::Unavailable).with_fact("service", CORE_MANAGER)
@@ -274,7 +247,8 @@ pub fn away() -> Failure {
 
 static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-fn millis() -> u64 {
+/// Milliseconds since the first call.
+pub fn millis() -> u64 {
     STARTED.elapsed().as_millis() as u64
 }
 

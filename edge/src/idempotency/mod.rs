@@ -102,16 +102,14 @@ async fn run_once(
 ) -> Outcome<Response> {
     let edge = public.edge();
     let key = key(request.headers())?.to_owned();
+    // Before an answer is repeated: who may no longer send the request, now or when all of it is there, must not get it.
     let caller = edge.authenticator.caller(request.headers(), &context, Intent::Act).await?;
-    // Before an answer is repeated: who may no longer send the request must not get it.
     if making.who == Who::Admin {
         caller.must_be_admin()?;
     }
     let (parts, body) = request.into_parts();
-    let body = to_bytes(body, MAX_BODY).await.map_err(|_| {
-        Failure::new(ErrorCode::Unacceptable)
-            .saying("A request with an Idempotency-Key must be complete and have at most 1 MiB")
-    })?;
+    let body = edge.room.take_in(body, MAX_BODY, context.client()).await?;
+    edge.authenticator.confirm_again(&caller).await?;
     let mut digest = Context::new(&SHA256);
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     let content_type = parts.headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);

@@ -11,14 +11,20 @@ use utoipa::ToSchema;
 
 use super::time;
 use crate::answer::Answer;
-use crate::claims::Person;
+use crate::body::Room;
+use crate::claims::{Person, now};
 use crate::front::RequestContext;
-use crate::json::{Json, read};
+use crate::json::Json;
 use crate::openapi::kinds;
 use crate::services::{Services, from_subscription};
 
 /// The largest event that is taken in, in bytes; Stripe's are well below.
 const MAX_EVENT: usize = 512 * 1024;
+/// How far the time of a signature may be from ours, in seconds. subscription-svc looks closer: an edge whose clock is
+/// wrong must not refuse what is good.
+const TOLERANCE: u64 = 3600;
+/// The length of a signature, in hexadecimal digits.
+const TAG: usize = 64;
 
 #[derive(Deserialize, ToSchema)]
 #[schema(as = CheckoutWanted)]
@@ -98,6 +104,7 @@ pub struct Received {
 )]
 pub async fn stripe_event(
     State(services): State<Services>,
+    State(room): State<Room>,
     Extension(context): Extension<RequestContext>,
     headers: HeaderMap,
     body: Body,
@@ -105,11 +112,39 @@ pub async fn stripe_event(
     // Of two signatures either could be the one that another reader takes.
     let mut signatures = headers.get_all("stripe-signature").into_iter();
     let signature = match (signatures.next().map(|value| value.to_str()), signatures.next()) {
-        (Some(Ok(signature)), None) => signature.to_owned(),
-        _ => return Err(Failure::field("Stripe-Signature", "is missing or malformed").into()),
+        (Some(Ok(signature)), None) if may_be_stripes(signature, now()) => signature.to_owned(),
+        _ => return Err(Failure::field("Stripe-Signature", "is missing, malformed or too old").into()),
     };
-    let payload = read(body, MAX_EVENT).await?.to_vec();
+    let payload = room.take_in(body, MAX_EVENT, context.client()).await?.to_vec();
     let request = HandleStripeEventRequest { payload, signature };
     from_subscription(services.billing().handle_stripe_event(context.call(request)).await)?;
     Ok(axum::Json(Received { received: true }))
+}
+
+/// Whether a header can be a signature of about `now`, in seconds since 1970: what cannot is refused before any of the
+/// body is taken in.
+fn may_be_stripes(signature: &str, now: i64) -> bool {
+    let pairs = || signature.split(',').filter_map(|pair| pair.trim().split_once('='));
+    let time = pairs().find(|(name, _)| *name == "t").and_then(|(_, time)| time.parse::<i64>().ok());
+    let is_hexadecimal = |tag: &str| tag.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_tag = |(name, tag): (&str, &str)| name == "v1" && tag.len() == TAG && is_hexadecimal(tag);
+    time.is_some_and(|time| time.abs_diff(now) <= TOLERANCE) && pairs().any(is_tag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_can_be_a_signature_of_about_now_is_looked_at() {
+        let tag = "0a".repeat(32);
+        for good in [format!("t=10000,v1={tag}"), format!("t=13600, v0=x, v1=zz, v1={tag}")] {
+            assert!(may_be_stripes(&good, 10_000), "{good}");
+        }
+        let old = [format!("t=13601,v1={tag}"), format!("t=6399,v1={tag}"), format!("t=x,v1={tag}")];
+        let bare = ["", "t=10000", "v1=", "t=10000,v1=0a"].map(str::to_owned);
+        for bad in old.into_iter().chain(bare).chain([format!("t=10000,v0={tag}"), format!("v1={tag}")]) {
+            assert!(!may_be_stripes(&bad, 10_000), "{bad}");
+        }
+    }
 }

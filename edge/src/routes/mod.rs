@@ -31,6 +31,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::answer::Refusal;
+use crate::body::Room;
 use crate::claims::Authenticator;
 use crate::console;
 use crate::front::{self, Client, Front, RequestContext};
@@ -50,6 +51,7 @@ pub struct Edge {
     pub authenticator: Authenticator,
     pub services: Services,
     pub json_limit: JsonLimit,
+    pub room: Room,
     pub gateway: Arc<Gateway>,
     pub sockets: Arc<Sockets>,
     pub imports: Arc<Imports>,

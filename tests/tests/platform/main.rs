@@ -41,6 +41,7 @@ mod signature;
 mod subscription;
 mod tables;
 mod traces;
+mod uploads;
 mod user;
 mod webhooks;
 mod ws;

@@ -28,7 +28,7 @@ use crate::claims::Admin;
 use crate::front::RequestContext;
 use crate::json::Parameters;
 use crate::openapi::kinds;
-use crate::routes::device;
+use crate::routes::{Edge, device};
 use crate::services::{Services, from_identity};
 
 /// Imports that one edge runs at once.
@@ -135,8 +135,7 @@ pub struct Parts {
 )]
 pub async fn import(
     Admin(caller): Admin,
-    State(services): State<Services>,
-    State(imports): State<Arc<Imports>>,
+    State(edge): State<Edge>,
     Extension(context): Extension<RequestContext>,
     headers: HeaderMap,
     Parameters(Mode { dry_run }): Parameters<Mode>,
@@ -147,12 +146,13 @@ pub async fn import(
             .with_http(StatusCode::UNSUPPORTED_MEDIA_TYPE)
             .saying("The body must be multipart/form-data")
     })?;
-    let place = imports.place()?;
-    let Upload { file, client_id } = Upload::receive(parts, imports.limit).await?;
+    let place = edge.imports.place()?;
+    let Upload { file, client_id } = Upload::receive(parts, edge.imports.limit).await?;
+    edge.authenticator.confirm_again(&caller).await?;
     let (sender, batches) = mpsc::channel(1);
     tokio::task::spawn_blocking(move || rows::read(file, &sender));
     let mut run = Run {
-        services,
+        services: edge.services,
         actor_id: caller.user_id().to_owned(),
         device: device(&context, &headers),
         context,
