@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -43,6 +43,8 @@ struct Dependency {
 #[derive(Clone, Debug, Default)]
 pub struct Health {
     ready: Arc<AtomicBool>,
+    /// What hinders the process from becoming ready, if it knows.
+    hindrance: Arc<RwLock<Option<&'static str>>>,
     dependencies: Arc<RwLock<BTreeMap<&'static str, Dependency>>>,
 }
 
@@ -51,6 +53,17 @@ impl Health {
     /// because one thing behind all of them is away would turn a partial outage into a whole one.
     pub fn now_ready(&self) {
         self.ready.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes what hinders the process from becoming ready, for who asks why it is not. Whether that is news.
+    pub fn hindered_by(&self, what: Option<&'static str>) -> bool {
+        let mut hindrance = self.hindrance.write().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *hindrance, what) != what
+    }
+
+    /// What hinders the process from becoming ready, as far as it knows.
+    pub fn hindrance(&self) -> Option<&'static str> {
+        *self.hindrance.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the process has all that it needs to take work.

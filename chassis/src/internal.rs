@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -17,7 +18,7 @@ use http::header::HOST;
 use http_body_util::Empty;
 use hyper::client::conn::http1::handshake;
 use hyper_util::rt::TokioIo;
-use prometheus::{Encoder, TextEncoder};
+use prometheus::{Encoder, IntGauge, TextEncoder};
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -129,17 +130,25 @@ async fn report(Shared(internal): Shared<Internal>) -> Response {
     (status, Json(body)).into_response()
 }
 
+impl Internal {
+    fn is_ready(&self) -> bool {
+        self.health.is_ready() && !self.drain.is_ending()
+    }
+}
+
 async fn ready(Shared(internal): Shared<Internal>) -> Response {
     if internal.drain.is_ending() {
         return (StatusCode::SERVICE_UNAVAILABLE, "ending").into_response();
     }
     if !internal.health.is_ready() {
-        return (StatusCode::SERVICE_UNAVAILABLE, "starting").into_response();
+        let why = internal.health.hindrance().unwrap_or("starting");
+        return (StatusCode::SERVICE_UNAVAILABLE, why).into_response();
     }
     "ok".into_response()
 }
 
-async fn metrics() -> Response {
+async fn metrics(Shared(internal): Shared<Internal>) -> Response {
+    READY.set(internal.is_ready().into());
     let mut text = Vec::new();
     match TextEncoder::new().encode(&prometheus::gather(), &mut text) {
         Ok(()) => ([("content-type", prometheus::TEXT_FORMAT)], text).into_response(),
@@ -149,3 +158,8 @@ async fn metrics() -> Response {
         }
     }
 }
+
+static READY: LazyLock<IntGauge> = LazyLock::new(|| {
+    prometheus::register_int_gauge!("process_ready", "Whether the process takes work")
+        .unwrap_or_else(|e| unreachable!("registered once: {e}"))
+});

@@ -2,6 +2,7 @@
 //! internal listener, drain, the MySQL pool.
 
 pub mod clock;
+pub mod descriptors;
 pub mod drain;
 pub mod grpc;
 pub mod health;

@@ -97,6 +97,7 @@ fn log(failure: &Failure, request_id: &str) {
     if failure.code() == ErrorCode::Internal {
         tracing::error!(request_id, cause, "{failure}");
     } else if failure.http().is_server_error() {
-        tracing::warn!(request_id, cause, "{failure}");
+        let service = failure.facts().get("service").map(String::as_str);
+        tracing::warn!(request_id, service, cause, "{failure}");
     }
 }

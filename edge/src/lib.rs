@@ -28,7 +28,7 @@ use std::sync::Arc;
 use chassis::drain::Drain;
 use chassis::health::{Health, Need};
 use chassis::settings::Survey;
-use chassis::{internal, logs, memory};
+use chassis::{descriptors, internal, logs, memory};
 use tokio::net::TcpListener;
 
 use body::Room;
@@ -54,6 +54,7 @@ pub fn survey(variables: impl IntoIterator<Item = (String, String)>) -> Survey {
 /// What the program `edge` does, told by its arguments.
 pub async fn run() -> ExitCode {
     memory::use_small_pages();
+    descriptors::raise_limit();
     let command = std::env::args().nth(1);
     match command.as_deref() {
         None | Some("healthy") => {}
@@ -106,7 +107,8 @@ pub async fn run() -> ExitCode {
     if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
+async fn serve(mut settings: Settings) -> Result<(), Box<dyn Error>> {
+    front::fit(&mut settings.front, descriptors::limit());
     let drain = Drain::on_signals(settings.drain.clone())?;
     let health = Health::default();
     let listener = TcpListener::bind(settings.listen).await?;

@@ -18,8 +18,10 @@ use crate::accounts::{self, Account};
 use crate::audit::{self, Action, By};
 use crate::events::{self, Change};
 use crate::identity::{Identity, Tokens};
+use crate::mail::Kind;
 use crate::opaque::{OpaqueToken, hash};
-use crate::sweep;
+use crate::sign_in::known_device;
+use crate::{sweep, throttle};
 
 const MAX_NAME: usize = 100;
 /// How long a key lives when nobody says.
@@ -74,7 +76,8 @@ impl Wanted {
     }
 }
 
-/// Makes a key of an account that acts for itself; the answer alone has the key.
+/// Makes a key of an account that acts for itself; the answer alone has the key. A mail tells the owner, who may not be who
+/// made it.
 ///
 /// # Errors
 /// REQ001 with every field that is wrong, also for permissions that the account does not hold; AUTH004 when it is
@@ -83,21 +86,42 @@ pub async fn create(
     identity: &Identity,
     user_id: &str,
     wanted: Wanted,
-    device: Option<&Device>,
+    device: Option<Device>,
 ) -> Outcome<CreateApiKeyResponse> {
     let limits = identity.api_keys;
     let wanted = wanted.check(limits)?;
     let key = api_key::spell(&OpaqueToken::generate()?.text);
-    let given = (user_id, wanted, key.as_str(), By::user(user_id, device));
-    let made = transaction(&identity.pool, "create_api_key", given, move |tx, (user_id, wanted, key, by)| {
-        Box::pin(async move {
-            accounts::lock(tx, user_id).await?;
-            must_hold(&accounts::find(tx, user_id).await?, &wanted.permissions)?;
-            must_have_room(tx, user_id, limits.per_account).await?;
-            insert(tx, user_id, wanted, key, *by).await
-        })
-    });
-    Ok(CreateApiKeyResponse { api_key: Some(made.await?), key })
+    let device = known_device(device);
+    let given = (identity, user_id, wanted, key.as_str(), &device);
+    let work = "create_api_key";
+    let made =
+        transaction(&identity.pool, work, given, move |tx, (identity, user_id, wanted, key, device)| {
+            Box::pin(async move {
+                accounts::lock(tx, user_id).await?;
+                let account = accounts::find(tx, user_id).await?;
+                must_hold(&account, &wanted.permissions)?;
+                must_have_room(tx, user_id, limits.per_account).await?;
+                tell_owner(tx, identity, &account, device).await?;
+                insert(tx, user_id, wanted, key, By::user(user_id, Some(device))).await
+            })
+        });
+    let made = made.await?;
+    identity.mail.hurry();
+    Ok(CreateApiKeyResponse { api_key: Some(made), key })
+}
+
+/// Has the owner told by mail. Who has been told often enough is told no more, and nothing else comes of it.
+async fn tell_owner(
+    tx: &mut MySqlConnection,
+    identity: &Identity,
+    account: &Account,
+    device: &Device,
+) -> Outcome<()> {
+    match throttle::take(tx, &[identity.limits.notices_of_keys().of(&account.id)]).await {
+        Ok(()) => identity.mail.queue(tx, Kind::ApiKeyCreated, &account.email, device).await,
+        Err(failure) if failure.code() == ErrorCode::TooManyAttempts => Ok(()),
+        Err(failure) => Err(failure),
+    }
 }
 
 fn must_hold(account: &Account, permissions: &BTreeSet<String>) -> Outcome<()> {
@@ -195,24 +219,46 @@ pub async fn list(connection: &mut MySqlConnection, user_id: &str) -> Outcome<Ve
 /// REQ002 when the account has no such key; USER001.
 pub async fn revoke(identity: &Identity, user_id: &str, id: &str, by: By<'_>) -> Outcome<()> {
     transaction(&identity.pool, "revoke_api_key", (user_id, id, by), |tx, (user_id, id, by)| {
-        Box::pin(async move {
-            accounts::lock(tx, user_id).await?;
-            let gone = sqlx::query!("DELETE FROM api_keys WHERE id = ? AND user_id = ?", id, user_id)
-                .execute(&mut *tx)
-                .await
-                .map_err(failed)?;
-            if gone.rows_affected() == 0 {
-                return Err(Failure::new(ErrorCode::NoSuchRoute).saying("No such API key"));
-            }
-            let change = Change::SessionEnded { session_id: (*id).to_owned() };
-            let sequence = events::append(tx, user_id, &change).await?;
-            let details = json!({ "api_key_id": id });
-            audit::record(tx, *by, Action::ApiKeyRevoked, Some(user_id), Some(sequence), details).await
-        })
+        Box::pin(revoke_in(tx, user_id, id, *by))
     })
     .await?;
     identity.tail.hurry();
     Ok(())
+}
+
+/// As [`revoke`], in the caller's transaction.
+///
+/// # Errors
+/// REQ002, USER001.
+pub async fn revoke_in(tx: &mut MySqlConnection, user_id: &str, id: &str, by: By<'_>) -> Outcome<()> {
+    accounts::lock(tx, user_id).await?;
+    let gone = sqlx::query!("DELETE FROM api_keys WHERE id = ? AND user_id = ?", id, user_id)
+        .execute(&mut *tx)
+        .await
+        .map_err(failed)?;
+    if gone.rows_affected() == 0 {
+        return Err(Failure::new(ErrorCode::NoSuchRoute).saying("No such API key"));
+    }
+    let change = Change::SessionEnded { session_id: id.to_owned() };
+    let sequence = events::append(tx, user_id, &change).await?;
+    let details = json!({ "api_key_id": id });
+    audit::record(tx, by, Action::ApiKeyRevoked, Some(user_id), Some(sequence), details).await
+}
+
+/// Removes the keys of an account that the caller has locked, and gives their ids. Tokens that stand for them die with the
+/// events that the caller appends.
+///
+/// # Errors
+/// GW001 when the database is away.
+pub async fn remove_all(tx: &mut MySqlConnection, user_id: &str) -> Outcome<Vec<String>> {
+    let ids = sqlx::query_scalar!("SELECT id FROM api_keys WHERE user_id = ?", user_id)
+        .fetch_all(&mut *tx)
+        .await
+        .map_err(failed)?;
+    if !ids.is_empty() {
+        sqlx::query!("DELETE FROM api_keys WHERE user_id = ?", user_id).execute(tx).await.map_err(failed)?;
+    }
+    Ok(ids)
 }
 
 /// An access token that stands for a key.

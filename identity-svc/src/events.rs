@@ -6,13 +6,13 @@ use std::time::Duration;
 use chassis::mysql::failed;
 use chrono::{DateTime, Utc};
 use contract::identity::auth_event::Change as Wire;
-use contract::identity::{AccountChanged, AccountDisabled, AuthEvent, Position, SessionEnded};
+use contract::identity::{AccountChanged, AccountDisabled, AuthEvent, Position, Restored, SessionEnded};
 use contract::{Failure, Outcome, Role, Tier, to_timestamp};
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
 use sqlx::{MySql, MySqlConnection, MySqlPool, QueryBuilder};
 
-use crate::{sweep, token_lives};
+use crate::{restored, sweep, token_lives};
 use chassis::clock::now;
 
 /// How many events are read at once.
@@ -26,9 +26,21 @@ const MARGIN: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Change {
-    SessionEnded { session_id: String },
-    AccountChanged { version: i64, email: String, role: Role, tier: Tier, permissions: Vec<String> },
-    AccountDisabled { version: i64 },
+    SessionEnded {
+        session_id: String,
+    },
+    AccountChanged {
+        version: i64,
+        email: String,
+        role: Role,
+        tier: Tier,
+        permissions: Vec<String>,
+    },
+    AccountDisabled {
+        version: i64,
+    },
+    /// The database was set back; see [`crate::restored`].
+    Restored,
 }
 
 impl Change {
@@ -37,6 +49,7 @@ impl Change {
             Change::SessionEnded { .. } => "session_ended",
             Change::AccountChanged { .. } => "account_changed",
             Change::AccountDisabled { .. } => "account_disabled",
+            Change::Restored => "restored",
         }
     }
 }
@@ -120,6 +133,13 @@ pub trait Log: Clone + Send + Sync + 'static {
         after: i64,
         upto: i64,
     ) -> impl Future<Output = Outcome<Vec<AuthEvent>>> + Send;
+
+    /// Begins a new epoch if the table has gone back behind a position that was read from it, and says whether it did. A
+    /// reading that lags is no reason.
+    ///
+    /// # Errors
+    /// GW001 when the database is away.
+    fn start_over(&self, known: &Position) -> impl Future<Output = Outcome<bool>> + Send;
 }
 
 impl Log for MySqlPool {
@@ -163,6 +183,10 @@ impl Log for MySqlPool {
         .map_err(failed)?;
         Ok(rows.into_iter().map(|row| to_wire(row, epoch)).collect())
     }
+
+    async fn start_over(&self, known: &Position) -> Outcome<bool> {
+        restored::start_over(self, known).await
+    }
 }
 
 /// Events after `sequence`, in order.
@@ -197,6 +221,7 @@ fn to_wire(row: Row, epoch: &str) -> AuthEvent {
             Wire::AccountChanged(AccountChanged { user_id, version, email, role, tier, permissions })
         }
         Change::AccountDisabled { version } => Wire::AccountDisabled(AccountDisabled { user_id, version }),
+        Change::Restored => Wire::Restored(Restored {}),
     };
     AuthEvent {
         position: Some(Position { epoch: epoch.to_owned(), sequence: row.sequence }),

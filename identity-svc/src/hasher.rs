@@ -12,7 +12,9 @@ use contract::{ErrorCode, Failure, Outcome};
 use prometheus::{Histogram, IntCounter, IntGauge};
 use ring::rand::{SecureRandom, SystemRandom};
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
+
+use crate::shares::{Share, Shares};
 
 /// What one hash costs (OWASP Password Storage: at least 19 MiB and two passes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +22,9 @@ pub struct Cost {
     pub memory_kib: u32,
     pub iterations: u32,
 }
+
+/// Most calls of one account at once: it has one owner, and whoever knows its password could take every place.
+const PER_ACCOUNT: usize = 2;
 
 /// How much hashing yields, as `nice` counts: a third of the time of a core that others want as well, so that nobody is kept
 /// from signing in either.
@@ -35,12 +40,25 @@ pub struct Hasher {
     cores: Arc<Semaphore>,
     /// Places for those that wait or run; there is no further queue.
     places: Arc<Semaphore>,
+    shares: Shares,
+    /// Most calls of one address at once; 0: any number.
+    per_address: usize,
+    /// The place of the call that this one hashes for; without one, each hash takes one for itself.
+    turn: Option<Arc<Turn>>,
+    /// Hashes that need more memory than ours are verified one at a time.
+    dear: Arc<Semaphore>,
     waiting: Arc<AtomicUsize>,
     memory: Memory,
     /// What is verified when there is no account, so that it takes as long as when there is one.
     nobody: Arc<str>,
     /// The hash of a random password, made when it is first needed.
     unusable: Arc<OnceCell<String>>,
+}
+
+/// A place, and the shares of those whose it is.
+struct Turn {
+    _place: OwnedSemaphorePermit,
+    _shares: Vec<Share>,
 }
 
 /// Why hashing cannot start.
@@ -60,7 +78,7 @@ pub enum Verdict {
 impl Hasher {
     /// # Errors
     /// When the parameters are outside what Argon2 allows.
-    pub fn new(cost: Cost, queue: usize) -> Result<Self, BadCost> {
+    pub fn new(cost: Cost, queue: usize, per_address: usize) -> Result<Self, BadCost> {
         let params =
             Params::new(cost.memory_kib, cost.iterations, 1, None).map_err(|e| BadCost(e.to_string()))?;
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
@@ -70,11 +88,37 @@ impl Hasher {
             cost,
             cores: Arc::new(Semaphore::new(cores)),
             places: Arc::new(Semaphore::new(queue + cores)),
+            shares: Shares::default(),
+            per_address,
+            turn: None,
+            dear: Arc::new(Semaphore::new(1)),
             waiting: Arc::default(),
             memory: Memory::default(),
             nobody: nobody(cost).map_err(|e| BadCost(e.to_string()))?.into(),
             unusable: Arc::default(),
         })
+    }
+
+    /// A hasher for one call about an account from an address, which has its place from now on, until it is dropped and its
+    /// last hash is done. Whoever takes it first waits for nothing else, such as the database, among more than there are
+    /// places.
+    ///
+    /// # Errors
+    /// GW003 when the account, the address, or all together have as many as they may.
+    pub fn turn(&self, account: Option<&str>, network: Option<&str>) -> Outcome<Hasher> {
+        let mut shares = Vec::new();
+        for (kind, whose, most) in [("account", account, PER_ACCOUNT), ("address", network, self.per_address)]
+        {
+            if let Some(whose) = whose.filter(|_| most > 0) {
+                shares.push(self.shares.take(format!("{kind}\n{whose}"), most).ok_or_else(refused)?);
+            }
+        }
+        Ok(Hasher { turn: Some(Arc::new(self.place(shares)?)), ..self.clone() })
+    }
+
+    fn place(&self, shares: Vec<Share>) -> Outcome<Turn> {
+        let place = self.places.clone().try_acquire_owned().map_err(|_| refused())?;
+        Ok(Turn { _place: place, _shares: shares })
     }
 
     /// The PHC string of a password, with a salt of its own.
@@ -107,7 +151,14 @@ impl Hasher {
     /// GW003 when too many already wait; SRV001 when the stored hash cannot be read.
     pub async fn verify(&self, password: SecretString, stored: Option<String>) -> Outcome<Verdict> {
         let (cost, nobody) = (self.cost, self.nobody.clone());
+        let alone = match &stored {
+            Some(stored) if needs_more_memory(stored, cost) => {
+                Some(self.dear.clone().acquire_owned().await.map_err(Failure::internal)?)
+            }
+            _ => None,
+        };
         self.run(move |memory| {
+            let _alone = alone;
             let known = stored.is_some();
             let text = stored.as_deref().unwrap_or(&nobody);
             let hash = PasswordHash::new(text).map_err(|e| Failure::internal(e.to_string()))?;
@@ -125,9 +176,9 @@ impl Hasher {
         &self,
         work: impl FnOnce(Option<&mut [Block]>) -> T + Send + 'static,
     ) -> Outcome<T> {
-        let Ok(place) = self.places.clone().try_acquire_owned() else {
-            METRICS.refused.inc();
-            return Err(Failure::new(ErrorCode::Overloaded).retry_after(Duration::from_secs(1)));
+        let turn = match &self.turn {
+            Some(turn) => turn.clone(),
+            None => Arc::new(self.place(Vec::new())?),
         };
         let waiter = Waiter::new(self.waiting.clone());
         let core = self.cores.clone().acquire_owned().await;
@@ -141,7 +192,7 @@ impl Hasher {
             let mut memory = hasher.memory.take().or_else(|| hasher.is_awaited().then(|| hasher.blocks()));
             let value = work(memory.as_deref_mut());
             hasher.memory.put(memory, hasher.is_awaited());
-            drop((core, place));
+            drop((core, turn));
             value
         });
         let value = done.await.map_err(Failure::internal)?;
@@ -157,6 +208,11 @@ impl Hasher {
     fn blocks(&self) -> Vec<Block> {
         vec![Block::default(); self.argon2.params().block_count()]
     }
+}
+
+fn refused() -> Failure {
+    METRICS.refused.inc();
+    Failure::new(ErrorCode::Overloaded).retry_after(Duration::from_secs(1))
 }
 
 /// Lets everything else that wants the core go first, on this thread from now on: nobody notices another 15 ms of those who
@@ -274,6 +330,10 @@ fn is_weaker(hash: &PasswordHash, cost: Cost) -> bool {
         || parameter("t") < cost.iterations
 }
 
+fn needs_more_memory(stored: &str, cost: Cost) -> bool {
+    PasswordHash::new(stored).is_ok_and(|hash| hash.params.get_decimal("m").unwrap_or(0) > cost.memory_kib)
+}
+
 struct Metrics {
     waiting: IntGauge,
     refused: IntCounter,
@@ -285,7 +345,7 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics {
         .unwrap_or_else(|e| unreachable!("registered once: {e}")),
     refused: prometheus::register_int_counter!(
         "identity_password_hashes_refused_total",
-        "Hashes that were refused because too many waited"
+        "Hashes that were refused because too many waited, or too many of one account or address"
     )
     .unwrap_or_else(|e| unreachable!("registered once: {e}")),
     seconds: prometheus::register_histogram!(
@@ -303,7 +363,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_password_is_right_weak_or_wrong() {
-        let cheap = Hasher::new(CHEAP, 4).expect("a hasher");
+        let cheap = Hasher::new(CHEAP, 4, 0).expect("a hasher");
         let stored = cheap.hash("a password".into()).await.expect("a hash");
         assert!(stored.starts_with("$argon2id$v=19$m=64,t=1,p=1$"), "{stored}");
         assert_eq!(
@@ -311,13 +371,13 @@ mod tests {
             Verdict::Right
         );
         assert_eq!(cheap.verify("another".into(), Some(stored.clone())).await.expect("ran"), Verdict::Wrong);
-        let dear = Hasher::new(Cost { memory_kib: 128, iterations: 2 }, 4).expect("a hasher");
+        let dear = Hasher::new(Cost { memory_kib: 128, iterations: 2 }, 4, 0).expect("a hasher");
         assert_eq!(dear.verify("a password".into(), Some(stored)).await.expect("ran"), Verdict::RightButWeak);
     }
 
     #[tokio::test]
     async fn nobodys_password_is_never_right_and_costs_what_others_do() {
-        let hasher = Hasher::new(CHEAP, 4).expect("a hasher");
+        let hasher = Hasher::new(CHEAP, 4, 0).expect("a hasher");
         let verdict = hasher.verify("nobody has this password".into(), None).await.expect("ran");
         assert_eq!(verdict, Verdict::Wrong);
         let somebodys = hasher.hash("a password".into()).await.expect("a hash");
@@ -335,19 +395,19 @@ mod tests {
     async fn hashing_lets_everything_else_go_first() {
         let nice = || rustix::process::getpriority_process(None).expect("a priority");
         let before = nice();
-        let hasher = Hasher::new(CHEAP, 4).expect("a hasher");
+        let hasher = Hasher::new(CHEAP, 4, 0).expect("a hasher");
         assert_eq!(hasher.run(move |_| nice()).await.expect("ran"), before.max(NICE));
         assert_eq!(nice(), before, "nobody else yields");
     }
 
     #[tokio::test]
     async fn memory_goes_from_hash_to_hash_while_somebody_waits_and_changes_no_verdict() {
-        let hasher = Hasher::new(CHEAP, 4).expect("a hasher");
+        let hasher = Hasher::new(CHEAP, 4, 0).expect("a hasher");
         let spare = || hasher.memory.spare().len();
         let mut stored = vec![hasher.hash("a password".into()).await.expect("a hash")];
         // Of others, which need less memory than is handed on, and more.
         for memory_kib in [32, 128] {
-            let other = Hasher::new(Cost { memory_kib, iterations: 2 }, 4).expect("a hasher");
+            let other = Hasher::new(Cost { memory_kib, iterations: 2 }, 4, 0).expect("a hasher");
             stored.push(other.hash("a password".into()).await.expect("a hash"));
         }
         assert_eq!(spare(), 0, "nobody waited");
@@ -366,11 +426,66 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_queue_says_come_back_later() {
-        let hasher = Hasher::new(CHEAP, 1).expect("a hasher");
+        let hasher = Hasher::new(CHEAP, 1, 0).expect("a hasher");
         let _all =
             hasher.places.acquire_many(hasher.places.available_permits() as u32).await.expect("places");
         let refused = hasher.hash("a password".into()).await.expect_err("refused");
         assert_eq!(refused.code(), ErrorCode::Overloaded);
         assert!(refused.wait().is_some());
+    }
+
+    #[tokio::test]
+    async fn neither_an_account_nor_an_address_has_every_place() {
+        let hasher = Hasher::new(CHEAP, 100, 3).expect("a hasher");
+        let turn = |account: &'static str, network: &'static str| hasher.turn(Some(account), Some(network));
+        let mut turns = vec![turn("a", "one").expect("a turn"), turn("a", "two").expect("a turn")];
+        let refused = turn("a", "three").err().expect("refused");
+        assert_eq!((refused.code(), refused.wait()), (ErrorCode::Overloaded, Some(Duration::from_secs(1))));
+        turns.extend([turn("b", "one").expect("a turn"), turn("c", "one").expect("a turn")]);
+        assert!(turn("d", "one").is_err(), "a fourth of one address");
+        // What was refused has taken nothing.
+        assert!(turn("d", "four").is_ok() && turn("d", "four").is_ok());
+        turns.clear();
+        assert!(turn("a", "one").is_ok());
+        assert_eq!(hasher.places.available_permits(), 100 + hasher.cores.available_permits());
+    }
+
+    #[tokio::test]
+    async fn whoever_goes_away_has_the_place_until_the_hash_is_done() {
+        let hasher = Hasher::new(CHEAP, 4, 0).expect("a hasher");
+        let free = hasher.places.available_permits();
+        let (began, has_begun) = std::sync::mpsc::channel();
+        let (go_on, wait) = std::sync::mpsc::channel::<()>();
+        let turn = hasher.turn(Some("a"), None).expect("a turn");
+        let call = tokio::spawn(async move {
+            turn.run(move |_| {
+                began.send(()).expect("somebody waits");
+                wait.recv().expect("told to go on");
+            })
+            .await
+        });
+        tokio::task::spawn_blocking(move || has_begun.recv().expect("begun")).await.expect("ran");
+        call.abort();
+        assert!(call.await.expect_err("given up").is_cancelled());
+        assert_eq!(hasher.places.available_permits(), free - 1);
+        go_on.send(()).expect("it runs");
+        while hasher.places.available_permits() < free {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_needs_more_memory_than_ours_is_verified_one_at_a_time() {
+        let hasher = Hasher::new(CHEAP, 4, 0).expect("a hasher");
+        let other = Hasher::new(Cost { memory_kib: 128, iterations: 1 }, 4, 0).expect("a hasher");
+        let dear = other.hash("a password".into()).await.expect("a hash");
+        let cheap = hasher.hash("a password".into()).await.expect("a hash");
+        let alone = hasher.dear.clone().acquire_owned().await.expect("alone");
+        let mut waiting = std::pin::pin!(hasher.verify("a password".into(), Some(dear)));
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        assert_eq!(hasher.verify("a password".into(), Some(cheap)).await.expect("ran"), Verdict::Right);
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        drop(alone);
+        assert_eq!(waiting.await.expect("ran"), Verdict::Right);
     }
 }

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::accounts::Account;
 use crate::api_keys;
+use crate::bulkhead::Bulkhead;
 use crate::enforcement::Reports;
 use crate::hasher::Hasher;
 use crate::holders::Holders;
@@ -35,6 +36,7 @@ pub struct Identity {
     pub limits: Limits,
     pub api_keys: api_keys::Limits,
     pub mail: Mail,
+    pub bulkhead: Bulkhead,
 }
 
 /// What access tokens are made of and checked with.

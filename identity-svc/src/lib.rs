@@ -6,6 +6,7 @@ mod administration;
 mod administrators;
 mod api_keys;
 mod audit;
+mod bulkhead;
 mod claims;
 mod edges;
 mod email;
@@ -23,9 +24,11 @@ mod profiles;
 mod project_days;
 mod projects;
 mod recovery;
+mod restored;
 mod rpc;
 mod sessions;
 mod settings;
+mod shares;
 mod sign_in;
 #[doc(hidden)]
 pub mod simulated;
@@ -48,19 +51,20 @@ use chassis::drain::Drain;
 use chassis::health::{Health, Need};
 use chassis::mysql::SetupError;
 use chassis::settings::Survey;
-use chassis::{grpc, internal, logs, memory, mysql};
+use chassis::{descriptors, grpc, internal, logs, memory, mysql};
 use clap::{Parser, Subcommand};
 use sqlx::MySqlPool;
 use sqlx::migrate::Migrator;
 use tokio::net::TcpListener;
 
+use bulkhead::Bulkhead;
 use enforcement::Reports;
-use hasher::Hasher;
+use hasher::{BadCost, Hasher};
 use holders::Holders;
 use identity::{Identity, Tokens};
 use keys::KeyRing;
 use mail::{Mail, Relay};
-use settings::Settings;
+use settings::{PasswordSettings, Settings};
 use tail::Tail;
 use token_lives::Noted;
 use watching::Watching;
@@ -91,6 +95,7 @@ enum Command {
     /// Signing keys.
     #[command(subcommand)]
     Keys(keys::Command),
+    Restored(restored::Command),
 }
 
 /// The settings of an identity-svc with these variables, and what is wrong with them.
@@ -106,10 +111,14 @@ pub fn migrations() -> (Migrator, &'static str) {
 /// What the program `identity-svc` does, told by its arguments.
 pub async fn run() -> ExitCode {
     memory::use_small_pages();
+    descriptors::raise_limit();
     let command = Arguments::parse().command;
     if matches!(command, Some(Command::Settings)) {
         print!("{}", chassis::settings::table(Settings::read));
         return ExitCode::SUCCESS;
+    }
+    if matches!(command, Some(Command::Migrate)) {
+        return ended(migrate_alone().await);
     }
     let settings = match chassis::settings::load(Settings::read) {
         Ok(settings) => settings,
@@ -122,12 +131,14 @@ pub async fn run() -> ExitCode {
         None => match logs::init(&settings.logs, "identity-svc") {
             Ok(logs) => {
                 let outcome = serve(settings).await;
+                if let Err(error) = &outcome {
+                    tracing::error!(%error, "identity-svc cannot run");
+                }
                 logs.finish().await;
-                outcome
+                return if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
             }
             Err(error) => Err(error.into()),
         },
-        Some(Command::Migrate) => migrate(&mysql::pool(&settings.database)).await.map_err(Into::into),
         Some(Command::Admin(command)) => admin::run(settings, command).await,
         Some(Command::Keys(command)) => {
             let pool = mysql::pool(&settings.database);
@@ -136,9 +147,20 @@ pub async fn run() -> ExitCode {
                 Err(error) => Err(error.into()),
             }
         }
+        Some(Command::Restored(command)) => {
+            let pool = mysql::pool(&settings.database);
+            match migrate(&pool).await {
+                Ok(()) => restored::run(&pool, settings.lifetimes.access_token, command).await,
+                Err(error) => Err(error.into()),
+            }
+        }
         Some(Command::Healthy) => internal::ask_ready(settings.internal_listen).await.map_err(Into::into),
-        Some(Command::Settings) => Ok(()),
+        Some(Command::Migrate | Command::Settings) => Ok(()),
     };
+    ended(outcome)
+}
+
+fn ended(outcome: Result<(), Box<dyn Error>>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -146,6 +168,12 @@ pub async fn run() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Needs the settings of the database and no others, so that nothing else has to be there for it.
+async fn migrate_alone() -> Result<(), Box<dyn Error>> {
+    let settings = chassis::settings::load(|env| mysql::Settings::read(env, settings::DATABASE_USER))?;
+    Ok(migrate(&mysql::pool(&settings)).await?)
 }
 
 async fn migrate(pool: &MySqlPool) -> Result<(), SetupError> {
@@ -166,7 +194,7 @@ async fn state(settings: &Settings, pool: MySqlPool) -> Result<Identity, Box<dyn
         watching: Watching::new(pool.clone(), tail.clone()),
         reports: Reports::default(),
         pool,
-        hasher: Hasher::new(settings.passwords.cost, settings.passwords.queue)?,
+        hasher: hasher(&settings.passwords)?,
         tokens: Arc::new(Tokens {
             keys,
             lifetimes: settings.lifetimes,
@@ -179,7 +207,12 @@ async fn state(settings: &Settings, pool: MySqlPool) -> Result<Identity, Box<dyn
         limits: settings.limits,
         api_keys: settings.api_keys,
         mail: Mail::new(settings.mail.clone()),
+        bulkhead: Bulkhead::new(),
     })
+}
+
+fn hasher(settings: &PasswordSettings) -> Result<Hasher, BadCost> {
+    Hasher::new(settings.cost, settings.queue, settings.per_address)
 }
 
 async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
@@ -190,7 +223,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     tracing::info!(grpc = %public.local_addr()?, internal = %private.local_addr()?, "identity-svc listens");
     let internal = tokio::spawn(internal::serve(private, "identity-svc", health.clone(), drain.clone()));
 
-    let pool = mysql::pool(&settings.database);
+    let (pool, followers) = mysql::pool_and_followers(&settings.database);
     let probed = pool.clone();
     health.watch("mysql", Need::Required, move || {
         let pool = probed.clone();
@@ -201,12 +234,12 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
         () = drain.stop_accepting() => return Ok(()),
     }
     let identity = state(&settings, pool).await?;
-    tokio::spawn(identity.tokens.keys.clone().follow(identity.pool.clone()));
+    tokio::spawn(identity.tokens.keys.clone().follow(followers.clone()));
     tokio::spawn(keys::sweep(identity.pool.clone()));
     tokio::spawn(identity.reports.clone().keep(identity.pool.clone()));
     tokio::spawn(enforcement::sweep(identity.pool.clone()));
     tokio::spawn(edges::sweep(identity.pool.clone()));
-    tokio::spawn(identity.tail.clone().follow(identity.pool.clone()));
+    tokio::spawn(identity.tail.clone().follow(followers.clone()));
     tokio::spawn(events::sweep(identity.pool.clone()));
     tokio::spawn(sessions::sweep(identity.pool.clone()));
     tokio::spawn(api_keys::sweep(identity.pool.clone()));
@@ -231,7 +264,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
         // A mail that takes longer is sent again by another replica.
         let _ = tokio::time::timeout(MAIL_LIMIT, relay).await;
     }
-    mysql::close(&identity.pool).await;
+    tokio::join!(mysql::close(&identity.pool), mysql::close(&followers));
     internal.await??;
     tracing::info!("identity-svc has stopped");
     Ok(())

@@ -14,6 +14,7 @@ use crate::mail::tokens::{self, Purpose};
 use crate::mail::{self, Kind};
 use crate::sessions::{self, Because};
 use crate::sign_in::{self, known_device};
+use crate::throttle::network;
 use crate::{password, verification};
 
 /// Has a link mailed to the account with this address, if there is one. Whether there is, is looked up when the mail
@@ -38,20 +39,22 @@ pub async fn forgot(identity: &Identity, request: ForgotPasswordRequest) -> Outc
     }
 }
 
-/// Takes the token of such a link and sets the password. That the mail arrived also verifies the address.
+/// Takes the token of such a link and sets the password. That the mail arrived also verifies the address. Sessions and API
+/// keys end: whoever had the account before may have made both.
 ///
 /// # Errors
 /// AUTH003; USER003, which leaves the token as good as it was; GW003.
 pub async fn reset(identity: &Identity, request: ResetPasswordRequest) -> Outcome<()> {
     let ResetPasswordRequest { token, new_password, device } = request;
+    let device = known_device(device);
+    let hasher = identity.hasher.turn(None, network(&device.ip_address).as_deref())?;
     let holder = {
         let mut connection = identity.pool.acquire().await.map_err(failed)?;
         tokens::holder(&mut connection, Purpose::ResetPassword, &token).await?
     };
     let email = Email::parse(&holder.email).map_err(contract::Failure::internal)?;
     let new = password::check(&new_password, "new_password", identity.min_password_length, &email)?;
-    let hash = identity.hasher.hash(new).await?;
-    let device = known_device(device);
+    let hash = hasher.hash(new).await?;
     let given = (identity, &token, &holder, &hash, &device);
     transaction(&identity.pool, "reset_password", given, |tx, (identity, token, holder, hash, device)| {
         Box::pin(async move {
@@ -62,7 +65,7 @@ pub async fn reset(identity: &Identity, request: ResetPasswordRequest) -> Outcom
             after_change(tx, identity, user_id, email, device).await?;
             let by = By::user(user_id, Some(device));
             audit::record(tx, by, Action::PasswordReset, Some(user_id), None, json!({})).await?;
-            sessions::end_others(tx, user_id, None, Because::PasswordReset, by).await
+            sessions::end_everything(tx, user_id, Because::PasswordReset, by).await
         })
     })
     .await?;

@@ -9,6 +9,9 @@ use crate::{api_keys, keys, mail};
 use chassis::settings::Env;
 use chassis::{drain, grpc, logs, mysql};
 
+/// The service's own database user, unless it is given another.
+pub const DATABASE_USER: &str = "identity_svc";
+
 pub struct Settings {
     pub listen: SocketAddr,
     pub internal_listen: SocketAddr,
@@ -44,6 +47,8 @@ pub struct PasswordSettings {
     pub min_length: usize,
     pub cost: Cost,
     pub queue: usize,
+    /// Most of those of one address; 0 for any number.
+    pub per_address: usize,
 }
 
 impl Settings {
@@ -65,7 +70,7 @@ impl Settings {
             ),
             logs: logs::Settings::read(env),
             drain: drain::Settings::read(env),
-            database: mysql::Settings::read(env, "identity_svc"),
+            database: mysql::Settings::read(env, DATABASE_USER),
             internal,
             reflection: env.value("GRPC_REFLECTION", "true", "Whether gRPC reflection is served"),
             keys: keys(env),
@@ -178,10 +183,18 @@ impl PasswordSettings {
             1..=100_000,
             "Most logins that wait for a hash; further ones are told to come back",
         );
+        let per_address = env.number(
+            "PASSWORD_HASHES_PER_ADDRESS",
+            "8",
+            0..=100_000,
+            "Most logins, registrations and the like of one address that have a hash made or wait for it, at once; 0: any \
+             number",
+        );
         PasswordSettings {
             min_length: min_length as usize,
             cost: Cost { memory_kib: memory as u32, iterations: iterations as u32 },
             queue: queue as usize,
+            per_address: per_address as usize,
         }
     }
 }

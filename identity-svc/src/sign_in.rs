@@ -16,7 +16,7 @@ use crate::accounts::{self, Account, NewAccount};
 use crate::api_keys;
 use crate::audit::{self, Action, By};
 use crate::email::Email;
-use crate::hasher::Verdict;
+use crate::hasher::{Hasher, Verdict};
 use crate::holders::Sought;
 use crate::identity::Identity;
 use crate::mail::Kind;
@@ -42,14 +42,16 @@ const ROUNDS: u32 = 3;
 pub async fn register(identity: &Identity, request: RegisterRequest) -> Outcome<TokenPair> {
     let email = check_registration(&request)?;
     let device = known_device(request.device);
-    if let Some(network) = network(&device.ip_address) {
+    let network = network(&device.ip_address);
+    let hasher = identity.hasher.turn(Some(email.as_str()), network.as_deref())?;
+    if let Some(network) = network {
         let registrations = [identity.limits.registrations().of(&network)];
         throttle::admit(&identity.pool, &registrations).await?;
     }
     let password = password::check(&request.password, "password", identity.min_password_length, &email)?;
     let account = NewAccount {
         email,
-        password_hash: identity.hasher.hash(password).await?,
+        password_hash: hasher.hash(password).await?,
         client_id: request.client_id,
         role: Role::User,
         first_name: given(request.first_name),
@@ -126,11 +128,13 @@ pub fn known_device(device: Option<Device>) -> Device {
 pub async fn log_in(identity: &Identity, request: LoginRequest) -> Outcome<TokenPair> {
     let email = Email::parse(&request.email).ok();
     let device = known_device(request.device);
-    let guesses =
-        Guesses::at(identity.limits, email.as_ref().map_or(&request.email, |email| email.as_str()), &device);
-    guesses.check(identity, email.as_ref(), &device).await?;
+    let name = email.as_ref().map_or(request.email.as_str(), |email| email.as_str());
+    let guesses = Guesses::at(identity.limits, name, &device);
+    let hasher = identity.hasher.turn(Some(name), network(&device.ip_address).as_deref())?;
+    let counted = guesses.check(identity, email.as_ref(), &device).await?;
     for _ in 0..ROUNDS {
-        let Some(right) = verified(identity, email.as_ref(), &request.password).await? else { break };
+        let right = verified(identity, &hasher, email.as_ref(), &request.password).await?;
+        let Some(right) = right else { break };
         let given = (identity, &right, &device);
         let pair = transaction(&identity.pool, "login", given, |tx, (identity, right, device)| {
             Box::pin(async move {
@@ -154,7 +158,7 @@ pub async fn log_in(identity: &Identity, request: LoginRequest) -> Outcome<Token
         }
     }
     SIGN_INS.with_label_values(&["refused"]).inc();
-    guesses.count(identity).await?;
+    guesses.count(identity, &counted).await?;
     Err(Failure::new(ErrorCode::InvalidCredentials))
 }
 
@@ -182,27 +186,36 @@ impl Guesses {
         }
     }
 
-    async fn check(&self, identity: &Identity, email: Option<&Email>, device: &Device) -> Outcome<()> {
-        throttle::check(&identity.pool, self.near.as_slice()).await?;
+    /// Whether there may be one more guess. Gives what it has been counted against: where the free ones are used up it is
+    /// counted now, so that of many at once one is let in after each wait, and not all of them.
+    async fn check(
+        &self,
+        identity: &Identity,
+        email: Option<&Email>,
+        device: &Device,
+    ) -> Outcome<Vec<Subject>> {
+        let mut spent = throttle::check(&identity.pool, self.near.as_slice()).await?;
         match (self.check_strangers(identity, email, device).await, &self.owner) {
             (Err(refused), Some(owner)) if refused.code() == ErrorCode::TooManyAttempts => {
-                if throttle::is_vouched(&identity.pool, owner).await? {
-                    Ok(())
-                } else {
-                    Err(refused)
+                if !throttle::is_vouched(&identity.pool, owner).await? {
+                    return Err(refused);
                 }
             }
-            (outcome, _) => outcome,
+            (outcome, _) => spent.extend(outcome?),
         }
+        throttle::admit(&identity.pool, &spent).await?;
+        Ok(spent)
     }
 
-    /// Whether the guesses of others leave room for one more.
+    /// Whether the guesses of others leave room for one more, and if it is the account of which the free ones are used up.
+    /// Of an address they are not looked at: those who share it would have to sign in one at a time, and what it has at
+    /// once is bounded where hashes are made.
     async fn check_strangers(
         &self,
         identity: &Identity,
         email: Option<&Email>,
         device: &Device,
-    ) -> Outcome<()> {
+    ) -> Outcome<Vec<Subject>> {
         throttle::check(&identity.pool, self.address.as_slice()).await?;
         let refused = match throttle::check(&identity.pool, &self.account).await {
             Err(failure) if failure.code() == ErrorCode::TooManyAttempts => failure,
@@ -212,15 +225,16 @@ impl Guesses {
         let mut connection = identity.pool.acquire().await.map_err(failed)?;
         match email {
             Some(email) if sessions::were_opened_from(&mut connection, email, &device.ip_address).await? => {
-                Ok(())
+                Ok(Vec::new())
             }
             _ => Err(refused),
         }
     }
 
-    /// Counts a guess that was wrong.
-    async fn count(&self, identity: &Identity) -> Outcome<()> {
-        let all = [&self.account, self.near.as_slice(), self.address.as_slice()].concat();
+    /// Counts a guess that was wrong against all that it has not been counted against.
+    async fn count(&self, identity: &Identity, counted: &[Subject]) -> Outcome<()> {
+        let mut all = [&self.account, self.near.as_slice(), self.address.as_slice()].concat();
+        all.retain(|subject| !counted.contains(subject));
         throttle::count(&identity.pool, &all).await
     }
 
@@ -256,7 +270,12 @@ struct Verified {
 }
 
 /// Verifies a password. An account that is unknown or disabled costs the same work as a wrong password.
-async fn verified(identity: &Identity, email: Option<&Email>, typed: &str) -> Outcome<Option<Verified>> {
+async fn verified(
+    identity: &Identity,
+    hasher: &Hasher,
+    email: Option<&Email>,
+    typed: &str,
+) -> Outcome<Option<Verified>> {
     let known = match email {
         Some(email) => {
             let mut connection = identity.pool.acquire().await.map_err(failed)?;
@@ -268,12 +287,12 @@ async fn verified(identity: &Identity, email: Option<&Email>, typed: &str) -> Ou
     let password = password::normalise(typed);
     let stored = known.as_ref().filter(|_| password.is_some()).map(|(_, hash)| hash.clone());
     let password = password.unwrap_or_default();
-    let verdict = identity.hasher.verify(password.clone(), stored).await?;
+    let verdict = hasher.verify(password.clone(), stored).await?;
     let Some((user_id, hash)) = known.filter(|_| verdict != Verdict::Wrong) else {
         return Ok(None);
     };
     let stronger = match verdict {
-        Verdict::RightButWeak => Some(identity.hasher.hash(password).await?),
+        Verdict::RightButWeak => Some(hasher.hash(password).await?),
         Verdict::Right | Verdict::Wrong => None,
     };
     Ok(Some(Verified { user_id, hash, stronger }))
@@ -285,18 +304,21 @@ async fn verified(identity: &Identity, email: Option<&Email>, typed: &str) -> Ou
 /// AUTH001 when the current password is wrong; AUTH005; USER001; USER003; GW003.
 pub async fn change_password(identity: &Identity, request: ChangePasswordRequest) -> Outcome<()> {
     let ChangePasswordRequest { user_id, session_id, current_password, new_password, device } = request;
+    let device = known_device(device);
+    let hasher = identity.hasher.turn(Some(&user_id), network(&device.ip_address).as_deref())?;
     let account = {
         let mut connection = identity.pool.acquire().await.map_err(failed)?;
         accounts::find(&mut connection, &user_id).await?
     };
     let email = Email::parse(&account.email).map_err(Failure::internal)?;
     let new = password::check(&new_password, "new_password", identity.min_password_length, &email)?;
-    let device = known_device(device);
     let guesses = [identity.limits.password_changes().of(&user_id)];
-    throttle::check(&identity.pool, &guesses).await?;
-    let new = identity.hasher.hash(new).await?;
+    let counted = throttle::check(&identity.pool, &guesses).await?;
+    throttle::admit(&identity.pool, &counted).await?;
+    let new = hasher.hash(new).await?;
     for _ in 0..ROUNDS {
-        let Some(right) = verified(identity, Some(&email), &current_password).await? else { break };
+        let right = verified(identity, &hasher, Some(&email), &current_password).await?;
+        let Some(right) = right else { break };
         let given = (identity, &right, &session_id, &new, (&email, &device));
         let work = "change_password";
         let changed = transaction(
@@ -330,7 +352,9 @@ pub async fn change_password(identity: &Identity, request: ChangePasswordRequest
             return Ok(());
         }
     }
-    throttle::count(&identity.pool, &guesses).await?;
+    if counted.is_empty() {
+        throttle::count(&identity.pool, &guesses).await?;
+    }
     Err(Failure::new(ErrorCode::InvalidCredentials).saying("The current password is wrong"))
 }
 

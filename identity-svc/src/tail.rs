@@ -78,9 +78,11 @@ impl Tail {
     async fn read(&self, log: &impl Log, known: Option<Position>) -> Outcome<bool> {
         let began = Instant::now();
         let (end, events) = log.news(known.as_ref()).await?;
-        let Some(mut position) =
-            known.filter(|known| known.epoch == end.epoch && known.sequence <= end.sequence)
-        else {
+        if let Some(known) = known.as_ref().filter(|known| is_beyond(known, &end)) {
+            // A reading that merely lags says nothing: there will be another one.
+            return start_over(log, known).await;
+        }
+        let Some(mut position) = known.filter(|known| known.epoch == end.epoch) else {
             // The first reading, or another table than before: subscribers start over with a snapshot.
             self.position.send_replace(Some(end));
             self.holders.forget_all();
@@ -110,7 +112,11 @@ impl Tail {
 /// GW001 when the database is away.
 pub async fn resume(log: &impl Log, since: &Position) -> Outcome<Option<Vec<AuthEvent>>> {
     let (end, events) = log.news(Some(since)).await?;
-    if end.epoch != since.epoch || since.sequence > end.sequence {
+    if is_beyond(since, &end) {
+        start_over(log, since).await?;
+        return Ok(None);
+    }
+    if end.epoch != since.epoch {
         return Ok(None);
     }
     // A gap at the beginning has been swept; more than one batch is quicker as a snapshot.
@@ -119,6 +125,24 @@ pub async fn resume(log: &impl Log, since: &Position) -> Outcome<Option<Vec<Auth
         None => since.sequence == end.sequence,
     };
     Ok((unbroken && (events.len() as i64) < BATCH).then_some(events))
+}
+
+/// Whether the table ends before a position that was read from it.
+fn is_beyond(known: &Position, end: &Position) -> bool {
+    known.epoch == end.epoch && known.sequence > end.sequence
+}
+
+/// Begins a new epoch, unless the table has not gone back in truth. Whether there is one.
+async fn start_over(log: &impl Log, known: &Position) -> Outcome<bool> {
+    let has_gone_back = log.start_over(known).await?;
+    if has_gone_back {
+        tracing::warn!(
+            sequence = known.sequence,
+            "the database was set back: what had ended since the backup is open again, and edges ask about each caller \
+             for the life of a token; `identity-svc restored` ends all sessions"
+        );
+    }
+    Ok(has_gone_back)
 }
 
 fn sequence_of(event: &AuthEvent) -> i64 {
@@ -130,5 +154,6 @@ fn user_of(event: &AuthEvent) -> Option<&str> {
         Change::SessionEnded(ended) => &ended.user_id,
         Change::AccountChanged(changed) => &changed.user_id,
         Change::AccountDisabled(disabled) => &disabled.user_id,
+        Change::Restored(_) => return None,
     })
 }

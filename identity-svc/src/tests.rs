@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use chassis::mysql::{failed, transaction};
 use contract::identity::auth_event::Change as Wire;
-use contract::identity::{ChangePasswordRequest, LoginRequest, Position, RegisterRequest};
+use contract::identity::{ChangePasswordRequest, Device, LoginRequest, Position, RegisterRequest};
 use contract::token::Algorithm;
 use contract::{ErrorCode, Tier};
 use proptest::strategy::{Strategy, ValueTree};
@@ -13,6 +13,7 @@ use proptest::test_runner::TestRunner;
 use simulation::accounts::{Accounts, Change as ModelChange};
 use sqlx::{AssertSqlSafe, MySqlPool};
 
+use crate::bulkhead::Bulkhead;
 use crate::enforcement::Reports;
 use crate::events::{self, Change, Log};
 use crate::hasher::{Cost, Hasher};
@@ -50,7 +51,7 @@ pub async fn identity(pool: MySqlPool) -> Identity {
         reports: Reports::default(),
         pool,
         // Cheap: what a hash costs is not what these tests are about.
-        hasher: Hasher::new(Cost { memory_kib: 64, iterations: 1 }, 64).expect("a hasher"),
+        hasher: Hasher::new(Cost { memory_kib: 64, iterations: 1 }, 64, 0).expect("a hasher"),
         tokens: Arc::new(Tokens { keys, lifetimes, max_sessions: 100, noted: Noted::default() }),
         tail,
         holders,
@@ -64,6 +65,7 @@ pub async fn identity(pool: MySqlPool) -> Identity {
         },
         api_keys: api_keys::Limits { per_account: 2, longest_life: Duration::from_secs(366 * 24 * 3600) },
         mail: Mail::new(None),
+        bulkhead: Bulkhead::new(),
     }
 }
 
@@ -293,6 +295,41 @@ async fn no_session_opened_with_the_old_password_survives_its_change(pool: MySql
                 .await
                 .expect("counted");
         assert_eq!(open, 1, "round {round}");
+    }
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn once_the_free_guesses_are_used_up_one_is_let_in_after_each_wait_however_many_come(pool: MySqlPool) {
+    let identity = identity(pool.clone()).await;
+    register(&identity, "a@example.com").await;
+    let guess = || {
+        let identity = identity.clone();
+        let device = Device { ip_address: "192.0.2.1".to_owned(), ..Device::default() };
+        let (email, password) = ("a@example.com".to_owned(), "a wrong password".to_owned());
+        let request = LoginRequest { email, password, device: Some(device) };
+        tokio::spawn(async move { sign_in::log_in(&identity, request).await.expect_err("refused").code() })
+    };
+    for _ in 0..identity.limits.account {
+        assert_eq!(guess().await.expect("ran"), ErrorCode::InvalidCredentials);
+    }
+    for round in 0..10 {
+        let guesses: Vec<_> = (0..8).map(|_| guess()).collect();
+        let mut let_in = 0;
+        for guess in guesses {
+            let_in += usize::from(guess.await.expect("ran") == ErrorCode::InvalidCredentials);
+        }
+        assert_eq!(let_in, 1, "round {round}");
+        let attempts: Vec<i32> = sqlx::query_scalar("SELECT attempts FROM throttles ORDER BY attempts")
+            .fetch_all(&pool)
+            .await
+            .expect("read");
+        assert_eq!(
+            attempts,
+            [round + 6; 3],
+            "each is counted once: the account, from the address, the address"
+        );
+        // The wait is over.
+        sqlx::query("UPDATE throttles SET blocked_until = '1970-01-01'").execute(&pool).await.expect("set");
     }
 }
 

@@ -78,6 +78,22 @@ async fn write(connection: &mut MySqlConnection, life: Duration, good_until: Dat
     Ok(())
 }
 
+/// Takes tokens of every life in the table for given out until now, whatever it says: a table that was restored knows
+/// nothing of those since the backup.
+///
+/// # Errors
+/// GW001 when the database is away.
+pub async fn revive(tx: &mut MySqlConnection) -> Outcome<()> {
+    sqlx::query!(
+        "UPDATE token_lives SET good_until = GREATEST(good_until, UTC_TIMESTAMP(6) + INTERVAL (life + ?) SECOND)",
+        i64::try_from(AHEAD.as_secs()).map_err(Failure::internal)?
+    )
+    .execute(tx)
+    .await
+    .map_err(failed)?;
+    Ok(())
+}
+
 /// The tokens that may be alive at one moment.
 pub struct Alive {
     /// That moment.

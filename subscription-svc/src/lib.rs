@@ -28,7 +28,7 @@ use chassis::drain::Drain;
 use chassis::health::{Health, Need};
 use chassis::mysql::SetupError;
 use chassis::settings::Survey;
-use chassis::{grpc, internal, logs, memory, mysql};
+use chassis::{descriptors, grpc, internal, logs, memory, mysql};
 use clap::{Parser, Subcommand};
 use sqlx::MySqlPool;
 use sqlx::migrate::Migrator;
@@ -74,10 +74,14 @@ pub fn migrations() -> (Migrator, &'static str) {
 /// What the program `subscription-svc` does, told by its arguments.
 pub async fn run() -> ExitCode {
     memory::use_small_pages();
+    descriptors::raise_limit();
     let command = Arguments::parse().command;
     if matches!(command, Some(Command::Settings)) {
         print!("{}", chassis::settings::table(Settings::read));
         return ExitCode::SUCCESS;
+    }
+    if matches!(command, Some(Command::Migrate)) {
+        return ended(migrate_alone().await);
     }
     let settings = match chassis::settings::load(Settings::read) {
         Ok(settings) => settings,
@@ -90,15 +94,21 @@ pub async fn run() -> ExitCode {
         None => match logs::init(&settings.logs, "subscription-svc") {
             Ok(logs) => {
                 let outcome = serve(settings).await;
+                if let Err(error) = &outcome {
+                    tracing::error!(%error, "subscription-svc cannot run");
+                }
                 logs.finish().await;
-                outcome
+                return if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
             }
             Err(error) => Err(error.into()),
         },
-        Some(Command::Migrate) => migrate_now(&mysql::pool(&settings.database)).await,
         Some(Command::Healthy) => internal::ask_ready(settings.internal_listen).await.map_err(Into::into),
-        Some(Command::Settings) => Ok(()),
+        Some(Command::Migrate | Command::Settings) => Ok(()),
     };
+    ended(outcome)
+}
+
+fn ended(outcome: Result<(), Box<dyn Error>>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -108,19 +118,22 @@ pub async fn run() -> ExitCode {
     }
 }
 
-async fn migrate(pool: &MySqlPool) -> Result<(), SetupError> {
-    let (migrations, applied) = migrations();
-    mysql::migrate(pool, migrations, applied).await
-}
-
-async fn migrate_now(pool: &MySqlPool) -> Result<(), Box<dyn Error>> {
-    if !users_exist(pool).await? {
+/// Needs the settings of the database and no others, so that nothing else has to be there for it.
+async fn migrate_alone() -> Result<(), Box<dyn Error>> {
+    let settings = chassis::settings::load(|env| mysql::Settings::read(env, settings::DATABASE_USER))?;
+    let pool = mysql::pool(&settings);
+    if !users_exist(&pool).await? {
         return Err(
             "the table `users`, which the foreign keys need, is missing: run `identity-svc migrate` first"
                 .into(),
         );
     }
-    Ok(migrate(pool).await?)
+    Ok(migrate(&pool).await?)
+}
+
+async fn migrate(pool: &MySqlPool) -> Result<(), SetupError> {
+    let (migrations, applied) = migrations();
+    mysql::migrate(pool, migrations, applied).await
 }
 
 async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {

@@ -9,6 +9,9 @@ use tonic::transport::Uri;
 
 use crate::billing;
 
+/// The service's own database user, unless it is given another.
+pub const DATABASE_USER: &str = "subscription_svc";
+
 pub struct Settings {
     pub listen: SocketAddr,
     pub internal_listen: SocketAddr,
@@ -35,7 +38,7 @@ impl Settings {
             ),
             logs: logs::Settings::read(env),
             drain: drain::Settings::read(env),
-            database: mysql::Settings::read(env, "subscription_svc"),
+            database: mysql::Settings::read(env, DATABASE_USER),
             reflection: env.value("GRPC_REFLECTION", "true", "Whether gRPC reflection is served"),
             identity: internal.replicas(
                 env,

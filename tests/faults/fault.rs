@@ -556,7 +556,10 @@ impl Field {
         let users = self.users(HERD / 4).await;
         let mut sessions = Vec::new();
         for user in &users {
-            sessions.extend(join_all((0..4).map(|_| self.sandbox.log_in(user))).await);
+            // An account has two hashes at once.
+            for _ in 0..2 {
+                sessions.extend(join_all((0..2).map(|_| self.sandbox.log_in(user))).await);
+            }
         }
         for (place, session) in sessions.into_iter().enumerate() {
             let client = self.client(place);

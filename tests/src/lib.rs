@@ -2,6 +2,7 @@
 //! Stripe are stand-ins.
 
 mod authority;
+mod backup;
 mod client;
 mod clocks;
 mod collector;
@@ -15,6 +16,7 @@ mod socket;
 mod stripe;
 
 pub use authority::{Authority, Certificates};
+pub use backup::Backup;
 pub use client::{Client, Reply, raw};
 pub use clocks::Clocks;
 pub use collector::{Collector, Traced};
@@ -23,6 +25,6 @@ pub use mail::{Mail, RESET_PAGE, VERIFY_PAGE, token_in};
 pub use metrics::{Documented, Exported, documented_metrics};
 pub use process::{Ended, Process};
 pub use redis::Redis;
-pub use sandbox::{INTERNAL_TOKEN, JWT_SECRET, Plan, Sandbox, User, until};
+pub use sandbox::{INTERNAL_TOKEN, JWT_SECRET, Plan, Sandbox, User, local, until};
 pub use socket::Socket;
 pub use stripe::{FakeStripe, Mood, StripeEvent, WEBHOOK_SECRET};

@@ -47,6 +47,35 @@ impl Process {
 
     /// As [`Process::start`], with arguments.
     pub fn begin(name: &'static str, settings: &[(&str, String)], arguments: &[&str]) -> Process {
+        let mut command = Command::new(program(name));
+        command.args(arguments);
+        Process::spawn(name, command, settings, None)
+    }
+
+    /// As [`Process::start`], with so many files that it may have open, and so many that it may raise that to.
+    pub fn start_with_files(
+        name: &'static str,
+        settings: &[(&str, String)],
+        soft: usize,
+        hard: usize,
+    ) -> Process {
+        // It becomes the program.
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--nofile={soft}:{hard}")).arg(program(name));
+        Process::spawn(name, command, settings, None)
+    }
+
+    /// As [`Process::start`], with a standard output that nobody reads.
+    pub fn start_unread(name: &'static str, settings: &[(&str, String)]) -> Process {
+        Process::spawn(name, Command::new(program(name)), settings, Some(Stdio::piped()))
+    }
+
+    fn spawn(
+        name: &'static str,
+        mut command: Command,
+        settings: &[(&str, String)],
+        stdout: Option<Stdio>,
+    ) -> Process {
         let log = tempfile::tempfile().expect("a file for the log");
         let output = || {
             if std::env::var_os("E2E_LOGS").is_some() {
@@ -54,12 +83,11 @@ impl Process {
             }
             log.try_clone().expect("a handle").into()
         };
-        let child = Command::new(program(name))
+        let child = command
             .env_clear()
             .envs(settings.iter().map(|(name, value)| (name, value)))
-            .args(arguments)
             .stdin(Stdio::null())
-            .stdout(output())
+            .stdout(stdout.unwrap_or_else(output))
             .stderr(output())
             .spawn();
         Process { name, child: child.unwrap_or_else(|e| panic!("{name} cannot be started: {e}")), log }

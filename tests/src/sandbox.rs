@@ -166,6 +166,7 @@ impl Sandbox {
             ("ALLOWED_ORIGINS", "https://app.example.com".to_owned()),
             // Tests are busier than people; those of the limits switch them on.
             ("RATE_LIMITS", "off".to_owned()),
+            ("PASSWORD_HASHES_PER_ADDRESS", "0".to_owned()),
             ("GATEWAY_ROUTES", "GET+POST+PUT+PATCH+DELETE /api/v1/echo/{*rest} user".to_owned()),
         ];
         let mail = plan.mail.then(Mail::start);
@@ -304,6 +305,25 @@ impl Sandbox {
         self.identity_processes[place].kill();
         self.identity_processes[place] = self.identity_process(place);
         self.ready().await;
+    }
+
+    /// Ends every replica of identity-svc, as a crash would.
+    pub fn stop_identity(&mut self) {
+        self.identity_processes.iter_mut().for_each(Process::kill);
+    }
+
+    /// Starts every replica of identity-svc at its old place, after [`Sandbox::stop_identity`].
+    pub async fn start_identity(&mut self) {
+        for place in 0..self.identity_processes.len() {
+            self.identity_processes[place] = self.identity_process(place);
+        }
+        self.ready().await;
+    }
+
+    /// Gives what is started from now on another setting.
+    pub fn set(&mut self, name: &'static str, value: impl Into<String>) {
+        self.common.retain(|(known, _)| *known != name);
+        self.common.push((name, value.into()));
     }
 
     /// Starts an edge again, at its old place, and waits until it is ready.

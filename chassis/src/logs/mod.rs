@@ -5,7 +5,9 @@ mod lines;
 
 use std::io::IsTerminal;
 use std::str::FromStr;
+use std::time::Duration;
 
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
@@ -15,6 +17,9 @@ use crate::traces::{self, Traces, TracesError};
 use lines::Lines;
 
 pub use access::{Fields, access};
+
+/// How long an ending process waits for standard output to take its last lines.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// How lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +50,17 @@ impl FromStr for Level {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        // The filter takes a word that is no level for a target, and is silent of all others.
+        let is_mistaken = |word: &&str| {
+            !word.is_empty()
+                && !word.contains(['=', '[', ']', '{', '}'])
+                && word.parse::<LevelFilter>().is_err()
+        };
+        if let Some(word) = text.split(',').map(str::trim).find(is_mistaken) {
+            return Err(format!(
+                "{word} is no level: must be error, warn, info, debug, trace or off, or `target=level,…`"
+            ));
+        }
         EnvFilter::try_new(text).map_err(|e| e.to_string())?;
         Ok(Level(text.to_owned()))
     }
@@ -85,10 +101,10 @@ pub struct Logs {
 }
 
 impl Logs {
-    /// Sends what is still queued: lines at once, spans for at most two seconds.
+    /// Sends what is still queued: spans for at most two seconds, lines for at most one.
     pub async fn finish(self) {
         self.traces.finish().await;
-        self.lines.flush();
+        self.lines.finish(LAST_LINES);
     }
 }
 
@@ -117,4 +133,22 @@ pub fn init(settings: &Settings, service: &'static str) -> Result<Logs, LogsErro
         None => registry.with(layer).with(filter).init(),
     }
     Ok(Logs { lines, traces })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_is_no_level_is_refused() {
+        for text in ["warning", "verbose", "info,access", "debug, Loud ", "access=warning", "edge=info,7"] {
+            let fault = text.parse::<Level>().expect_err(text);
+            assert!(!fault.is_empty(), "{text}");
+        }
+        for text in
+            ["info", "WARN", "off", "4", "info,access=warn", "edge=debug, off", "info,h2[frame{a=1}]=trace"]
+        {
+            text.parse::<Level>().unwrap_or_else(|fault| panic!("{text}: {fault}"));
+        }
+    }
 }

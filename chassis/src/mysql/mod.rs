@@ -112,6 +112,13 @@ pub fn pool_and_lane(settings: &Settings) -> (MySqlPool, Lane) {
     (pool_of(settings.options(), connections - connections / 2), lane)
 }
 
+/// A pool for what is asked for, and of at most two of the connections one for what must go on however much is.
+pub fn pool_and_followers(settings: &Settings) -> (MySqlPool, MySqlPool) {
+    let connections = u32::try_from(settings.connections).unwrap_or(u32::MAX);
+    let followers = (connections / 2).min(2);
+    (pool_of(settings.options(), connections - followers), pool_of(settings.options(), followers))
+}
+
 /// One connection, for who looks at the database from outside; without what a pool does to hide that it is away.
 ///
 /// # Errors

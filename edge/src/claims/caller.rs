@@ -348,6 +348,15 @@ impl Caller {
         Ok(())
     }
 
+    /// Whether the caller is not an API key of this account: one that was stolen from an administrator must not make its
+    /// own account more than it is.
+    ///
+    /// # Errors
+    /// AUTH004.
+    pub fn must_not_be_key_of(&self, user_id: &str) -> Outcome<()> {
+        if self.user_id() == user_id { self.must_be_person() } else { Ok(()) }
+    }
+
     /// Whether the caller holds a permission, or the one that stands for all.
     pub fn holds(&self, permission: &str) -> bool {
         self.0.claims.permissions.iter().any(|held| held == permission || held == ANY_PERMISSION)

@@ -26,8 +26,10 @@ pub struct LiveClaims {
     position: Mutex<Option<Position>>,
     /// When identity-svc was last heard, in milliseconds since `started`; 0 before the first snapshot.
     heard: AtomicU64,
-    /// Until when an event matters that this edge does not understand, in seconds since 1970.
-    baffled_until: AtomicI64,
+    /// Until which age identity-svc is asked about each caller, since the table cannot say; 0 when it can.
+    ask_until: AtomicI64,
+    /// How many epochs there have been after the first.
+    epochs: AtomicU64,
     started: Instant,
     limits: Staleness,
     /// Wakes a user's open sockets when something about the user has changed.
@@ -65,6 +67,9 @@ impl Freshness {
     }
 }
 
+/// The version of what was known in a former epoch: anything of this one is newer.
+const FORMER: i64 = i64::MIN;
+
 #[derive(Clone)]
 struct Account {
     version: i64,
@@ -89,7 +94,8 @@ impl LiveClaims {
             changes: AtomicU64::new(0),
             position: Mutex::default(),
             heard: AtomicU64::new(0),
-            baffled_until: AtomicI64::new(0),
+            ask_until: AtomicI64::new(0),
+            epochs: AtomicU64::new(0),
             started: Instant::now(),
             limits,
             watched: Mutex::default(),
@@ -105,7 +111,8 @@ impl LiveClaims {
             return Err(Failure::new(ErrorCode::TokenInvalid).saying("The session has ended"));
         }
         let accounts = self.accounts.pin();
-        let Some(account) = accounts.get(&claims.user_id).filter(|account| account.version > claims.ver)
+        let Some(account) =
+            accounts.get(&claims.user_id).filter(|account| self.overrules(account, claims.ver))
         else {
             return Ok(None);
         };
@@ -117,19 +124,23 @@ impl LiveClaims {
         Ok(Some(claims.narrowed()))
     }
 
+    /// Versions of another epoch are not to be compared: then a disabled account is one whatever the token says.
+    fn overrules(&self, account: &Account, version: i64) -> bool {
+        account.version > version
+            || account.claims.is_none() && (account.version == FORMER || self.must_ask())
+    }
+
     /// A number that grows with every change of what [`LiveClaims::overrule`] says, once that says so.
     pub fn changes(&self) -> u64 {
         self.changes.load(Ordering::Acquire)
     }
 
     /// Takes a part of a snapshot in; it counts from the last one. What was known stays: entries only ever get newer,
-    /// and leave by their own time. Only a new epoch (a restored database) starts over.
+    /// and leave by their own time. Only a new epoch (a restored database) starts over; what was ended stays so.
     pub fn apply_snapshot(&self, snapshot: &Snapshot) {
         let Some(position) = snapshot.position.clone() else { return };
         if self.position().is_some_and(|known| known.epoch != position.epoch) {
-            self.ended.pin().clear();
-            self.accounts.pin().clear();
-            self.changes.fetch_add(1, Ordering::Release);
+            self.leave_epoch();
             // The next part adds to this one, and a stream that breaks off meanwhile starts over. Until the last part
             // is there nothing relies on the table.
             *lock(&self.position) = None;
@@ -141,6 +152,24 @@ impl LiveClaims {
         }
         self.heard_at(position);
         lock(&self.watched).values().for_each(|changes| changes.send_replace(()));
+    }
+
+    /// Keeps what is refused, for as long as a token may live: what a restored database says of it is older. Claims go,
+    /// since their versions mean nothing any more.
+    fn leave_epoch(&self) {
+        self.accounts.pin().retain(|_, account| account.claims.is_none());
+        let accounts = self.accounts.pin();
+        let disabled: Vec<String> = accounts.keys().cloned().collect();
+        for user_id in disabled {
+            accounts.update(user_id, |account| Account { version: FORMER, ..account.clone() });
+        }
+        self.epochs.fetch_add(1, Ordering::Relaxed);
+        self.changes.fetch_add(1, Ordering::Release);
+    }
+
+    /// Grows when the database was restored: who was let in before is to be looked at again.
+    pub fn epochs(&self) -> u64 {
+        self.epochs.load(Ordering::Relaxed)
     }
 
     /// Takes one event in.
@@ -166,24 +195,30 @@ impl LiveClaims {
         lock(&self.position).clone()
     }
 
+    /// When identity-svc was last heard, in milliseconds of this edge; 0 before the first snapshot.
+    pub fn heard(&self) -> u64 {
+        self.heard.load(Ordering::Relaxed)
+    }
+
     /// How long ago identity-svc was last heard; `None` before the first snapshot.
     pub fn staleness(&self) -> Option<Duration> {
-        let heard = self.heard.load(Ordering::Relaxed);
+        let heard = self.heard();
         (heard > 0).then(|| self.started.elapsed().saturating_sub(Duration::from_millis(heard)))
     }
 
     /// What the table can be relied on for at this moment.
     pub fn freshness(&self) -> Freshness {
         match self.staleness() {
-            Some(age) if age <= self.limits.limit && !self.is_baffled() => Freshness::Fresh,
+            Some(age) if age <= self.limits.limit && !self.must_ask() => Freshness::Fresh,
             Some(age) if age <= self.limits.limit + self.limits.grace => Freshness::Stale,
             _ => Freshness::Lost,
         }
     }
 
-    /// Whether something is in force that this edge does not understand, as from a newer identity-svc.
-    fn is_baffled(&self) -> bool {
-        self.baffled_until.load(Ordering::Relaxed) > 0
+    /// Whether something is in force that this edge does not understand, as from a newer identity-svc, or tokens are about
+    /// that a restored database knows nothing of.
+    fn must_ask(&self) -> bool {
+        self.ask_until.load(Ordering::Relaxed) > 0
     }
 
     /// Changes whenever something that concerns the user does.
@@ -202,7 +237,7 @@ impl LiveClaims {
         self.ended.pin().retain(|_, forget_at| *forget_at > now);
         self.accounts.pin().retain(|_, account| account.forget_at > now);
         let is_over = |until| (until <= now).then_some(0);
-        let _ = self.baffled_until.fetch_update(Ordering::Relaxed, Ordering::Relaxed, is_over);
+        let _ = self.ask_until.fetch_update(Ordering::Relaxed, Ordering::Relaxed, is_over);
         lock(&self.watched).retain(|_, changes| changes.receiver_count() > 0);
         ENTRIES.set(self.entries());
     }
@@ -246,10 +281,17 @@ impl LiveClaims {
                 let account = Account { version: disabled.version, forget_at, claims: None };
                 self.remember_account(&disabled.user_id, account);
             }
+            Some(Change::Restored(_)) => {
+                tracing::warn!(
+                    seconds = life,
+                    "the database was restored: identity-svc is asked about each caller until former tokens have expired"
+                );
+                self.ask_until.fetch_max(forget_at, Ordering::Relaxed);
+            }
             None => {
                 // It may be a revocation: until it can be forgotten, identity-svc is asked for each request.
                 tracing::error!("an event of a kind that this edge does not know");
-                self.baffled_until.fetch_max(forget_at, Ordering::Relaxed);
+                self.ask_until.fetch_max(forget_at, Ordering::Relaxed);
             }
         }
         // After the change: who has seen this number has seen the change.
@@ -278,6 +320,7 @@ fn user_of(event: &AuthEvent) -> Option<&str> {
         Change::SessionEnded(ended) => &ended.user_id,
         Change::AccountChanged(changed) => &changed.user_id,
         Change::AccountDisabled(disabled) => &disabled.user_id,
+        Change::Restored(_) => return None,
     })
 }
 
@@ -291,7 +334,7 @@ static ENTRIES: LazyLock<IntGauge> = LazyLock::new(|| {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use contract::identity::{AccountChanged, AccountDisabled, SessionEnded};
+    use contract::identity::{AccountChanged, AccountDisabled, Restored, SessionEnded};
     use contract::token::ISSUER;
     use prost_types::Timestamp;
 
@@ -403,6 +446,33 @@ pub(super) mod tests {
         assert_eq!(live.ended.len(), 2, "the first part is still there");
         live.ended.pin().clear();
         assert!(live.overrule(&claims(2)).expect("good").is_none(), "the former epoch is forgotten");
+    }
+
+    #[test]
+    fn what_was_refused_before_a_restore_stays_so_and_its_versions_count_for_nothing() {
+        let live = live();
+        let (ended, disabled) = (
+            SessionEnded { session_id: "s".to_owned(), user_id: "u".to_owned() },
+            AccountDisabled { user_id: "u".to_owned(), version: 9 },
+        );
+        live.apply(&event(1, Change::SessionEnded(ended)));
+        live.apply(&event(2, Change::AccountDisabled(disabled)));
+        let position = Some(Position { epoch: "restored".to_owned(), sequence: 1 });
+        let restored = event(1, Change::Restored(Restored {}));
+        live.apply_snapshot(&Snapshot { position, events: vec![restored], more: false });
+        assert_eq!((live.epochs(), live.freshness()), (1, Freshness::Stale), "each caller is asked about");
+        assert!(live.overrule(&claims(20)).is_err());
+        live.ended.pin().clear();
+        assert!(live.overrule(&claims(20)).is_err(), "the account was disabled, whatever the token says");
+        // Made good again in the new epoch, and banned again, with versions far below those of before.
+        live.apply(&event(2, upgraded(3, "basic")));
+        assert!(live.overrule(&claims(20)).expect("good").is_none());
+        let disabled = AccountDisabled { user_id: "u".to_owned(), version: 4 };
+        live.apply(&event(3, Change::AccountDisabled(disabled)));
+        assert!(live.overrule(&claims(20)).is_err());
+        live.forget(100);
+        live.heard_at(Position::default());
+        assert_eq!(live.freshness(), Freshness::Fresh, "all tokens of before have expired");
     }
 
     #[test]

@@ -8,17 +8,21 @@ use chassis::health::Health;
 use contract::identity::live_claims_service_client::LiveClaimsServiceClient;
 use contract::identity::watch_auth_events_response::Message;
 use contract::identity::{KeySet, WatchAuthEventsRequest};
-use contract::token::{KeyFault, Verifier, key_set};
+use contract::token::{KeyFault, TokenFault, Verifier, key_set};
 use prometheus::Gauge;
 use secrecy::SecretString;
-use tonic::Status;
+use tonic::{Code, Status};
 
-use super::{Authenticator, Enforcement, now};
+use super::{Authenticator, Enforcement, LiveClaims, now};
 
 /// Heartbeats come each second; a stream that is silent for this long is dead.
 const SILENCE: Duration = Duration::from_secs(3);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Said by an edge that can verify no token that is given out now.
+const OTHER_KEYS: &str =
+    "tokens of identity-svc cannot be verified: JWT_SECRET_KEY or JWT_AUDIENCE is another one there";
 
 /// How the watch makes keys of what identity-svc says.
 pub struct KeySettings {
@@ -49,11 +53,11 @@ impl Watch {
         let live = self.authenticator.live();
         let mut pause = FIRST_PAUSE;
         loop {
-            let heard_before = live.staleness();
+            let heard_before = live.heard();
             let ended = self.follow().await;
-            let heard = live.staleness().zip(heard_before).is_none_or(|(now, before)| now < before);
-            pause = if heard { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
-            tracing::warn!(reason = ended.message(), "the watch on identity-svc broke off; connecting again");
+            let was_heard = live.heard() > heard_before;
+            pause = if was_heard { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
+            tracing::warn!(reason = reason(&ended), "the watch on identity-svc broke off; connecting again");
             tokio::time::sleep(pause.mul_f64(0.5 + (self.jitter)() / 2.0)).await;
         }
     }
@@ -98,7 +102,9 @@ impl Watch {
                 }
                 None => {}
             }
-            if live.position().is_some() {
+            if live.position().is_some() && self.health.hindrance().is_none() {
+                // Not only with the next tick: who is ready must not be shown as one that has heard nothing.
+                show_staleness(live);
                 self.health.now_ready();
             }
         }
@@ -106,10 +112,30 @@ impl Watch {
 
     fn accept(&self, set: &KeySet) -> Result<(), KeyFault> {
         let keys = key_set(&set.keys, &self.keys.secrets)?;
-        self.authenticator.accept(Verifier::new(keys, &self.keys.audience));
+        let verifier = Verifier::new(keys, &self.keys.audience);
+        let knows = set.sample.is_empty() || verifier.verify(&set.sample, now()) == Err(TokenFault::Expired);
+        // One that is ready stays so: it may have been given a new secret too late, and still serves tokens of the old one.
+        let is_news = self.health.hindered_by((!knows).then_some(OTHER_KEYS));
+        if is_news && !knows {
+            tracing::error!("{OTHER_KEYS}");
+        }
+        self.authenticator.accept(verifier);
         self.enforcement.accepts(set.keys.iter().map(|key| key.kid.clone()).collect());
         Ok(())
     }
+}
+
+/// What is wrong, also where the other side has not said it.
+fn reason(ended: &Status) -> String {
+    match (ended.code(), ended.message()) {
+        (Code::Unimplemented, _) => "what answers at IDENTITY_URL is not identity-svc".to_owned(),
+        (code, "") => code.description().to_owned(),
+        (_, message) => message.to_owned(),
+    }
+}
+
+fn show_staleness(live: &LiveClaims) {
+    STALENESS.set(live.staleness().map_or(f64::INFINITY, |age| age.as_secs_f64()));
 }
 
 /// Keeps the gauge of staleness true and forgets what has expired, for as long as the process lives.
@@ -117,7 +143,7 @@ pub async fn housekeeping(authenticator: Authenticator) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     loop {
         ticks.tick().await;
-        STALENESS.set(authenticator.live().staleness().map_or(f64::INFINITY, |age| age.as_secs_f64()));
+        show_staleness(authenticator.live());
         authenticator.forget(now());
     }
 }

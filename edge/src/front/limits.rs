@@ -9,6 +9,8 @@ use prometheus::IntCounterVec;
 pub enum Limit {
     /// Connections of all clients.
     Connections,
+    /// File descriptors of the process.
+    Descriptors,
     /// What one address may hold at once.
     PerAddress,
     /// The time in which headers must have arrived.
@@ -37,6 +39,7 @@ impl Limit {
     fn name(self) -> &'static str {
         match self {
             Limit::Connections => "connections",
+            Limit::Descriptors => "descriptors",
             Limit::PerAddress => "per_address",
             Limit::HeaderTime => "header_time",
             Limit::HeaderSize => "header_size",

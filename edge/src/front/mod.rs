@@ -10,6 +10,7 @@ mod label;
 mod limits;
 mod path;
 mod patience;
+mod room;
 mod serve;
 
 use std::net::{IpAddr, SocketAddr};
@@ -37,6 +38,7 @@ pub use ids::{RequestIds, TRACEPARENT};
 pub use label::{RouteLabel, label_route};
 pub use limits::Limit;
 pub use path::check as check_path;
+pub use room::fit;
 pub use serve::{ConnectionPlace, serve};
 
 /// The header by which a request is found in all logs.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
+use chassis::descriptors;
 use chassis::drain::Drain;
 use contract::{ErrorCode, Failure, Outcome};
 use http::Request;
@@ -79,6 +80,9 @@ pub async fn serve(listener: TcpListener, public: Public, settings: &FrontSettin
                     tokio::spawn(connection.serve(stream, graceful.watcher()));
                 }
                 Err(error) => {
+                    if descriptors::are_spent(&error) {
+                        Limit::Descriptors.bites();
+                    }
                     tracing::warn!(%error, "a connection could not be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }

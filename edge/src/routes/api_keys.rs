@@ -65,10 +65,17 @@ impl From<ApiKey> for ApiKeyBody {
 }
 
 #[derive(Serialize, ToSchema)]
-struct ApiKeys {
+pub struct ApiKeys {
     api_keys: Vec<ApiKeyBody>,
     #[schema(value_type = kinds::Count)]
     count: usize,
+}
+
+impl From<Vec<ApiKey>> for ApiKeys {
+    fn from(keys: Vec<ApiKey>) -> Self {
+        let api_keys: Vec<ApiKeyBody> = keys.into_iter().map(ApiKeyBody::from).collect();
+        ApiKeys { count: api_keys.len(), api_keys }
+    }
 }
 
 #[utoipa::path(
@@ -86,8 +93,7 @@ async fn list(
 ) -> Answer<axum::Json<ApiKeys>> {
     let request = ListApiKeysRequest { actor_id: caller.user_id().to_owned() };
     let answer = from_identity(services.api_keys().list_api_keys(context.call(request)).await)?;
-    let api_keys: Vec<ApiKeyBody> = answer.api_keys.into_iter().map(ApiKeyBody::from).collect();
-    Ok(axum::Json(ApiKeys { count: api_keys.len(), api_keys }))
+    Ok(axum::Json(answer.api_keys.into()))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -111,7 +117,7 @@ struct Create {
     operation_id = "create_api_key",
     summary = "Make an API key",
     description = "The key is told this once. It goes where an access token goes, and may do what every user may and \
-                   what it was made for; never what changes who may act for the account.",
+                   what it was made for; never what changes who may act for the account. A mail tells the owner.",
     request_body = Create,
     responses((status = 201, body = ApiKeyBody)),
     extensions(("x-errors" = json!(["SUB002", "USER001"])), ("x-people-only" = json!(true))),

@@ -127,7 +127,7 @@ struct Reset {
     path = "/password/reset",
     operation_id = "reset_password",
     summary = "Set a new password with the token of a mail",
-    description = "Ends all sessions.",
+    description = "Ends all sessions and API keys of the account.",
     request_body = Reset,
     responses((status = 200, body = Message)),
     security(()),
@@ -142,5 +142,5 @@ async fn reset(
     let device = Some(device(&context, &headers));
     let request = ResetPasswordRequest { token, new_password, device };
     from_identity(services.auth().reset_password(context.call(request)).await)?;
-    Ok(Message::says("Password changed; all sessions have ended"))
+    Ok(Message::says("Password changed; all sessions and API keys have ended"))
 }

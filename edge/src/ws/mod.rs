@@ -165,6 +165,7 @@ pub async fn upgrade(State(sockets): State<Arc<Sockets>>, mut request: Request) 
     if request.headers().get(ORIGIN).is_some_and(|origin| !sockets.origins.admits(origin)) {
         return Err(Failure::new(ErrorCode::Forbidden).saying("This origin is not allowed").into());
     }
+    let epoch = sockets.authenticator.live().epochs();
     let caller = sockets.authenticator.identify(token(request.headers())?).await?;
     let caller = sockets.authenticator.confirm(caller, Intent::Read).await?;
     let mut response = create_response_with_body(&request, Body::empty).map_err(|_| not_an_upgrade())?;
@@ -179,14 +180,15 @@ pub async fn upgrade(State(sockets): State<Arc<Sockets>>, mut request: Request) 
     if offered(request.headers()).any(|protocol| protocol == PROTOCOL) {
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOCOL));
     }
-    sockets.tasks.spawn(open(sockets.clone(), caller, context, connection, held));
+    sockets.tasks.spawn(open(sockets.clone(), (caller, epoch), context, connection, held));
     Ok(response)
 }
 
-/// `_held`: the place of the connection, until the socket has ended.
+/// With the epoch of live claims in which the caller was let in. `_held`: the place of the connection, until the socket has
+/// ended.
 async fn open(
     sockets: Arc<Sockets>,
-    caller: Caller,
+    (caller, epoch): (Caller, u64),
     context: RequestContext,
     connection: OnUpgrade,
     _held: ConnectionPlace,
@@ -195,7 +197,7 @@ async fn open(
     let Ok(connection) = connection.await else { return };
     let stream = sockets.stream(connection).await;
     match sockets.place(caller.user_id()) {
-        Some(place) => socket::run(sockets.clone(), place, caller, context, stream).await,
+        Some(place) => socket::run(sockets.clone(), place, (caller, epoch), context, stream).await,
         None => Box::pin(socket::refuse(stream)).await,
     }
 }

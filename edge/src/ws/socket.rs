@@ -38,6 +38,8 @@ struct Connection {
     sockets: Arc<Sockets>,
     context: RequestContext,
     session: Session,
+    /// The epoch of live claims in which the caller was let in.
+    epoch: u64,
     client: Client,
     /// When the socket ends unless it gets another token.
     deadline: Instant,
@@ -57,7 +59,7 @@ pub async fn refuse(stream: ClientStream) {
 pub fn run(
     sockets: Arc<Sockets>,
     place: Place,
-    caller: Caller,
+    (caller, epoch): (Caller, u64),
     context: RequestContext,
     stream: ClientStream,
 ) -> impl Future<Output = ()> {
@@ -67,6 +69,7 @@ pub fn run(
         sockets,
         context,
         session,
+        epoch,
         client: Side::new(stream, SEND_TIMEOUT),
         legs: Legs::default(),
         passage: None,
@@ -145,6 +148,10 @@ impl Connection {
     /// Lives by the claims that count now: an ended session closes the socket, and changed claims are told and go
     /// with everything that is passed on from here.
     fn obey(&mut self) -> Turn {
+        // Whether the session is open after a restore only identity-svc knows, who is asked of each that comes.
+        if self.sockets.authenticator.live().epochs() != self.epoch {
+            return Err(End::Close(close::TRY_LATER, "the database was restored"));
+        }
         match self.session.look() {
             Err(_) => Err(End::Close(close::SESSION_ENDED, "session ended")),
             Ok(Standing::Unchanged) => Ok(()),

@@ -13,7 +13,7 @@ use crate::administrators::must_not_be_last;
 use crate::audit::{self, Action};
 use crate::email::Email;
 use crate::identity::Identity;
-use crate::sessions::{Because, close};
+use crate::sessions::{Because, close_everything};
 use crate::{claims, password, profiles, recovery};
 
 /// What an administrator changes of an account; what is absent stays as it is.
@@ -67,8 +67,8 @@ pub async fn update(identity: &Identity, actor: &Actor, user_id: &str, change: C
     profiles::user(&mut connection, user_id).await
 }
 
-/// Changes an account in a transaction of its own. Disabling it ends its sessions, so that no token which was issued
-/// before is good again when it is enabled.
+/// Changes an account in a transaction of its own. Disabling it ends its sessions and API keys, so that nothing which was
+/// issued before is good again when it is enabled.
 ///
 /// # Errors
 /// As [`update`].
@@ -95,8 +95,8 @@ pub async fn apply(
             }
             write(tx, &before, change).await?;
             if before.is_active && change.is_active == Some(false) {
-                let ended = close(tx, user_id, None, Because::AccountDisabled).await?;
-                ended.announce(tx, user_id).await?;
+                let ended = close_everything(tx, user_id, Because::AccountDisabled).await?;
+                ended.announce(tx, user_id, actor.by()).await?;
             }
             let sequence = claims::announce(tx, user_id).await?;
             if let Some(reason) = reason {
@@ -150,11 +150,17 @@ pub async fn remove(identity: &Identity, actor: &Actor, user_id: &str, reason: O
     Ok(())
 }
 
-/// Sets the password of an account and ends its sessions.
+/// Sets the password of an account and ends its sessions and API keys.
 ///
 /// # Errors
-/// AUTH004, USER001, USER003; GW003.
+/// AUTH004, USER001, USER003; REQ001 for one's own account, whose owner has to know the current one; GW003.
 pub async fn set_password(identity: &Identity, actor: &Actor, user_id: &str, typed: &str) -> Outcome<()> {
+    if actor.id == user_id {
+        return Err(Failure::new(ErrorCode::InvalidRequest)
+            .saying("Administrators cannot set their own password here")
+            .with_field("user_id", "must not be your own"));
+    }
+    let hasher = identity.hasher.turn(Some(&actor.id), None)?;
     let account = {
         let mut connection = identity.pool.acquire().await.map_err(failed)?;
         actor.must_administer(&mut connection).await?;
@@ -162,7 +168,7 @@ pub async fn set_password(identity: &Identity, actor: &Actor, user_id: &str, typ
     };
     let email = Email::parse(&account.email).map_err(Failure::internal)?;
     let new = password::check(typed, "new_password", identity.min_password_length, &email)?;
-    let hash = identity.hasher.hash(new).await?;
+    let hash = hasher.hash(new).await?;
     let given = (identity, actor, user_id, &hash, &email);
     transaction(&identity.pool, "set_password", given, |tx, (identity, actor, user_id, hash, email)| {
         Box::pin(async move {
@@ -171,8 +177,8 @@ pub async fn set_password(identity: &Identity, actor: &Actor, user_id: &str, typ
             accounts::set_password_hash(tx, user_id, hash).await?;
             // From where an administrator acts is nothing that an account's owner needs to know.
             recovery::after_change(tx, identity, user_id, email.as_str(), &Device::default()).await?;
-            let ended = close(tx, user_id, None, Because::PasswordSet).await?;
-            let sequence = ended.announce(tx, user_id).await?;
+            let ended = close_everything(tx, user_id, Because::PasswordSet).await?;
+            let sequence = ended.announce(tx, user_id, actor.by()).await?;
             let details = json!({ "sessions": ended.count() });
             audit::record(tx, actor.by(), Action::PasswordSet, Some(user_id), sequence, details).await
         })

@@ -1,6 +1,7 @@
 //! Administration of users: what an administrator sees and does. Each slice re-checks the acting account, since the
 //! edge is not the only caller, and keeps what was done in the audit log.
 
+pub mod api_keys;
 pub mod audit;
 pub mod bulk;
 pub mod change;

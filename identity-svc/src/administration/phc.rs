@@ -6,9 +6,10 @@ use argon2::password_hash::phc::PasswordHash;
 /// What the column holds, in bytes.
 const MAX_BYTES: usize = 255;
 /// The dearest hash that is taken over. Whoever may import decides what each later sign-in costs this service, so that
-/// one import could stall it: 256 MiB, and as much work as four passes over that.
-const MAX_MEMORY_KIB: u32 = 262_144;
-const MAX_WORK_KIB: u64 = 1_048_576;
+/// one import could stall it, or end it where its memory is bounded: 64 MiB, a quarter of what `deploy/` gives the process,
+/// and as much work as four passes over that.
+const MAX_MEMORY_KIB: u32 = 65_536;
+const MAX_WORK_KIB: u64 = 262_144;
 const MAX_LANES: u32 = 16;
 const MIN_SALT: usize = 8;
 const MIN_OUTPUT: usize = 16;
@@ -74,7 +75,7 @@ mod tests {
         for head in [
             "$argon2id$v=19$m=19456,t=2,p=1",
             "$argon2id$v=19$m=65536,t=3,p=4",
-            "$argon2id$v=19$m=262144,t=3,p=1",
+            "$argon2id$v=19$m=65536,t=4,p=1",
             "$argon2i$v=19$m=4096,t=3,p=1",
             "$argon2d$v=16$m=4096,t=3,p=1",
         ] {
@@ -86,9 +87,9 @@ mod tests {
     fn a_hash_that_would_stall_the_service_is_refused() {
         for head in [
             "$argon2id$v=19$m=4294967295,t=1,p=1",
-            "$argon2id$v=19$m=262145,t=1,p=1",
+            "$argon2id$v=19$m=65537,t=1,p=1",
             "$argon2id$v=19$m=65536,t=4294967295,p=1",
-            "$argon2id$v=19$m=262144,t=5,p=1",
+            "$argon2id$v=19$m=65536,t=5,p=1",
             "$argon2id$v=19$m=65536,t=1,p=64",
         ] {
             let fault = check(&with(head)).expect_err(head);

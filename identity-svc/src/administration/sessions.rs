@@ -47,7 +47,7 @@ pub async fn end_all(identity: &Identity, actor: &Actor, user_id: &str) -> Outco
             actor.must_administer(tx).await?;
             accounts::lock(tx, user_id).await?;
             let ended = close(tx, user_id, None, Because::Administrator).await?;
-            let sequence = ended.announce(tx, user_id).await?;
+            let sequence = ended.announce(tx, user_id, actor.by()).await?;
             let details = json!({ "sessions": ended.count() });
             audit::record(tx, actor.by(), Action::SessionsEnded, Some(user_id), sequence, details).await
         })

@@ -11,7 +11,7 @@ use std::time::Duration;
 use chassis::clock::now;
 use chassis::mysql::{failed, transaction};
 use contract::identity::{KeySet, TokenKey};
-use contract::token::{Algorithm, KeyPair, Signer, SigningKey, Verifier, key_set};
+use contract::token::{Algorithm, Claims, KeyPair, Signer, SigningKey, Verifier, key_set};
 use contract::{Failure, Outcome};
 use secrecy::SecretString;
 use serde_json::json;
@@ -102,7 +102,8 @@ impl KeyRing {
             let reading = async {
                 let keys = load(&pool, &self.settings).await?;
                 self.current.send_if_modified(|known| {
-                    let changed = known.set != keys.set || known.active != keys.active;
+                    // The sample may be signed anew and be as good.
+                    let changed = known.set.keys != keys.set.keys || known.active != keys.active;
                     if changed {
                         *known = Arc::new(keys);
                     }
@@ -207,7 +208,8 @@ fn made_of(rows: Vec<Row>, settings: &Settings) -> Outcome<Keys> {
     let (active, keys) = (active.kid.clone(), rows.into_iter().map(wire).collect::<Vec<_>>());
     let verifying = key_set(&keys, &settings.secrets).map_err(Failure::internal)?;
     let verifier = Verifier::new(verifying, &settings.audience);
-    Ok(Keys { signer, verifier, set: KeySet { keys }, active })
+    let sample = signer.sign(&Claims::of_nobody(&settings.audience)).map_err(Failure::internal)?;
+    Ok(Keys { signer, verifier, set: KeySet { keys, sample }, active })
 }
 
 /// The keys of an empty table, without one.

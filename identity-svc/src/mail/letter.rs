@@ -96,6 +96,22 @@ impl Letter {
         }
     }
 
+    /// The notice that there is an API key more; without its name, which whoever made it has chosen.
+    pub fn api_key_created(email: &str, at: DateTime<Utc>, address: &str) -> Letter {
+        let at = at.format("%-d %B %Y, %H:%M UTC");
+        Letter {
+            subject: "An API key was made for your account",
+            paragraphs: vec![format!(
+                "An API key for the account {email} was made on {at}{}. Until it expires or is ended, programs can act for \
+                 the account with it.",
+                from(address)
+            )],
+            button: None,
+            closing: "If that was not you, ask for a new password at once: that ends every API key and signs the account \
+                      out everywhere.",
+        }
+    }
+
     /// The whole mail. The same `id` makes the same `Message-ID`, so that a mail that is sent twice can be known as one.
     ///
     /// # Errors

@@ -32,6 +32,8 @@ pub enum Kind {
     Link(Purpose),
     /// Tells that the password is another one now.
     PasswordChanged,
+    /// Tells that there is an API key more.
+    ApiKeyCreated,
 }
 
 impl Kind {
@@ -40,12 +42,17 @@ impl Kind {
         match self {
             Kind::Link(purpose) => purpose.name(),
             Kind::PasswordChanged => "password_changed",
+            Kind::ApiKeyCreated => "api_key_created",
         }
     }
 
     fn parse(name: &str) -> Option<Kind> {
-        let all =
-            [Kind::Link(Purpose::VerifyEmail), Kind::Link(Purpose::ResetPassword), Kind::PasswordChanged];
+        let all = [
+            Kind::Link(Purpose::VerifyEmail),
+            Kind::Link(Purpose::ResetPassword),
+            Kind::PasswordChanged,
+            Kind::ApiKeyCreated,
+        ];
         all.into_iter().find(|kind| kind.name() == name)
     }
 }

@@ -168,15 +168,21 @@ impl Relay {
     fn life(&self, kind: Kind) -> Duration {
         match kind {
             Kind::Link(purpose) => self.settings.life(purpose),
-            Kind::PasswordChanged => NOTICE_LIFE,
+            Kind::PasswordChanged | Kind::ApiKeyCreated => NOTICE_LIFE,
         }
     }
 
     /// The letter of a mail, with a token of its own if it has a link; `None` when it is not needed any more.
     async fn write(&self, mail: &Queued) -> Outcome<Option<Letter>> {
         let address = &mail.device.ip_address;
-        let Kind::Link(purpose) = mail.kind else {
-            return Ok(Some(Letter::password_changed(&mail.email, mail.queued_at, address)));
+        let purpose = match mail.kind {
+            Kind::Link(purpose) => purpose,
+            Kind::PasswordChanged => {
+                return Ok(Some(Letter::password_changed(&mail.email, mail.queued_at, address)));
+            }
+            Kind::ApiKeyCreated => {
+                return Ok(Some(Letter::api_key_created(&mail.email, mail.queued_at, address)));
+            }
         };
         let life = self.settings.life(purpose);
         let token = transaction(&self.pool, "mail_token", mail, move |tx, mail| {

@@ -8,9 +8,10 @@ use contract::identity::{
     EndUserSessionsRequest, EndUserSessionsResponse, ExportUsersRequest, ExportUsersResponse,
     GetUserDetailsRequest, GetUserDetailsResponse, GrantPermissionRequest, GrantPermissionResponse,
     ImportUsersRequest, ImportUsersResponse, ListAuditRequest, ListAuditResponse, ListEdgesRequest,
-    ListEdgesResponse, ListUserSessionsRequest, ListUserSessionsResponse, ListUsersRequest,
-    ListUsersResponse, RemoveUserRequest, RemoveUserResponse, RevokePermissionRequest,
-    RevokePermissionResponse, SetPasswordRequest, SetPasswordResponse, UpdateUserRequest, UpdateUserResponse,
+    ListEdgesResponse, ListUserApiKeysRequest, ListUserApiKeysResponse, ListUserSessionsRequest,
+    ListUserSessionsResponse, ListUsersRequest, ListUsersResponse, RemoveUserRequest, RemoveUserResponse,
+    RevokePermissionRequest, RevokePermissionResponse, RevokeUserApiKeyRequest, RevokeUserApiKeyResponse,
+    SetPasswordRequest, SetPasswordResponse, UpdateUserRequest, UpdateUserResponse,
 };
 use futures_util::stream;
 use tokio_stream::Stream;
@@ -18,7 +19,7 @@ use tonic::{Request, Response, Status};
 
 use crate::administration::change::Change;
 use crate::administration::export::Export;
-use crate::administration::{Actor, audit, bulk, change, import, list, permissions, sessions};
+use crate::administration::{Actor, api_keys, audit, bulk, change, import, list, permissions, sessions};
 use crate::edges;
 use crate::identity::{Identity, id};
 
@@ -130,6 +131,28 @@ impl AdminService for Administration {
             change::set_password(&self.0, &actor, &user_id, &new_password).await
         };
         answer(set.await.map(|()| SetPasswordResponse {}))
+    }
+
+    async fn list_user_api_keys(
+        &self,
+        request: Request<ListUserApiKeysRequest>,
+    ) -> Result<Response<ListUserApiKeysResponse>, Status> {
+        let ListUserApiKeysRequest { actor_id, device, user_id } = request.into_inner();
+        let keys = async { api_keys::list(&self.0, &on(&user_id, actor_id, device)?, &user_id).await };
+        answer(keys.await.map(|api_keys| ListUserApiKeysResponse { api_keys }))
+    }
+
+    async fn revoke_user_api_key(
+        &self,
+        request: Request<RevokeUserApiKeyRequest>,
+    ) -> Result<Response<RevokeUserApiKeyResponse>, Status> {
+        let RevokeUserApiKeyRequest { actor_id, device, user_id, api_key_id } = request.into_inner();
+        let revoked = async {
+            let actor = on(&user_id, actor_id, device)?;
+            id("api_key_id", &api_key_id)?;
+            api_keys::revoke(&self.0, &actor, &user_id, &api_key_id).await
+        };
+        answer(revoked.await.map(|()| RevokeUserApiKeyResponse {}))
     }
 
     async fn list_audit(

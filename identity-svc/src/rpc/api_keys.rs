@@ -27,7 +27,7 @@ impl ApiKeyService for ApiKeys {
             let expires_at =
                 expires_at.map(|time| from_timestamp(time).ok_or_else(unreadable)).transpose()?;
             let wanted = Wanted { name, permissions, expires_at };
-            api_keys::create(&self.0, &actor_id, wanted, device.as_ref()).await
+            api_keys::create(&self.0, &actor_id, wanted, device).await
         };
         answer(made.await)
     }

@@ -36,8 +36,11 @@ impl AuthService for Auth {
 
     async fn refresh(&self, request: Request<RefreshRequest>) -> Result<Response<RefreshResponse>, Status> {
         let RefreshRequest { refresh_token, device } = request.into_inner();
-        let pair = sessions::refresh(&self.0, &refresh_token, &known_device(device)).await;
-        answer(pair.map(|tokens| RefreshResponse { tokens: Some(tokens) }))
+        let pair = async {
+            let _place = self.0.bulkhead.enter(device.as_ref())?;
+            sessions::refresh(&self.0, &refresh_token, &known_device(device)).await
+        };
+        answer(pair.await.map(|tokens| RefreshResponse { tokens: Some(tokens) }))
     }
 
     async fn validate_token(
@@ -124,16 +127,23 @@ impl AuthService for Auth {
         request: Request<VerifyEmailRequest>,
     ) -> Result<Response<VerifyEmailResponse>, Status> {
         let VerifyEmailRequest { token, device } = request.into_inner();
-        let verified = verification::verify(&self.0, &token, device).await;
-        answer(verified.map(|()| VerifyEmailResponse {}))
+        let verified = async {
+            let _place = self.0.bulkhead.enter(device.as_ref())?;
+            verification::verify(&self.0, &token, device).await
+        };
+        answer(verified.await.map(|()| VerifyEmailResponse {}))
     }
 
     async fn forgot_password(
         &self,
         request: Request<ForgotPasswordRequest>,
     ) -> Result<Response<ForgotPasswordResponse>, Status> {
-        let asked = recovery::forgot(&self.0, request.into_inner()).await;
-        answer(asked.map(|()| ForgotPasswordResponse {}))
+        let request = request.into_inner();
+        let asked = async {
+            let _place = self.0.bulkhead.enter(request.device.as_ref())?;
+            recovery::forgot(&self.0, request).await
+        };
+        answer(asked.await.map(|()| ForgotPasswordResponse {}))
     }
 
     async fn reset_password(

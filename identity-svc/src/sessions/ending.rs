@@ -8,13 +8,13 @@ use chrono::{DateTime, Duration, Utc};
 use contract::identity::Device;
 use contract::{ErrorCode, Failure, Outcome};
 use serde_json::json;
-use sqlx::MySqlConnection;
+use sqlx::{MySqlConnection, MySqlPool};
 
 use super::Because;
 use crate::audit::{self, Action, By};
 use crate::events::{self, Change};
 use crate::identity::Identity;
-use crate::{accounts, token_lives};
+use crate::{accounts, api_keys, token_lives};
 
 /// How much the clocks of two replicas may differ.
 const SKEW: Duration = Duration::seconds(60);
@@ -121,6 +121,44 @@ pub async fn end_others(
     close(tx, user_id, but, because).await?.tell(tx, user_id, because, by).await
 }
 
+/// Ends every session and API key of an account that the caller has locked: whoever had a hold of it may have made both.
+/// One act, and one entry of the log, and another that names the keys.
+///
+/// # Errors
+/// GW001 when the database is away.
+pub async fn end_everything(
+    tx: &mut MySqlConnection,
+    user_id: &str,
+    because: Because,
+    by: By<'_>,
+) -> Outcome<()> {
+    close_everything(tx, user_id, because).await?.tell(tx, user_id, because, by).await
+}
+
+/// Ends every open session of everybody, a few thousand at a time, and gives how many. No event is told of them: it is for a
+/// database that was restored, about which edges ask anyway.
+///
+/// # Errors
+/// GW001 when the database is away.
+pub async fn end_everybodys(pool: &MySqlPool) -> Outcome<u64> {
+    let mut all = 0;
+    loop {
+        let ended = sqlx::query!(
+            "UPDATE sessions SET ended_at = ?, ended_because = ? WHERE ended_at IS NULL LIMIT 5000",
+            now(),
+            Because::Restored.name()
+        )
+        .execute(pool)
+        .await
+        .map_err(failed)?
+        .rows_affected();
+        all += ended;
+        if ended == 0 {
+            return Ok(all);
+        }
+    }
+}
+
 /// Ends the sessions that were seen the longest ago, so that there is room for one more. The caller has locked the
 /// account.
 ///
@@ -143,9 +181,10 @@ pub async fn make_room(tx: &mut MySqlConnection, user_id: &str, most: usize, dev
     ended.tell(tx, user_id, Because::TooMany, By::user(user_id, Some(device))).await
 }
 
-/// Sessions that were ended in a transaction.
+/// Sessions and API keys that were ended in a transaction.
 pub struct Ended {
     count: u64,
+    keys: Vec<String>,
     /// Those that may have an access token left.
     alive: Vec<Change>,
 }
@@ -163,6 +202,19 @@ pub async fn close(
 ) -> Outcome<Ended> {
     // No session is seen later than that.
     close_until(tx, user_id, but, (now() + Duration::days(1), ""), because).await
+}
+
+/// As [`close`], for all of them and the API keys.
+///
+/// # Errors
+/// GW001 when the database is away.
+pub async fn close_everything(tx: &mut MySqlConnection, user_id: &str, because: Because) -> Outcome<Ended> {
+    let mut ended = close(tx, user_id, None, because).await?;
+    ended.keys = api_keys::remove_all(tx, user_id).await?;
+    // The session of a key's tokens is the key.
+    let keys = ended.keys.iter().map(|key| Change::SessionEnded { session_id: key.clone() });
+    ended.alive.extend(keys);
+    Ok(ended)
 }
 
 /// As [`close`], for those that were seen no later than the given one.
@@ -204,7 +256,7 @@ async fn close_until(
     .await
     .map_err(failed)?;
     let alive = alive.into_iter().map(|session_id| Change::SessionEnded { session_id }).collect();
-    Ok(Ended { count: ended.rows_affected(), alive })
+    Ok(Ended { count: ended.rows_affected(), keys: Vec::new(), alive })
 }
 
 impl Ended {
@@ -212,15 +264,26 @@ impl Ended {
         self.count
     }
 
-    /// Has the ends bind on tokens already issued, and gives the number of the last event.
+    /// Has the ends bind on tokens already issued, keeps in the log which keys it were, and gives the number of the last
+    /// event.
     ///
     /// # Errors
     /// GW001 when the database is away.
-    pub async fn announce(&self, tx: &mut MySqlConnection, user_id: &str) -> Outcome<Option<i64>> {
+    pub async fn announce(
+        &self,
+        tx: &mut MySqlConnection,
+        user_id: &str,
+        by: By<'_>,
+    ) -> Outcome<Option<i64>> {
         if self.alive.is_empty() {
             return Ok(None);
         }
-        events::append_all(tx, user_id, &self.alive).await.map(Some)
+        let sequence = Some(events::append_all(tx, user_id, &self.alive).await?);
+        if !self.keys.is_empty() {
+            let details = json!({ "api_key_ids": self.keys });
+            audit::record(tx, by, Action::ApiKeyRevoked, Some(user_id), sequence, details).await?;
+        }
+        Ok(sequence)
     }
 
     /// Announces the ends and keeps them in the log, if there were any.
@@ -231,10 +294,10 @@ impl Ended {
         because: Because,
         by: By<'_>,
     ) -> Outcome<()> {
+        let sequence = self.announce(tx, user_id, by).await?;
         if self.count == 0 {
             return Ok(());
         }
-        let sequence = self.announce(tx, user_id).await?;
         let details = json!({ "sessions": self.count, "because": because.name() });
         audit::record(tx, by, Action::SessionsEnded, Some(user_id), sequence, details).await
     }

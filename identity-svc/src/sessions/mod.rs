@@ -21,7 +21,7 @@ use crate::accounts;
 use crate::email::Email;
 use crate::identity::Tokens;
 
-pub use ending::{close, end_all, end_one, end_others};
+pub use ending::{close, close_everything, end_all, end_everybodys, end_everything, end_one, end_others};
 pub use refresh::{note_use, refresh};
 pub use sweep::sweep;
 
@@ -44,10 +44,12 @@ pub enum Because {
     AccountDisabled,
     /// A new password was set by an administrator.
     PasswordSet,
+    /// The database was set back, and the session may have been ended since the backup.
+    Restored,
 }
 
 impl Because {
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Because::Logout => "logout",
             Because::Revoked => "revoked",
@@ -58,6 +60,7 @@ impl Because {
             Because::Administrator => "administrator",
             Because::AccountDisabled => "account_disabled",
             Because::PasswordSet => "password_set",
+            Because::Restored => "restored",
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Limits on guessing, shared by all replicas through the database. Each rule counts attempts of a subject; beyond
 //! those that are free, each attempt makes the next one wait twice as long (OWASP Authentication Cheat Sheet, "Login
 //! Throttling"). Only failures are counted, so that one may sign in many times at once; how many guesses get through
-//! at once is bounded by the queue for password hashes, and each of them lengthens the wait that follows. What is counted
-//! whatever comes of it (mails, registrations) is counted and admitted in one step.
+//! at once is bounded where password hashes are made, as long as some are free. From then on each is counted when it is
+//! admitted, in one step, as is from the first on what is counted whatever comes of it (mails, registrations).
 
 mod rules;
 
@@ -22,7 +22,7 @@ use crate::sweep;
 pub use rules::{Limits, Rule};
 
 /// Whose attempts a rule counts.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
     rule: Rule,
     bucket: Vec<u8>,
@@ -39,27 +39,34 @@ pub fn network(address: &str) -> Option<String> {
     }
 }
 
-/// Whether every rule admits one more attempt.
+/// Whether every rule admits one more attempt. Gives the subjects whose free attempts are used up: of those, one that is
+/// counted after it was made would not be the only one.
 ///
 /// # Errors
 /// AUTH005 with the time to wait; GW001 when the database is away.
-pub async fn check(pool: &MySqlPool, subjects: &[Subject]) -> Outcome<()> {
+pub async fn check(pool: &MySqlPool, subjects: &[Subject]) -> Outcome<Vec<Subject>> {
     let now = now();
+    let mut spent = Vec::new();
     for subject in subjects.iter().filter(|subject| subject.rule.free > 0) {
-        let until = sqlx::query_scalar!(
-            r#"SELECT blocked_until AS "blocked_until: DateTime<Utc>" FROM throttles
-               WHERE bucket = ? AND blocked_until > ?"#,
-            subject.bucket,
-            now
+        let known = sqlx::query_as!(
+            Known,
+            r#"SELECT attempts, blocked_until AS "blocked_until: DateTime<Utc>",
+                      forget_at AS "forget_at: DateTime<Utc>"
+               FROM throttles WHERE bucket = ?"#,
+            subject.bucket
         )
         .fetch_optional(pool)
         .await
         .map_err(failed)?;
-        if let Some(until) = until {
-            return Err(refusal(subject, until, now));
+        let Some(known) = known else { continue };
+        if known.blocked_until > now {
+            return Err(refusal(subject, known.blocked_until, now));
+        }
+        if known.attempts(now) >= subject.rule.free {
+            spent.push(subject.clone());
         }
     }
-    Ok(())
+    Ok(spent)
 }
 
 fn refusal(subject: &Subject, until: DateTime<Utc>, now: DateTime<Utc>) -> Failure {
@@ -77,6 +84,9 @@ fn refusal(subject: &Subject, until: DateTime<Utc>, now: DateTime<Utc>) -> Failu
 pub async fn admit(pool: &MySqlPool, subjects: &[Subject]) -> Outcome<()> {
     // Whoever must wait is told so by a look, without the lock that others need.
     check(pool, subjects).await?;
+    if subjects.is_empty() {
+        return Ok(());
+    }
     transaction(pool, "throttle", subjects, |tx, subjects| Box::pin(take(tx, subjects))).await
 }
 
@@ -131,6 +141,12 @@ struct Known {
     forget_at: DateTime<Utc>,
 }
 
+impl Known {
+    fn attempts(&self, now: DateTime<Utc>) -> u32 {
+        if self.forget_at > now { u32::try_from(self.attempts).unwrap_or(0) } else { 0 }
+    }
+}
+
 /// Reads a subject and locks it until the transaction ends, so that attempts come one after the other.
 async fn lock(tx: &mut MySqlConnection, subject: &Subject) -> Outcome<Known> {
     sqlx::query!(
@@ -158,8 +174,7 @@ async fn lock(tx: &mut MySqlConnection, subject: &Subject) -> Outcome<Known> {
 /// Adds an attempt to those that are known of a locked subject.
 async fn add(tx: &mut MySqlConnection, subject: &Subject, known: Known) -> Outcome<()> {
     let (rule, now) = (subject.rule, now());
-    let before = if known.forget_at > now { u32::try_from(known.attempts).unwrap_or(0) } else { 0 };
-    let attempts = before.saturating_add(1).min(1_000_000);
+    let attempts = known.attempts(now).saturating_add(1).min(1_000_000);
     let wait = rule.wait(attempts);
     // Somebody whose clock is behind must not find a block that is none.
     let blocked_until = if wait.is_zero() { DateTime::UNIX_EPOCH } else { now + wait };

@@ -25,7 +25,7 @@ pub struct Limits {
 }
 
 /// What is counted, and how long it makes one wait.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
     pub(super) name: &'static str,
     pub(super) free: u32,
@@ -82,6 +82,13 @@ impl Limits {
     /// Having mails sent to the account that one is signed in to, of which nothing is used up by strangers.
     pub fn mails_to_owner(self) -> Rule {
         Rule { name: "mails_to_owner", ..self.mails_to_account() }
+    }
+
+    /// Telling the owner of an account that there is an API key more: keys can be made and ended without end, and the owner
+    /// of the address may be another than that of the account.
+    pub fn notices_of_keys(self) -> Rule {
+        let free = self.mails_to_account.saturating_mul(8);
+        Rule { name: "notices_of_keys", free, ..self.mails_to_account() }
     }
 
     /// Having mails sent from one address.

@@ -57,7 +57,33 @@ pub struct Claims {
     pub scope: Option<Scope>,
 }
 
+/// The account, session and token that nobody has.
+const NOBODY: &str = "00000000-0000-0000-0000-000000000000";
+
 impl Claims {
+    /// Claims of nobody, long over. A token of them is good for nothing, but who finds it expired and not invalid has the
+    /// key and the audience.
+    pub fn of_nobody(audience: &str) -> Self {
+        Claims {
+            iss: ISSUER.to_owned(),
+            aud: audience.to_owned(),
+            sub: NOBODY.to_owned(),
+            jti: NOBODY.to_owned(),
+            iat: 1,
+            nbf: 1,
+            exp: 2,
+            sid: NOBODY.to_owned(),
+            ver: 0,
+            user_id: NOBODY.to_owned(),
+            email: "nobody@invalid".to_owned(),
+            client_id: "nobody".to_owned(),
+            role: Role::User,
+            tier: Tier::Free,
+            permissions: Vec::new(),
+            scope: None,
+        }
+    }
+
     /// The claims after their account's have been laid over them: a key holds no more than it was made for.
     pub fn narrowed(self) -> Self {
         let Some(scope) = &self.scope else { return self };

@@ -8,7 +8,8 @@ use serde_json::Value;
 use super::settings::{files, read, workspace};
 
 /// What metrics of ours begin with.
-const OURS: [&str; 6] = ["edge_", "identity_", "subscription_", "grpc_", "db_", "stripe_"];
+const OURS: [&str; 8] =
+    ["process_ready", "log_", "edge_", "identity_", "subscription_", "grpc_", "db_", "stripe_"];
 /// What Prometheus itself adds, and what a quantile is made of.
 const ADDED: [&str; 3] = ["job", "instance", "le"];
 

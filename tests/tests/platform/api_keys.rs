@@ -8,6 +8,7 @@ use contract::identity::auth_service_client::AuthServiceClient;
 use e2e::{Client, INTERNAL_TOKEN, Plan, Sandbox, Socket, User, until};
 use http::Method;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 const KEYS: &str = "/api/v1/user/api-keys";
 const ECHO: &str = "/api/v1/echo/key";
@@ -219,9 +220,135 @@ async fn a_key_is_good_until_it_expires_and_while_its_account_is() {
     edge.put(&account, &admin.token, json!({ "is_active": false })).await.must_be(200);
     until("the key is dead", async || edge.get(ECHO, &long).await.code() == "AUTH003").await;
     edge.put(&account, &admin.token, json!({ "is_active": true })).await.must_be(200);
-    until("the key lives again", async || edge.get(ECHO, &long).await.status == 200).await;
-    edge.delete("/api/v1/user/delete", &sandbox.log_in(&user).await.token).await.must_be(200);
-    until("the key is gone", async || edge.get(ECHO, &long).await.code() == "AUTH003").await;
+    let user = sandbox.log_in(&user).await;
+    until("the account is back", async || edge.get("/api/v1/user/profile", &user.token).await.status == 200)
+        .await;
+    edge.get(ECHO, &long).await.must_fail(401, "AUTH003");
+    let (_, other) = key_of(edge, &user, &[]).await;
+    edge.get(ECHO, &other).await.must_be(200);
+    edge.delete("/api/v1/user/delete", &user.token).await.must_be(200);
+    until("the key is gone", async || edge.get(ECHO, &other).await.code() == "AUTH003").await;
+}
+
+#[tokio::test]
+async fn a_password_that_an_administrator_sets_ends_keys_and_one_that_the_owner_changes_does_not() {
+    let sandbox = two_edges().await;
+    let (edge, admin) = (sandbox.edge(), sandbox.administrator().await);
+    let user = sandbox.register().await;
+    let (id, key) = key_of(edge, &user, &[]).await;
+    let (other_id, other) = key_of(edge, &user, &[]).await;
+    let mut socket = Socket::connect(edge.authority(), &key).await;
+    for edge in &sandbox.edges {
+        edge.get(ECHO, &key).await.must_be(200);
+    }
+    let other_session = sandbox.log_in(&user).await;
+    let change = json!({ "current_password": user.password, "new_password": "another good password" });
+    edge.post("/api/v1/user/password", &user.token, change).await.must_be(200);
+    until("the other session has ended", async || {
+        edge.get("/api/v1/user/profile", &other_session.token).await.code() == "AUTH003"
+    })
+    .await;
+    for edge in &sandbox.edges {
+        edge.get(ECHO, &key).await.must_be(200);
+    }
+    let account = format!("/api/v1/admin/users/{}", user.id);
+    let set = json!({ "new_password": "yet another good password" });
+    edge.post(&format!("{account}/password"), &admin.token, set).await.must_be(200);
+    assert_eq!(socket.closed().await, 4403);
+    for edge in &sandbox.edges {
+        for key in [&key, &other] {
+            until("the key is dead", async || edge.get(ECHO, key).await.code() == "AUTH003").await;
+        }
+    }
+    let keys = edge.get(&format!("{account}/api-keys"), &admin.token).await.must_be(200);
+    assert_eq!(keys, json!({ "api_keys": [], "count": 0 }));
+    let path = format!("/api/v1/admin/audit?action=api_key_revoked&target_id={}", user.id);
+    let log = edge.get(&path, &admin.token).await.must_be(200);
+    let mut ended = log["entries"][0]["details"]["api_key_ids"].as_array().expect("ids").clone();
+    ended.sort_by_key(Value::to_string);
+    let mut made = [json!(id), json!(other_id)];
+    made.sort_by_key(Value::to_string);
+    assert_eq!(ended, made, "{log}");
+}
+
+#[tokio::test]
+async fn an_administrator_sees_and_ends_the_keys_of_an_account() {
+    let sandbox = two_edges().await;
+    let (edge, admin) = (sandbox.edge(), sandbox.administrator().await);
+    let (user, stranger) = (sandbox.register().await, sandbox.register().await);
+    let keys = |user: &str| format!("/api/v1/admin/users/{user}/api-keys");
+    let listed = async |user: &str| edge.get(&keys(user), &admin.token).await.must_be(200);
+    assert_eq!(listed(&user.id).await, json!({ "api_keys": [], "count": 0 }));
+    let ((id, key), (_, other)) = (key_of(edge, &user, &[]).await, key_of(edge, &user, &[]).await);
+    let (theirs, _) = key_of(edge, &stranger, &[]).await;
+    let seen = listed(&user.id).await;
+    assert_eq!((&seen["count"], &seen["api_keys"][1]["id"]), (&json!(2), &json!(id)));
+    assert!(!seen.to_string().contains(&key), "{seen}");
+    for edge in &sandbox.edges {
+        edge.get(ECHO, &key).await.must_be(200);
+    }
+    let one = format!("{}/{id}", keys(&user.id));
+    edge.delete(&one, &stranger.token).await.must_fail(403, "AUTH004");
+    edge.delete(&format!("{}/{theirs}", keys(&user.id)), &admin.token).await.must_fail(404, "REQ002");
+    assert_eq!(edge.delete(&one, &admin.token).await.status, 204);
+    for edge in &sandbox.edges {
+        until("the key is refused", async || edge.get(ECHO, &key).await.code() == "AUTH003").await;
+        edge.get(ECHO, &other).await.must_be(200);
+    }
+    edge.delete(&one, &admin.token).await.must_fail(404, "REQ002");
+    let nobody = Uuid::now_v7().to_string();
+    edge.get(&keys(&nobody), &admin.token).await.must_fail(404, "USER001");
+    edge.delete(&format!("{}/{id}", keys(&nobody)), &admin.token).await.must_fail(404, "USER001");
+    edge.delete(&format!("{}/x", keys(&user.id)), &admin.token).await.must_fail(400, "REQ001");
+    let path = format!("/api/v1/admin/audit?action=api_key_revoked&target_id={}", user.id);
+    let entry = edge.get(&path, &admin.token).await.must_be(200)["entries"][0].clone();
+    assert_eq!((&entry["actor_id"], &entry["details"]), (&json!(admin.id), &json!({ "api_key_id": id })));
+}
+
+#[tokio::test]
+async fn a_key_makes_its_own_account_no_more_than_it_is() {
+    let sandbox = Sandbox::start().await;
+    let (edge, admin) = (sandbox.edge(), sandbox.administrator().await);
+    let (id, key) = key_of(edge, &admin, &["*"]).await;
+    let own = format!("/api/v1/admin/users/{}", admin.id);
+    let (permissions, password) = (format!("{own}/permissions"), format!("{own}/password"));
+    let (role, granted) = (json!({ "role": "admin" }), json!({ "permission_name": "admin.users" }));
+    edge.put(&own, &key, role.clone()).await.must_fail(403, "AUTH004");
+    edge.post(&permissions, &key, granted.clone()).await.must_fail(403, "AUTH004");
+    edge.delete(&format!("{permissions}/admin.users"), &key).await.must_fail(403, "AUTH004");
+    edge.delete(&format!("{own}/api-keys/{id}"), &key).await.must_fail(403, "AUTH004");
+    let set = json!({ "new_password": "chosen by a thief" });
+    for token in [&key, &admin.token] {
+        edge.post(&password, token, set.clone()).await.must_fail(400, "REQ001");
+    }
+    // Of others it may, and the person may of itself.
+    let other = sandbox.register().await;
+    let others = format!("/api/v1/admin/users/{}", other.id);
+    edge.post(&format!("{others}/password"), &key, set).await.must_be(200);
+    edge.put(&others, &key, json!({ "role": "moderator" })).await.must_be(200);
+    edge.put(&own, &admin.token, role).await.must_be(200);
+    edge.post(&permissions, &admin.token, granted).await.must_be(200);
+    sandbox.log_in(&admin).await;
+}
+
+#[tokio::test]
+async fn the_owner_is_told_of_new_keys_and_not_without_end() {
+    let settings = vec![("MAILS_PER_ACCOUNT", "1".to_owned())];
+    let sandbox = Sandbox::planned(Plan { mail: true, settings, ..Plan::default() }).await;
+    let (edge, user) = (sandbox.edge(), sandbox.register().await);
+    sandbox.mail().nth(&user.email, 1).await;
+    let name = "Dear owner, call 0900 1234";
+    edge.post(KEYS, &user.token, json!({ "name": name })).await.must_be(201);
+    let mail = sandbox.mail().nth(&user.email, 2).await;
+    assert_eq!(mail["subject"], "An API key was made for your account");
+    assert!(!mail.to_string().contains(name), "{mail}");
+    for _ in 1..12 {
+        key_of(edge, &user, &[]).await;
+    }
+    let metrics = sandbox.identity_internals[0].open_get("/internal/metrics").await.text();
+    // Those that are free, and the one that begins the wait.
+    let queued = "identity_mails_total{kind=\"api_key_created\",outcome=\"queued\"} 9";
+    assert!(metrics.contains(queued), "{metrics}");
 }
 
 /// How many questions an edge has asked about keys.

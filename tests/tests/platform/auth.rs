@@ -159,6 +159,38 @@ async fn guessing_must_wait_on_every_replica_and_the_owner_elsewhere_need_not() 
 }
 
 #[tokio::test]
+async fn neither_an_account_nor_an_address_has_every_hash_to_itself() {
+    let settings = vec![
+        ("TRUSTED_PROXY_HOPS", "1".to_owned()),
+        ("PASSWORD_HASHES_PER_ADDRESS", "3".to_owned()),
+        // So slow that those at once are at once.
+        ("ARGON2_ITERATIONS", "30".to_owned()),
+    ];
+    let sandbox = Sandbox::planned(Plan { settings, ..Plan::default() }).await;
+    let user = sandbox.register().await;
+    let sign_in = async |email: String, password: &str, from: String| {
+        let body = json!({ "email": email, "password": password });
+        let headers = [("x-forwarded-for", from.as_str())];
+        sandbox.edge().send(Method::POST, "/api/v1/auth/login", None, &headers, Some(&body)).await
+    };
+    // With the right password, from anywhere.
+    let tries = (0..6).map(|place| sign_in(user.email.clone(), user.password, format!("203.0.113.{place}")));
+    let answers = futures_util::future::join_all(tries).await;
+    let (served, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|reply| reply.status == 200);
+    assert_eq!((served.len(), refused.len()), (2, 4));
+    // Many accounts from one address, whether there are such or not.
+    let tries =
+        (0..6).map(|place| sign_in(format!("nobody{place}@example.com"), "wrong", "203.0.113.9".into()));
+    let answers = futures_util::future::join_all(tries).await;
+    let (served, more): (Vec<_>, Vec<_>) = answers.iter().partition(|reply| reply.status == 401);
+    assert_eq!((served.len(), more.len()), (3, 3));
+    for refused in refused.into_iter().chain(more) {
+        refused.must_fail(503, "GW003");
+        assert!(refused.headers.contains_key("retry-after"));
+    }
+}
+
+#[tokio::test]
 async fn whoever_registers_again_and_again_from_one_address_must_wait_on_every_replica() {
     let settings =
         vec![("TRUSTED_PROXY_HOPS", "1".to_owned()), ("REGISTRATIONS_PER_ADDRESS", "3".to_owned())];

@@ -18,7 +18,7 @@ pub enum Who {
 use Who::{Admin, Anybody, User};
 
 /// Every route of the public listener.
-pub const ROUTES: [(&str, &str, Who); 70] = [
+pub const ROUTES: [(&str, &str, Who); 72] = [
     ("POST", "/api/v1/auth/register", Anybody),
     ("POST", "/api/v1/auth/login", Anybody),
     ("POST", "/api/v1/auth/refresh", Anybody),
@@ -66,6 +66,8 @@ pub const ROUTES: [(&str, &str, Who); 70] = [
     ("DELETE", "/api/v1/admin/users/{id}/permissions/{name}", Admin),
     ("GET", "/api/v1/admin/users/{id}/sessions", Admin),
     ("DELETE", "/api/v1/admin/users/{id}/sessions", Admin),
+    ("GET", "/api/v1/admin/users/{id}/api-keys", Admin),
+    ("DELETE", "/api/v1/admin/users/{id}/api-keys/{id}", Admin),
     ("POST", "/api/v1/admin/users/{id}/password", Admin),
     ("GET", "/api/v1/admin/users/{id}/audit", Admin),
     ("GET", "/api/v1/admin/users/{id}/usage", Admin),

@@ -1,7 +1,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use e2e::{Plan, Sandbox, until};
+use e2e::{Client, JWT_SECRET, Plan, Process, Sandbox, User, local, until};
+use http::Method;
 use serde_json::{Value, json};
 
 /// The header of a token, which anybody may read.
@@ -119,4 +120,93 @@ async fn tokens_of_a_former_secret_are_good_until_they_expire() {
     sandbox.edge().post("/api/v1/auth/validate", &resigned, json!({})).await.must_be(200);
     let foreign = super::credentials::resigned(&user.token, "a-foreign-secret-of-at-least-32-bytes");
     sandbox.edge().get("/api/v1/user/profile", &foreign).await.must_fail(401, "AUTH003");
+}
+
+#[tokio::test]
+async fn an_edge_with_another_secret_or_audience_is_not_ready_and_says_why() {
+    let sandbox = Sandbox::start().await;
+    for (name, other) in
+        [("JWT_SECRET_KEY", "another-signing-key-0123456789abcdef"), ("JWT_AUDIENCE", "another-platform")]
+    {
+        let mut settings = sandbox.settings();
+        let internal = Client::new(format!("http://{}", local()));
+        settings.extend([
+            (name, other.to_owned()),
+            ("EDGE_LISTEN", "127.0.0.1:0".to_owned()),
+            ("EDGE_INTERNAL_LISTEN", internal.authority().to_owned()),
+        ]);
+        let edge = Process::start("edge", &settings);
+        until("the edge says why it is not ready", async || {
+            let ready = internal.try_send(Method::GET, "/readyz", None, &[], None).await;
+            ready.is_some_and(|ready| {
+                assert_ne!(ready.status, 200, "ready, with another {name}");
+                ready.text().contains("JWT_SECRET_KEY or JWT_AUDIENCE")
+            })
+        })
+        .await;
+        assert_eq!(edge.said().matches("tokens of identity-svc cannot be verified").count(), 1);
+    }
+}
+
+/// Tokens that were given out before and those that are now are good at every replica of everything.
+async fn everybody_is_known(sandbox: &Sandbox, users: &mut Vec<User>) {
+    // Calls go round the replicas of identity-svc.
+    for _ in 0..3 {
+        users.push(sandbox.log_in(&users[0]).await);
+    }
+    for edge in &sandbox.edges {
+        for user in users.iter() {
+            for _ in 0..2 {
+                edge.post("/api/v1/auth/validate", &user.token, json!({})).await.must_be(200);
+            }
+            edge.get("/api/v1/personas/instances", &user.token).await.must_be(200);
+        }
+    }
+}
+
+async fn restart_identities(sandbox: &mut Sandbox, users: &mut Vec<User>) {
+    for place in 0..sandbox.identity.len() {
+        sandbox.restart_identity(place).await;
+        everybody_is_known(sandbox, users).await;
+    }
+}
+
+async fn restart_edges(sandbox: &mut Sandbox, users: &mut Vec<User>) {
+    for place in 0..sandbox.edges.len() {
+        sandbox.restart_edge(place).await;
+        everybody_is_known(sandbox, users).await;
+    }
+}
+
+/// In the order of docs/operations.md.
+async fn replace_secret(algorithm: &str) {
+    let fresh = "a-fresh-secret-of-at-least-32-bytes-x";
+    let settings = vec![("JWT_ALGORITHM", algorithm.to_owned())];
+    let mut sandbox = Sandbox::planned(Plan { replicas: 2, settings, ..Plan::default() }).await;
+    let mut users = vec![sandbox.register().await];
+    sandbox.set("JWT_PREVIOUS_SECRET_KEYS", fresh);
+    restart_identities(&mut sandbox, &mut users).await;
+    restart_edges(&mut sandbox, &mut users).await;
+    sandbox.set("JWT_SECRET_KEY", fresh);
+    sandbox.set("JWT_PREVIOUS_SECRET_KEYS", JWT_SECRET);
+    restart_identities(&mut sandbox, &mut users).await;
+    restart_edges(&mut sandbox, &mut users).await;
+    if algorithm != "HS256" {
+        sandbox.identity_command(&[], &["keys", "rotate"]).await;
+    }
+    // What was given out before has expired by then.
+    users = vec![sandbox.log_in(&users[0]).await];
+    sandbox.set("JWT_PREVIOUS_SECRET_KEYS", "");
+    restart_identities(&mut sandbox, &mut users).await;
+    restart_edges(&mut sandbox, &mut users).await;
+}
+
+#[tokio::test]
+async fn a_secret_is_replaced_without_a_refused_request() {
+    replace_secret("HS256").await;
+}
+
+#[tokio::test]
+async fn a_secret_that_seals_a_key_pair_is_replaced_without_a_refused_request() {
+    replace_secret("EdDSA").await;
 }

@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 use contract::token::{Claims, Signer};
 use e2e::{Client, JWT_SECRET, Plan, Sandbox, User, until};
 use serde_json::json;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::credentials::claims;
 
+const TEMPLATES: &str = "/api/v1/templates";
 const READ: &str = "/api/v1/personas/instances";
 
 /// Requests from everybody while something else is tested, about `per_second` of them; none may fail.
@@ -313,4 +315,44 @@ async fn a_replica_that_is_asked_to_end_does_not_wait_for_the_edges_that_follow_
     assert_eq!(sandbox.identity_processes[0].terminate().await, Some(0));
     let took = asked.elapsed();
     assert!(took < Duration::from_secs(10), "{took:?}, as long as what runs may take");
+}
+
+#[tokio::test]
+async fn a_change_binds_while_strangers_have_everybody_wait_for_the_database() {
+    let settings = vec![("AUTH_DB_CONNECTIONS", "4".to_owned())];
+    let sandbox = Sandbox::planned(Plan { settings, ..Plan::default() }).await;
+    let (edge, stranger, user) = (sandbox.edge(), sandbox.register().await, sandbox.register().await);
+    edge.get(TEMPLATES, &user.token).await.must_fail(403, "AUTH004");
+    // Whoever refreshes waits for this row, with a connection in hand.
+    let mut connection = sandbox.connection().await;
+    sqlx::raw_sql("BEGIN").execute(&mut connection).await.expect("begun");
+    sqlx::query("SELECT id FROM sessions WHERE user_id = ? FOR UPDATE")
+        .bind(&stranger.id)
+        .fetch_all(&mut connection)
+        .await
+        .expect("locked");
+    let (told, mut answers) = mpsc::unbounded_channel();
+    let mut strangers = JoinSet::new();
+    for _ in 0..300 {
+        let (edge, told) = (edge.clone(), told.clone());
+        let body = json!({ "refresh_token": stranger.refresh_token });
+        strangers.spawn(async move {
+            while told.send(edge.open_post("/api/v1/auth/refresh", body.clone()).await).is_ok() {
+                // As they are told.
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+    }
+    // Of one address so many wait, and the others are told at once to come back.
+    for _ in 0..44 {
+        let refused = answers.recv().await.expect("an answer");
+        refused.must_fail(503, "GW003");
+        assert_eq!(refused.headers["retry-after"], "1");
+    }
+    let promote = ["admin", "create", "--email", &user.email, "--password-stdin"];
+    sandbox.identity_command(&[], &promote).await;
+    let since = Instant::now();
+    until("the role binds", async || edge.get(TEMPLATES, &user.token).await.status == 200).await;
+    assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
+    strangers.shutdown().await;
 }

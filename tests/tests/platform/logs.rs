@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use e2e::{Sandbox, until};
+use e2e::{Process, Sandbox, until};
+use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 /// The names in the first column of a section's table.
@@ -54,4 +55,22 @@ async fn lines_have_the_fields_that_the_docs_say() {
     }
     assert!(of_requests >= 3 && within_calls >= 1, "{of_requests} access lines, {within_calls} within calls");
     sandbox.ready().await;
+}
+
+#[tokio::test]
+async fn an_edge_whose_log_nobody_reads_goes_on_and_ends() {
+    let mut sandbox = Sandbox::start().await;
+    sandbox.edge_processes[0].kill();
+    sandbox.edge_processes[0] = Process::start_unread("edge", &sandbox.settings());
+    sandbox.ready().await;
+    // Much more than a pipe holds and than is kept for it, since the access line has the path.
+    let path = format!("/{}", "a".repeat(8000));
+    let asked = (0..2000).map(|_| async { sandbox.edge().open_get(&path).await.must_be(404) });
+    futures_util::stream::iter(asked).buffer_unordered(32).collect::<Vec<_>>().await;
+    sandbox.edge().open_get("/health").await.must_be(200);
+    sandbox.internals[0].open_get("/livez").await.must_be(200);
+    let metrics = sandbox.internals[0].open_get("/internal/metrics").await.text();
+    let lost = metrics.lines().find_map(|line| line.strip_prefix("log_lines_lost_total "));
+    assert!(lost.is_some_and(|count| count != "0"), "{lost:?}");
+    assert_eq!(sandbox.edge_processes[0].terminate().await, Some(0));
 }

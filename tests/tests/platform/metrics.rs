@@ -66,8 +66,9 @@ async fn what_ended_a_socket_and_how_the_pool_stands_is_counted() {
     };
     let ended = r#"edge_websocket_ends_total{code="4403"} 1"#;
     until("the socket's end is counted", async || says(&sandbox.internals[0], ended).await).await;
+    // The other two follow events and keys.
     until("the pool of identity-svc is looked at", async || {
-        says(&sandbox.identity_internals[0], r#"db_pool_connections{state="most"} 7"#).await
+        says(&sandbox.identity_internals[0], r#"db_pool_connections{state="most"} 5"#).await
     })
     .await;
     let served = r#"grpc_server_calls_total{code="ok",method="persona.identity.v1.AuthService/Register"} 1"#;

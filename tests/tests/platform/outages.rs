@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use e2e::{Sandbox, User, until};
+use e2e::{Process, Sandbox, User, until};
 use serde_json::json;
 
 #[tokio::test]
@@ -73,4 +73,24 @@ async fn while_subscription_svc_is_away_only_counted_writes_are_refused() {
     let path = format!("/api/v1/projects/{project}");
     edge.put(&path, &user.token, json!({ "name": "renamed" })).await.must_be(200);
     edge.delete(&path, &user.token).await.must_be(204);
+}
+
+#[tokio::test]
+async fn an_edge_that_never_hears_identity_svc_asks_ever_less_often_and_says_what_is_wrong() {
+    let sandbox = Sandbox::start().await;
+    let mut settings = sandbox.settings();
+    // The two are confused.
+    settings.extend([
+        ("IDENTITY_URL", format!("http://{}", sandbox.subscription[0])),
+        ("EDGE_LISTEN", "127.0.0.1:0".to_owned()),
+        ("EDGE_INTERNAL_LISTEN", "127.0.0.1:0".to_owned()),
+    ]);
+    let edge = Process::start("edge", &settings);
+    let tries = || edge.said().matches("the watch on identity-svc broke off").count();
+    until("it has tried once", async || tries() > 0).await;
+    let since = Instant::now();
+    until("it has tried seven times", async || tries() >= 7).await;
+    // After 100, 200, 400, 800, 1600 and 2000 ms, of each of which chance takes half at most.
+    assert!(since.elapsed() > Duration::from_secs(2), "{:?}: {}", since.elapsed(), edge.said());
+    assert!(edge.said().contains("what answers at IDENTITY_URL is not identity-svc"), "{}", edge.said());
 }

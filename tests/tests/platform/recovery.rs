@@ -80,6 +80,28 @@ async fn a_reset_sets_the_password_and_ends_every_session_on_every_edge() {
 }
 
 #[tokio::test]
+async fn a_reset_ends_the_keys_of_whoever_had_the_account_before() {
+    let sandbox = with_mail(2, &[]).await;
+    // Somebody who registered the address of another and made a key.
+    let user = register(&sandbox).await;
+    let made = sandbox.edge().post("/api/v1/user/api-keys", &user.token, json!({ "name": "mine" })).await;
+    let made = made.must_be(201);
+    let key = made["key"].as_str().expect("a key");
+    for edge in &sandbox.edges {
+        edge.get(PROFILE, key).await.must_be(200);
+    }
+    let token = link(&sandbox, &user, 3).await;
+    reset(&sandbox, &token, NEW).await.must_be(200);
+    for edge in &sandbox.edges {
+        until("the key has ended", async || edge.get(PROFILE, key).await.code() == "AUTH003").await;
+    }
+    let owner = log_in(&sandbox, &user.email, NEW).await.must_be(200);
+    let token = owner["access_token"].as_str().expect("a token");
+    let keys = sandbox.edge().get("/api/v1/user/api-keys", token).await.must_be(200);
+    assert_eq!(keys, json!({ "api_keys": [], "count": 0 }));
+}
+
+#[tokio::test]
 async fn of_many_resets_with_one_link_at_once_one_succeeds() {
     let sandbox = with_mail(2, &[]).await;
     let user = register(&sandbox).await;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use e2e::Sandbox;
+use e2e::{Process, Sandbox};
 use sqlx::{AssertSqlSafe, Row};
 use uuid::Uuid;
 
@@ -45,4 +45,19 @@ async fn no_row_outlives_or_precedes_the_account_that_it_is_of() {
         let left = sqlx::query(AssertSqlSafe(left)).bind(&user.id).fetch_one(&mut connection).await;
         assert_eq!(left.expect("counted").get::<i64, _>(0), 0, "{table}");
     }
+}
+
+#[tokio::test]
+async fn tables_are_made_with_the_settings_of_the_database_alone() {
+    let sandbox = Sandbox::start().await;
+    let mut settings = sandbox.settings();
+    settings.retain(|(name, _)| name.starts_with("AUTH_DB_"));
+    // As it stands in the settings that the processes share, without the certificates that a call would need.
+    settings.push(("IDENTITY_URL", "https://identity-svc:50051".to_owned()));
+    for service in ["identity-svc", "subscription-svc"] {
+        Process::run(service, &settings, &["migrate"]).await;
+    }
+    settings.retain(|(name, _)| *name != "AUTH_DB_PASSWORD");
+    let said = Process::run_to_failure("identity-svc", &settings, &["migrate"]).await;
+    assert!(said.contains("AUTH_DB_PASSWORD is not set") && !said.contains("JWT_SECRET_KEY"), "{said}");
 }

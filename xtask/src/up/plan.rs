@@ -60,8 +60,13 @@ pub fn plan(replicas: u16, services: &Services) -> Outcome<Plan> {
     let internal_token = planner.secret("INTERNAL_GRPC_TOKEN")?;
     planner.default("LOG_FORMAT", || "text".to_owned())?;
     // On a developer's machine everybody comes from one address.
-    let limits =
-        ["LOGIN_FAILURES_PER_ADDRESS", "MAILS_PER_ADDRESS", "REGISTRATIONS_PER_ADDRESS", "EDGE_PER_ADDRESS"];
+    let limits = [
+        "LOGIN_FAILURES_PER_ADDRESS",
+        "MAILS_PER_ADDRESS",
+        "REGISTRATIONS_PER_ADDRESS",
+        "PASSWORD_HASHES_PER_ADDRESS",
+        "EDGE_PER_ADDRESS",
+    ];
     for limit in limits {
         planner.default(limit, || "0".to_owned())?;
     }

@@ -185,7 +185,10 @@ export interface paths {
         };
         /** Look at an account */
         get: operations["get_user"];
-        /** Change an account */
+        /**
+         * Change an account
+         * @description Disabling it ends its sessions and API keys. An API key may not change its own account.
+         */
         put: operations["update_user"];
         post?: never;
         /**
@@ -193,6 +196,43 @@ export interface paths {
          * @description Never the own one.
          */
         delete: operations["delete_user"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/admin/users/{user_id}/api-keys": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List the API keys of an account, newest first */
+        get: operations["list_user_api_keys"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/admin/users/{user_id}/api-keys/{key_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * End an API key of an account
+         * @description On every edge and open socket, within a second. A key may not end those of its own account.
+         */
+        delete: operations["revoke_user_api_key"];
         options?: never;
         head?: never;
         patch?: never;
@@ -226,7 +266,7 @@ export interface paths {
         put?: never;
         /**
          * Set the password of an account
-         * @description Ends all its sessions.
+         * @description Ends all its sessions and API keys. Never of the own account, whose owner shows the current password at `/api/v1/user/password`.
          */
         post: operations["set_password"];
         delete?: never;
@@ -412,7 +452,7 @@ export interface paths {
         put?: never;
         /**
          * Set a new password with the token of a mail
-         * @description Ends all sessions.
+         * @description Ends all sessions and API keys of the account.
          */
         post: operations["reset_password"];
         delete?: never;
@@ -772,7 +812,7 @@ export interface paths {
         put?: never;
         /**
          * Make an API key
-         * @description The key is told this once. It goes where an access token goes, and may do what every user may and what it was made for; never what changes who may act for the account.
+         * @description The key is told this once. It goes where an access token goes, and may do what every user may and what it was made for; never what changes who may act for the account. A mail tells the owner.
          */
         post: operations["create_api_key"];
         delete?: never;
@@ -3264,6 +3304,95 @@ export interface operations {
             403: components["responses"]["403_AUTH004"];
             404: components["responses"]["404_USER001"];
             409: components["responses"]["409_USER004"];
+            429: components["responses"]["429_RATE001"];
+            431: components["responses"]["431_REQ003"];
+            500: components["responses"]["500_SRV001"];
+            503: components["responses"]["503_GW001_GW003"];
+            504: components["responses"]["504_GW002"];
+        };
+    };
+    list_user_api_keys: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The account */
+                user_id: components["schemas"]["Id"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description List the API keys of an account, newest first */
+            200: {
+                headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
+                    "X-Request-ID": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "api_keys": [
+                     *         {
+                     *           "created_at": "2026-01-31T12:00:00.000000Z",
+                     *           "expires_at": "2026-01-31T12:00:00.000000Z",
+                     *           "id": "0199c0de-0000-7000-8000-000000000001",
+                     *           "key": "persona_vT3q0Qy1b6m4m2nJkq1oYw3c5hXr8z0dE7uS9aB2cD4Zm9v",
+                     *           "last_used_at": "2026-01-31T12:00:00.000000Z",
+                     *           "name": "nightly",
+                     *           "permissions": [
+                     *             "personas.create"
+                     *           ],
+                     *           "start": "persona_vT3q0"
+                     *         }
+                     *       ],
+                     *       "count": 1
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ApiKeys"];
+                };
+            };
+            400: components["responses"]["400_REQ001"];
+            401: components["responses"]["401_AUTH002_AUTH003"];
+            403: components["responses"]["403_AUTH004"];
+            404: components["responses"]["404_USER001"];
+            429: components["responses"]["429_RATE001"];
+            431: components["responses"]["431_REQ003"];
+            500: components["responses"]["500_SRV001"];
+            503: components["responses"]["503_GW001_GW003"];
+            504: components["responses"]["504_GW002"];
+        };
+    };
+    revoke_user_api_key: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The account */
+                user_id: components["schemas"]["Id"];
+                /** @description The key */
+                key_id: components["schemas"]["Id"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description End an API key of an account */
+            204: {
+                headers: {
+                    RateLimit: components["headers"]["RateLimit"];
+                    "RateLimit-Policy": components["headers"]["RateLimitPolicy"];
+                    "X-Request-ID": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["400_REQ001"];
+            401: components["responses"]["401_AUTH002_AUTH003"];
+            403: components["responses"]["403_AUTH004"];
+            404: components["responses"]["404_REQ002_USER001"];
             429: components["responses"]["429_RATE001"];
             431: components["responses"]["431_REQ003"];
             500: components["responses"]["500_SRV001"];

@@ -1,5 +1,6 @@
 //! `/api/v1/admin/users`: everybody's accounts, for administrators.
 
+mod api_keys;
 mod audit;
 mod bulk;
 mod cells;
@@ -48,6 +49,8 @@ pub fn routes(imports: &Imports) -> OpenApiRouter<Edge> {
         .routes(routes!(permissions::grant))
         .routes(routes!(permissions::revoke))
         .routes(routes!(sessions::list, sessions::end_all))
+        .routes(routes!(api_keys::list))
+        .routes(routes!(api_keys::revoke))
         .routes(routes!(set_password))
         .routes(routes!(audit::list))
         .routes(routes!(usage::days))
@@ -148,6 +151,7 @@ impl Update {
     path = "/{user_id}",
     operation_id = "update_user",
     summary = "Change an account",
+    description = "Disabling it ends its sessions and API keys. An API key may not change its own account.",
     params(("user_id" = kinds::Id, Path, description = "The account")),
     request_body = Update,
     responses((status = 200, body = UserBody)),
@@ -161,6 +165,7 @@ async fn update(
     PathId(user_id): PathId,
     Json(body): Json<Update>,
 ) -> Answer<axum::Json<UserBody>> {
+    caller.must_not_be_key_of(&user_id)?;
     let tier = body.check()?;
     let request = UpdateUserRequest {
         actor_id: caller.user_id().to_owned(),
@@ -216,7 +221,8 @@ struct SetPassword {
     path = "/{user_id}/password",
     operation_id = "set_password",
     summary = "Set the password of an account",
-    description = "Ends all its sessions.",
+    description = "Ends all its sessions and API keys. Never of the own account, whose owner shows the current password at \
+                   `/api/v1/user/password`.",
     params(("user_id" = kinds::Id, Path, description = "The account")),
     request_body = SetPassword,
     responses((status = 200, body = Message)),
@@ -233,5 +239,5 @@ async fn set_password(
     let (actor_id, device) = (caller.user_id().to_owned(), Some(device(&context, &headers)));
     let request = SetPasswordRequest { actor_id, device, user_id, new_password };
     from_identity(services.admin().set_password(context.call(request)).await)?;
-    Ok(Message::says("Password set; all sessions have ended"))
+    Ok(Message::says("Password set; all sessions and API keys have ended"))
 }

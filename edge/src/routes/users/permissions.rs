@@ -50,6 +50,7 @@ pub async fn grant(
     PathId(user_id): PathId,
     Json(Grant { permission_name: permission }): Json<Grant>,
 ) -> Answer<axum::Json<Held>> {
+    caller.must_not_be_key_of(&user_id)?;
     let (actor_id, device) = (caller.user_id().to_owned(), Some(device(&context, &headers)));
     let request = GrantPermissionRequest { actor_id, device, user_id: user_id.clone(), permission };
     let answer = from_identity(services.admin().grant_permission(context.call(request)).await)?;
@@ -75,6 +76,7 @@ pub async fn revoke(
     if !is_canonical_id(&user_id) {
         return Err(Failure::field("id", NOT_AN_ID).into());
     }
+    caller.must_not_be_key_of(&user_id)?;
     let (actor_id, device) = (caller.user_id().to_owned(), Some(device(&context, &headers)));
     let request = RevokePermissionRequest { actor_id, device, user_id, permission };
     from_identity(services.admin().revoke_permission(context.call(request)).await)?;

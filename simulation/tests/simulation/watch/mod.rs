@@ -195,13 +195,20 @@ fn restore(shared: &mut Shared) {
     let (now, at) = (shared.now, shared.now.as_millis() as u64);
     let backup = shared.backup.clone();
     shared.generation += 1;
+    // What an edge refused it goes on refusing, whatever the backup says.
+    let ended: Vec<String> = shared.ended.drain(..).map(|(session, _)| session).collect();
+    let disabled = shared.database.accounts.iter().filter(|(_, account)| !account.is_active);
+    let disabled: Vec<String> = disabled.map(|(user, _)| user.clone()).collect();
+    shared.disabled_before.extend(disabled);
     shared.database = backup.database;
     shared.database.epoch = format!("epoch {}", shared.generation);
     shared.ended = backup.ended;
     shared.truth = shared.database.events.values().cloned().collect();
     let accounts = shared.database.accounts.clone();
     // Of sessions that the backup does not have nothing was promised.
-    shared.tokens.retain(|token| accounts[&token.user].sessions.contains(&token.session));
+    shared.tokens.retain(|token| {
+        accounts[&token.user].sessions.contains(&token.session) && !ended.contains(&token.session)
+    });
     for (user, versions) in shared.versions.iter_mut().enumerate() {
         versions.push(world::Since { at, state: shared.database.accounts[&name(user)].version });
     }

@@ -64,6 +64,8 @@ pub struct Shared {
     /// The version of each user's claims over time, and since when sessions are ended.
     pub versions: Vec<Vec<Since<i64>>>,
     pub ended: Vec<(String, u64)>,
+    /// Accounts that were disabled when the database was restored.
+    pub disabled_before: Vec<String>,
     /// Those that are alive and know something.
     pub edges: Vec<Option<Standing>>,
     /// Everything works again.
@@ -105,6 +107,7 @@ impl World {
             truth: Vec::new(),
             versions: vec![vec![Since { at: 0, state: 1 }]; USERS],
             ended: Vec::new(),
+            disabled_before: Vec::new(),
             edges: vec![None; EDGES.len()],
             is_healed: false,
             now: Duration::ZERO,
