@@ -23,8 +23,9 @@ pub struct Cost {
     pub iterations: u32,
 }
 
-/// Most calls of one account at once: it has one owner, and whoever knows its password could take every place.
-const PER_ACCOUNT: usize = 2;
+/// Most calls of one account at once, which are more than its owner has devices that sign in at the same moment: whoever knows
+/// its password could take every place.
+const PER_ACCOUNT: usize = 8;
 
 /// How much hashing yields, as `nice` counts: a third of the time of a core that others want as well, so that nobody is kept
 /// from signing in either.

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -144,15 +144,20 @@ pub async fn within<T>(
     }
 }
 
-/// The body of an answer, for as long as the session goes on.
+/// An answer that takes no longer was given while the session went on, and arrives whole.
+const SHORT: Duration = Duration::from_secs(1);
+
+/// The body of an answer. One that streams ends with the session.
 pub struct Answering {
     answer: Answer,
     rights: Rights,
+    /// When it was first asked for.
+    since: Option<Instant>,
 }
 
 impl Answering {
     pub fn new(answer: Answer, rights: Rights) -> Self {
-        Answering { answer, rights }
+        Answering { answer, rights, since: None }
     }
 }
 
@@ -164,11 +169,12 @@ impl http_body::Body for Answering {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        let since = *self.since.get_or_insert_with(Instant::now);
         let frame = ready!(Pin::new(&mut self.answer).poll_frame(context));
-        if let Err(failure) = self.rights.session_must_go_on() {
-            return Poll::Ready(Some(Err(failure.into())));
+        match self.rights.session_must_go_on() {
+            Err(failure) if since.elapsed() > SHORT => Poll::Ready(Some(Err(failure.into()))),
+            _ => Poll::Ready(frame.map(|frame| frame.map_err(Into::into))),
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -1,10 +1,12 @@
 //! The lines of the logs have the fields that docs/logs.md says.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use e2e::{Process, Sandbox, until};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 /// The names in the first column of a section's table.
 fn documented(section: &str) -> BTreeSet<String> {
@@ -66,7 +68,8 @@ async fn an_edge_whose_log_nobody_reads_goes_on_and_ends() {
     // Much more than a pipe holds and than is kept for it, since the access line has the path.
     let path = format!("/{}", "a".repeat(8000));
     let asked = (0..2000).map(|_| async { sandbox.edge().open_get(&path).await.must_be(404) });
-    futures_util::stream::iter(asked).buffer_unordered(32).collect::<Vec<_>>().await;
+    let answered = futures_util::stream::iter(asked).buffer_unordered(32).collect::<Vec<_>>();
+    timeout(Duration::from_secs(120), answered).await.expect("an edge that answers");
     sandbox.edge().open_get("/health").await.must_be(200);
     sandbox.internals[0].open_get("/livez").await.must_be(200);
     let metrics = sandbox.internals[0].open_get("/internal/metrics").await.text();

@@ -1,6 +1,6 @@
 //! Bodies that take their time: whose rights they come with, what they hold, and whom they keep out.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use e2e::{Client, Plan, Sandbox, User, until};
 use http::Method;
@@ -169,6 +169,8 @@ async fn an_answer_that_streams_ends_with_the_session() {
     assert!(part.starts_with(b"HTTP/1.1 200"));
     edge.post("/api/v1/auth/logout", &user.token, json!({})).await.must_be(200);
     until_refused(edge, PROJECTS, &user, 401).await;
+    // What is answered within a second arrives whole.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
     while let Ok(more) = stream.read(&mut part).await
         && more > 0
     {
