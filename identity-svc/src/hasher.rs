@@ -439,8 +439,10 @@ mod tests {
     async fn neither_an_account_nor_an_address_has_every_place() {
         let hasher = Hasher::new(CHEAP, 100, 3).expect("a hasher");
         let turn = |account: &'static str, network: &'static str| hasher.turn(Some(account), Some(network));
-        let mut turns = vec![turn("a", "one").expect("a turn"), turn("a", "two").expect("a turn")];
-        let refused = turn("a", "three").err().expect("refused");
+        let networks = ["one", "two", "two", "two", "three", "three", "three", "five"];
+        assert_eq!(networks.len(), PER_ACCOUNT);
+        let mut turns: Vec<_> = networks.into_iter().map(|place| turn("a", place).expect("a turn")).collect();
+        let refused = turn("a", "six").err().expect("refused");
         assert_eq!((refused.code(), refused.wait()), (ErrorCode::Overloaded, Some(Duration::from_secs(1))));
         turns.extend([turn("b", "one").expect("a turn"), turn("c", "one").expect("a turn")]);
         assert!(turn("d", "one").is_err(), "a fourth of one address");
