@@ -91,29 +91,23 @@ async fn run(
     let mut attempt = 1;
     loop {
         let outcome = migrator.run_direct(None, &mut *connection, false).await;
-        let (version, note) = match &outcome {
+        let (version, note, goes_on) = match &outcome {
             // Whoever began it has not heard whether it happened. If so, it cannot happen again.
             Err(MigrateError::Dirty(version)) => {
                 tracing::warn!(version, "a migration was broken off; it is begun again");
                 broken_off = Some(*version);
-                (*version, &forget)
+                (*version, &forget, true)
             }
             Err(MigrateError::ExecuteMigration(error, version)) => match server_code(error) {
-                Some(_) if broken_off == Some(*version) && has_happened(error) => (*version, &believe),
-                Some(_) => (*version, &forget),
+                Some(_) if broken_off == Some(*version) && has_happened(error) => (*version, &believe, true),
+                // Another service that changes its tables at the same time, or a transaction that has one of them.
+                Some(code) => (*version, &forget, is_lost_race(code)),
                 None => return outcome,
             },
             _ => return outcome,
         };
         sqlx::query(AssertSqlSafe(note.as_str())).bind(version).execute(&mut *connection).await?;
-        let may_go_on = match &outcome {
-            // Another service that changes its tables at the same time, or a transaction that has one of them.
-            Err(MigrateError::ExecuteMigration(error, _)) if note == &forget => {
-                server_code(error).is_some_and(is_lost_race)
-            }
-            _ => true,
-        };
-        if !may_go_on || attempt == ATTEMPTS {
+        if !goes_on || attempt == ATTEMPTS {
             return outcome;
         }
         if let Err(MigrateError::ExecuteMigration(error, version)) = &outcome {

@@ -22,7 +22,7 @@ pub fn note(error: &sqlx::Error) {
     }
     let now = now();
     let last = LAST.load(Ordering::Relaxed);
-    if last == 0 || now - last.min(now) >= PAUSE {
+    if last == 0 || now.saturating_sub(last) >= PAUSE {
         LAST.store(now, Ordering::Relaxed);
     }
 }
@@ -30,7 +30,7 @@ pub fn note(error: &sqlx::Error) {
 /// Whether a connection of this age was there before the last refusal, and so may lead to the wrong server.
 pub fn outdates(age: Duration) -> bool {
     let last = LAST.load(Ordering::Relaxed);
-    last > 0 && age >= Duration::from_micros(now() - last.min(now()))
+    last > 0 && age >= Duration::from_micros(now().saturating_sub(last))
 }
 
 fn now() -> u64 {

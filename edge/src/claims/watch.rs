@@ -102,7 +102,7 @@ impl Watch {
                 }
                 None => {}
             }
-            if live.position().is_some() && self.health.hindrance().is_none() {
+            if !self.health.is_ready() && live.position().is_some() && self.health.hindrance().is_none() {
                 // Not only with the next tick: who is ready must not be shown as one that has heard nothing.
                 show_staleness(live);
                 self.health.now_ready();
