@@ -1,8 +1,12 @@
 //! `cargo xtask simulate`: our processes on a network that delays, loses and cuts, for as many seeds as one likes. They are
-//! the tests of the crate `simulation`, optimised; the tests spread the seeds over the cores and say how far they are.
+//! the tests of the crate `simulation`, optimised. A program has one run at a time, so that a seed gives the same history
+//! whenever it is run: the seeds are spread over one program for each core.
 
-use std::path::PathBuf;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
+
+use futures_util::future::try_join_all;
 
 use crate::Outcome;
 use crate::cargo::{cargo, check};
@@ -34,14 +38,23 @@ pub async fn run(options: Options) -> Outcome {
     if let Some(unknown) = names.iter().find(|name| !SCENARIOS.iter().any(|(known, _)| known == name)) {
         return Err(format!("there is no scenario {unknown}, but watch, outbox and quota").into());
     }
-    let seeds = format!("{}-{}", options.from, options.from.saturating_add(options.seeds));
+    let shares = shares(options.from..options.from.saturating_add(options.seeds));
     let program = unless_interrupted(build()).await?;
     for (name, test) in SCENARIOS {
         if names.is_empty() || names.iter().any(|chosen| chosen == name) {
-            unless_interrupted(simulate(name, test, &program, &seeds)).await?;
+            let all = shares.iter().map(|seeds| simulate(name, test, &program, seeds));
+            unless_interrupted(try_join_all(all)).await?;
         }
     }
     Ok(())
+}
+
+/// About as many seeds for each core.
+fn shares(seeds: Range<u64>) -> Vec<Range<u64>> {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+    let each = (seeds.end - seeds.start).div_ceil(cores).max(1);
+    let starts = (0..cores).map(|core| seeds.start + core * each).take_while(|start| *start < seeds.end);
+    starts.map(|start| start..seeds.end.min(start + each)).collect()
 }
 
 /// The tests as a program. A little optimisation pays in a minute, and much of it never.
@@ -59,9 +72,10 @@ async fn build() -> Outcome<PathBuf> {
     programs.next_back().ok_or_else(|| "the crate simulation has no tests".into())
 }
 
-async fn simulate(name: &'static str, test: &str, program: &PathBuf, seeds: &str) -> Outcome {
+async fn simulate(name: &str, test: &str, program: &Path, seeds: &Range<u64>) -> Outcome {
     let mut command = tokio::process::Command::new(program);
-    command.args(["--exact", "--nocapture", test]).env("SIMULATION_SEEDS", seeds).env("RUST_BACKTRACE", "0");
+    command.args(["--exact", "--nocapture", test]).env("RUST_BACKTRACE", "0");
+    command.env("SIMULATION_SEEDS", format!("{}-{}", seeds.start, seeds.end));
     let status = Process::start(name, &mut command)?.wait().await?;
     if status.success() { Ok(()) } else { Err(format!("{name} broke a promise; see above").into()) }
 }

@@ -1,10 +1,9 @@
-//! Seeds, one after the other, on all cores. `cargo test` takes a few, `cargo xtask simulate` as many as one likes.
+//! Seeds, one after the other. `cargo test` takes a few, `cargo xtask simulate` as many as one likes.
 
 use std::any::Any;
 use std::ops::Range;
 use std::panic::catch_unwind;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use crate::history::History;
 
@@ -14,6 +13,8 @@ const SEEDS: &str = "SIMULATION_SEEDS";
 const FEW: Range<u64> = 0..40;
 /// After how many a line tells of it.
 const TOLD: u64 = 500;
+/// A multiple of what tokio divides the numbers of tasks by.
+const NUMBERS: u64 = 64;
 
 /// Runs the seeds.
 ///
@@ -21,34 +22,35 @@ const TOLD: u64 = 500;
 /// At the first broken promise, with the history and the command that repeats it.
 pub fn check(name: &str, run: fn(u64) -> History) {
     let seeds = seeds();
-    let (next, broken) = (AtomicU64::new(seeds.start), Mutex::new(None));
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..cores {
-            scope.spawn(|| {
-                while broken.lock().expect("no panic").is_none() {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if !seeds.contains(&seed) {
-                        return;
-                    }
-                    if let Err(fault) = try_one(name, seed, run) {
-                        broken.lock().expect("no panic").get_or_insert(fault);
-                    }
-                    let done = seed + 1 - seeds.start;
-                    if done.is_multiple_of(TOLD) {
-                        println!("{name}: {done} of {} seeds", seeds.end - seeds.start);
-                    }
-                }
-            });
+    for seed in seeds.clone() {
+        if let Err(fault) = try_one(name, seed, run) {
+            panic!("{fault}");
         }
-    });
-    if let Some(fault) = broken.into_inner().expect("no panic") {
-        panic!("{fault}");
+        let done = seed + 1 - seeds.start;
+        if done.is_multiple_of(TOLD) {
+            println!("{name}: {done} of {} seeds from {} on", seeds.end - seeds.start, seeds.start);
+        }
     }
 }
 
+/// What happens with this seed, whatever ran before it or runs beside it.
+pub fn history(run: fn(u64) -> History, seed: u64) -> History {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    begin_numbers();
+    run(seed)
+}
+
+/// In which order the tasks of a process die, and with them its connections, goes by the remainders of their numbers,
+/// which the whole program counts: each run begins at a multiple of [`NUMBERS`].
+fn begin_numbers() {
+    let tasks = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let number = || tasks.spawn(async {}).id().to_string().parse::<u64>().expect("a number");
+    while !(number() + 1).is_multiple_of(NUMBERS) {}
+}
+
 fn try_one(name: &str, seed: u64, run: fn(u64) -> History) -> Result<(), String> {
-    let (history, faults) = match catch_unwind(|| run(seed)) {
+    let (history, faults) = match catch_unwind(|| history(run, seed)) {
         Ok(history) => (history.lines, history.faults),
         Err(panic) => (Vec::new(), vec![words(&*panic)]),
     };
