@@ -113,9 +113,9 @@ fn in_words(text: &str) -> String {
     }
 }
 
-/// Whether some reader may take a key for this one, which is in ASCII lower case: whatever has it for its upper or lower
+/// Whether some reader may take a word for this one, which is in ASCII lower case: whatever has it for its upper or lower
 /// case, and what Unicode folds to it, also where one letter folds to several (`ﬂ`).
-fn is_read_as(key: &str, known: &str) -> bool {
+pub fn is_read_as(key: &str, known: &str) -> bool {
     let plain = |letter| match letter {
         '\u{212a}' => 'k',
         'İ' => 'i',

@@ -7,29 +7,41 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, Version};
 
 use super::limits::Limit;
 
-/// Refuses what the next reader could take differently. HTTP/2 has frames of its own and no such headers.
+/// Refuses what the next reader could take differently. HTTP/2 has frames of its own, and says the host in the URI.
 ///
 /// # Errors
 /// REQ001, which names the header.
-pub fn check(version: Version, headers: &HeaderMap) -> Outcome<()> {
-    if version >= Version::HTTP_2 {
-        return Ok(());
+pub fn check(version: Version, uri: &Uri, headers: &HeaderMap) -> Outcome<()> {
+    if version < Version::HTTP_2 {
+        check_length(headers)?;
     }
-    let mut codings = headers.get_all(TRANSFER_ENCODING).into_iter();
-    if let Some(coding) = codings.next() {
-        if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
-            return Err(Failure::field("Transfer-Encoding", "must be chunked and nothing else"));
-        }
-        if headers.contains_key(CONTENT_LENGTH) {
-            return Err(Failure::field("Content-Length", "must not stand beside Transfer-Encoding"));
-        }
-    }
+    let authority = uri.authority().map(|authority| authority.as_str().as_bytes());
     let mut hosts = headers.get_all(HOST).into_iter();
-    match (hosts.next(), hosts.next()) {
-        (Some(host), None) if host.as_bytes().iter().all(|byte| is_host_byte(*byte)) => Ok(()),
-        (None, None) if version < Version::HTTP_11 => Ok(()),
-        _ => Err(Failure::field("Host", "must stand once and be a host name with or without a port")),
+    let host = match (hosts.next().map(HeaderValue::as_bytes), hosts.next(), authority) {
+        (Some(host), None, None) => host,
+        // One that differs would be another one for the next reader (RFC 9113 section 8.3.1).
+        (Some(host), None, Some(authority)) if host.eq_ignore_ascii_case(authority) => host,
+        (None, None, Some(authority)) if version != Version::HTTP_11 => authority,
+        (None, None, None) if version != Version::HTTP_11 => return Ok(()),
+        _ => return Err(not_one_host()),
+    };
+    if host.iter().all(|byte| is_host_byte(*byte)) { Ok(()) } else { Err(not_one_host()) }
+}
+
+fn not_one_host() -> Failure {
+    Failure::field("Host", "must stand once and be a host name with or without a port")
+}
+
+fn check_length(headers: &HeaderMap) -> Outcome<()> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).into_iter();
+    let Some(coding) = codings.next() else { return Ok(()) };
+    if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+        return Err(Failure::field("Transfer-Encoding", "must be chunked and nothing else"));
     }
+    if headers.contains_key(CONTENT_LENGTH) {
+        return Err(Failure::field("Content-Length", "must not stand beside Transfer-Encoding"));
+    }
+    Ok(())
 }
 
 /// Most headers of a request, which hyper itself allows in HTTP/1.
@@ -66,7 +78,7 @@ fn is_host_byte(byte: u8) -> bool {
 mod tests {
     use super::*;
 
-    fn is_good(version: Version, headers: &[(&'static str, &'static str)]) -> bool {
+    fn is_good(version: Version, uri: &'static str, headers: &[(&'static str, &'static str)]) -> bool {
         let pairs = headers
             .iter()
             .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
@@ -74,7 +86,7 @@ mod tests {
         pairs.for_each(|(name, value)| {
             all.append(name, value);
         });
-        check(version, &all).is_ok()
+        check(version, &Uri::from_static(uri), &all).is_ok()
     }
 
     #[test]
@@ -86,7 +98,7 @@ mod tests {
             &[HOST, ("content-length", "3")],
             &[HOST, ("transfer-encoding", "Chunked")],
         ] {
-            assert!(is_good(Version::HTTP_11, good), "{good:?}");
+            assert!(is_good(Version::HTTP_11, "/", good), "{good:?}");
         }
         for bad in [
             &[][..],
@@ -97,8 +109,19 @@ mod tests {
             &[HOST, ("transfer-encoding", "gzip, chunked")],
             &[HOST, ("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
         ] {
-            assert!(!is_good(Version::HTTP_11, bad), "{bad:?}");
+            assert!(!is_good(Version::HTTP_11, "/", bad), "{bad:?}");
         }
-        assert!(is_good(Version::HTTP_10, &[]) && is_good(Version::HTTP_2, &[]));
+        assert!(is_good(Version::HTTP_10, "/", &[]) && is_good(Version::HTTP_2, "/", &[]));
+    }
+
+    #[test]
+    fn a_host_beside_the_one_in_the_uri_is_the_same() {
+        const URI: &str = "http://example.com:8081/";
+        for version in [Version::HTTP_11, Version::HTTP_2] {
+            assert!(is_good(version, URI, &[("host", "Example.com:8081")]), "{version:?}");
+            assert!(!is_good(version, URI, &[("host", "other.com")]), "{version:?}");
+        }
+        assert!(is_good(Version::HTTP_2, URI, &[]) && !is_good(Version::HTTP_11, URI, &[]));
+        assert!(!is_good(Version::HTTP_2, "http://somebody@example.com/", &[]));
     }
 }

@@ -180,7 +180,7 @@ fn refused(front: &Front, request: &Request) -> Option<Response> {
     if let Err(failure) = framing::check_size(version, request.uri(), headers, front.header_limit) {
         return Some(Refusal::from(failure).into_response());
     }
-    if let Err(failure) = framing::check(version, headers) {
+    if let Err(failure) = framing::check(version, request.uri(), headers) {
         let mut response = Refusal::from(failure).into_response();
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         return Some(response);

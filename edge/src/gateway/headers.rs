@@ -41,7 +41,7 @@ fn is_hop_by_hop(name: &str) -> bool {
 }
 
 /// Names, folded, that would let a client speak in our place or make core-manager see another request.
-const DROPPED: [&str; 12] = [
+const DROPPED: [&str; 15] = [
     "x-request-id",
     "x-user-id",
     "x-client-id",
@@ -52,8 +52,11 @@ const DROPPED: [&str; 12] = [
     "x-identity-signature",
     "x-identity-signature-input",
     "x-original-url",
+    "x-original-uri",
     "x-rewrite-url",
     "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
 ];
 
 /// The six headers that say who the caller is.

@@ -71,6 +71,11 @@ impl Envelope {
                 return Err(Failure::field(field, format!("must have 1 to {MAX_NAME} bytes")));
             }
         }
+        // A reader that is not strict would start a workflow that nobody has counted.
+        let is_start = envelope.kind == kind::START_WORKFLOW;
+        if !is_start && json::is_read_as(envelope.kind.trim(), kind::START_WORKFLOW) {
+            return Err(Failure::field("type", format!("must be written {}", kind::START_WORKFLOW)));
+        }
         Ok(envelope)
     }
 
@@ -182,6 +187,9 @@ mod tests {
             r#"["custom","77",{}]"#,
             r#"{"type":"a","id":"1","Type":"start_workflow"}"#,
             r#"{"type":"a","id":"1","DATA":{}}"#,
+            r#"{"type":"Start_Workflow","id":"1"}"#,
+            r#"{"type":" start_workflow","id":"1"}"#,
+            r#"{"type":"\u017ftart_workflow","id":"1"}"#,
         ] {
             assert!(Envelope::parse(text).is_err(), "{text}");
         }
