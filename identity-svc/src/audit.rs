@@ -1,5 +1,7 @@
 //! The audit log: who did what to whom, from where and when, written in the transaction of the act.
 
+use std::time::Duration;
+
 use chassis::clock::now;
 use chassis::mysql::failed;
 pub use contract::AuditAction as Action;
@@ -7,8 +9,10 @@ use contract::Outcome;
 use contract::identity::Device;
 use serde_json::Value;
 use sqlx::types::Json;
-use sqlx::{MySql, MySqlConnection, QueryBuilder};
-use uuid::Uuid;
+use sqlx::{MySql, MySqlConnection, MySqlPool, QueryBuilder};
+use uuid::{NoContext, Timestamp, Uuid};
+
+use crate::sweep;
 
 /// Longest request id that is kept, in bytes.
 pub const MAX_REQUEST_ID: usize = 128;
@@ -85,6 +89,20 @@ pub async fn record_all(
     });
     statement.build().execute(tx).await.map_err(failed)?;
     Ok(())
+}
+
+/// Removes what is older than `kept`, for as long as the process lives; nothing without one.
+pub async fn sweep(pool: MySqlPool, kept: Option<Duration>) {
+    let Some(kept) = kept else { return };
+    sweep::sweep(pool, "old entries of the audit log", |connection| forget(connection, kept)).await;
+}
+
+/// One step. An entry's id says when it was made.
+pub fn forget(connection: &mut MySqlConnection, kept: Duration) -> sweep::Step<'_> {
+    let first = (now() - kept).timestamp().max(0).unsigned_abs();
+    let first = Uuid::new_v7(Timestamp::from_unix(NoContext, first, 0)).to_string();
+    let old = sqlx::query!("DELETE FROM audit_log WHERE id < ? ORDER BY id LIMIT 1000", first);
+    Box::pin(old.execute(connection))
 }
 
 /// Visible ASCII alone, and no more than a column holds: what callers send must not make the act fail.

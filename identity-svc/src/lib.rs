@@ -244,6 +244,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     tokio::spawn(sessions::sweep(identity.pool.clone()));
     tokio::spawn(api_keys::sweep(identity.pool.clone()));
     tokio::spawn(throttle::sweep(identity.pool.clone()));
+    tokio::spawn(audit::sweep(identity.pool.clone(), settings.audit_log_kept));
     tokio::spawn(mail::tokens::sweep(identity.pool.clone()));
     let relay = Relay::new(identity.pool.clone(), &identity.mail)?;
     if relay.is_none() {

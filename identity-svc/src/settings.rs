@@ -27,6 +27,8 @@ pub struct Settings {
     pub passwords: PasswordSettings,
     pub limits: Limits,
     pub api_keys: api_keys::Limits,
+    /// `None` for ever.
+    pub audit_log_kept: Option<Duration>,
     /// `None` when no mail is sent.
     pub mail: Option<mail::Settings>,
 }
@@ -79,6 +81,7 @@ impl Settings {
             passwords: PasswordSettings::read(env),
             limits: limits(env),
             api_keys: api_keys(env),
+            audit_log_kept: audit_log_kept(env),
             mail: mail::Settings::read(env),
         }
     }
@@ -101,6 +104,12 @@ fn api_keys(env: &mut Env) -> api_keys::Limits {
     let per_account = env.number("API_KEYS_PER_ACCOUNT", "25", 0..=1000, "Most API keys of an account");
     let days = env.number("API_KEY_MAX_DAYS", "366", 1..=3660, "Longest life of an API key, in days");
     api_keys::Limits { per_account: per_account as i64, longest_life: Duration::from_secs(days * 24 * 3600) }
+}
+
+fn audit_log_kept(env: &mut Env) -> Option<Duration> {
+    let meaning = "Days after which entries of the audit log are removed; 0: never";
+    let days = env.number("AUDIT_LOG_KEPT_DAYS", "0", 0..=36_500, meaning);
+    (days > 0).then(|| Duration::from_secs(days * 24 * 3600))
 }
 
 fn limits(env: &mut Env) -> Limits {

@@ -12,6 +12,7 @@ use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 use simulation::accounts::{Accounts, Change as ModelChange};
 use sqlx::{AssertSqlSafe, MySqlPool};
+use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::bulkhead::Bulkhead;
 use crate::enforcement::Reports;
@@ -367,4 +368,30 @@ async fn a_token_that_was_looked_at_needs_no_database_until_something_changes(po
     ended.expect("ended");
     events.recv().await.expect("an event");
     assert_eq!(look().await.expect_err("refused").code(), ErrorCode::TokenInvalid);
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn the_audit_log_is_kept_for_as_long_as_is_said(pool: MySqlPool) {
+    const DAY: u64 = 24 * 3600;
+    let identity = identity(pool.clone()).await;
+    let user_id = register(&identity, "u@example.com").await;
+    let mut connection = pool.acquire().await.expect("a connection");
+    for days in [29, 31, 400] {
+        let made = chassis::clock::now() - Duration::from_secs(days * DAY);
+        let made = Timestamp::from_unix(NoContext, made.timestamp().unsigned_abs(), 0);
+        sqlx::query("INSERT INTO audit_log SELECT ?, at, actor_id, action, target_id, ip_address, request_id, sequence, details FROM audit_log WHERE target_id = ? LIMIT 1")
+            .bind(Uuid::new_v7(made).to_string())
+            .bind(&user_id)
+            .execute(&mut *connection)
+            .await
+            .expect("an old entry");
+    }
+    let removed = audit::forget(&mut connection, Duration::from_secs(30 * DAY)).await.expect("removed");
+    assert_eq!(removed.rows_affected(), 2);
+    let kept: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM audit_log WHERE target_id = ?")
+        .bind(&user_id)
+        .fetch_one(&mut *connection)
+        .await
+        .expect("counted");
+    assert_eq!(kept, 2, "of this month and of today");
 }
