@@ -50,6 +50,8 @@ pub struct Keys {
     /// As edges are told.
     pub set: KeySet,
     active: String,
+    /// Those that this replica accepts, and could sign with when their time is still to come.
+    held: Vec<String>,
 }
 
 /// The keys as this replica knows them, kept current. Cheap to clone.
@@ -109,8 +111,7 @@ impl KeyRing {
                     }
                     changed
                 });
-                let held: Vec<String> = self.keys().set.keys.iter().map(|key| key.kid.clone()).collect();
-                hold(&pool, &BTreeMap::from([(name.clone(), held)])).await
+                hold(&pool, &BTreeMap::from([(name.clone(), self.keys().held.clone())])).await
             };
             match tokio::time::timeout(READ_LIMIT, reading).await {
                 Ok(Ok(())) => {}
@@ -205,11 +206,14 @@ fn made_of(rows: Vec<Row>, settings: &Settings) -> Outcome<Keys> {
     let active = rows.iter().find(|row| row.state == "active");
     let active = active.ok_or_else(|| Failure::internal("no signing key is active"))?;
     let signer = Signer::new(signing_key(active, settings)?);
+    // One that was sealed with another secret must not become the one that signs.
+    let is_held = |row: &&Row| row.state != "pending" || signing_key(row, settings).is_ok();
+    let held = rows.iter().filter(is_held).map(|row| row.kid.clone()).collect();
     let (active, keys) = (active.kid.clone(), rows.into_iter().map(wire).collect::<Vec<_>>());
     let verifying = key_set(&keys, &settings.secrets).map_err(Failure::internal)?;
     let verifier = Verifier::new(verifying, &settings.audience);
     let sample = signer.sign(&Claims::of_nobody(&settings.audience)).map_err(Failure::internal)?;
-    Ok(Keys { signer, verifier, set: KeySet { keys, sample }, active })
+    Ok(Keys { signer, verifier, set: KeySet { keys, sample }, active, held })
 }
 
 /// The keys of an empty table, without one.

@@ -14,7 +14,7 @@ use sqlx::types::Json;
 use sqlx::{MySqlConnection, MySqlPool};
 use uuid::Uuid;
 
-use super::{Settings, describe, insert};
+use super::{Settings, describe, insert, sealed};
 use crate::audit::{self, Action, By};
 use crate::{sweep, token_lives};
 
@@ -78,12 +78,18 @@ async fn prepare(pool: &MySqlPool, settings: &Settings) -> Outcome<String> {
     transaction(pool, "prepare_key", settings, |tx, settings| {
         Box::pin(async move {
             lock(tx).await?;
-            let pending = sqlx::query!("SELECT kid, algorithm FROM signing_keys WHERE state = 'pending'")
-                .fetch_optional(&mut *tx)
-                .await
-                .map_err(failed)?;
+            let pending = sqlx::query!(
+                "SELECT kid, algorithm, sealed_private_key FROM signing_keys WHERE state = 'pending'"
+            )
+            .fetch_optional(&mut *tx)
+            .await
+            .map_err(failed)?;
             if let Some(pending) = pending {
-                if pending.algorithm == settings.algorithm.name() {
+                // Only the secret of today stays: with a former one it could not be read any more one day.
+                let secret = std::slice::from_ref(settings.secret()?);
+                let sealed = &pending.sealed_private_key;
+                let is_readable = sealed.is_empty() || sealed::open(secret, &pending.kid, sealed).is_ok();
+                if pending.algorithm == settings.algorithm.name() && is_readable {
                     return Ok(pending.kid);
                 }
                 sqlx::query!("DELETE FROM signing_keys WHERE kid = ?", pending.kid)

@@ -110,6 +110,24 @@ async fn a_key_does_not_sign_before_every_live_edge_has_it() {
 }
 
 #[tokio::test]
+async fn a_key_that_was_sealed_with_another_secret_never_signs() {
+    let settings = vec![("JWT_ALGORITHM", "EdDSA".to_owned())];
+    let mut sandbox = Sandbox::planned(Plan { replicas: 2, settings, ..Plan::default() }).await;
+    let user = sandbox.register().await;
+    sandbox.set("JWT_SECRET_KEY", "a-foreign-secret-of-at-least-32-bytes");
+    let refused = sandbox.identity_command_fails(&["keys", "rotate", "--wait", "3"]).await;
+    assert!(refused.contains("Waiting for identity-svc") && refused.contains("goes on signing"), "{refused}");
+    sandbox.set("JWT_SECRET_KEY", JWT_SECRET);
+    let said = sandbox.identity_command(&[], &["keys", "rotate"]).await;
+    assert!(said.contains("signs from now on"), "{said}");
+    // One that starts now can read the key that signs.
+    restart_identities(&mut sandbox, &mut vec![user.clone()]).await;
+    let again = sandbox.log_in(&user).await;
+    assert_ne!(header(&again.token)["kid"], header(&user.token)["kid"]);
+    sandbox.edge().get("/api/v1/user/profile", &again.token).await.must_be(200);
+}
+
+#[tokio::test]
 async fn tokens_of_a_former_secret_are_good_until_they_expire() {
     let former = "a-former-secret-of-at-least-32-bytes".to_owned();
     let settings = vec![("JWT_PREVIOUS_SECRET_KEYS", former.clone())];
