@@ -1,4 +1,4 @@
-//! `persona keys`: the caller's API keys, and fresh secrets for operators.
+//! `persona keys`: the caller's API keys, those of others for administrators, and fresh secrets for operators.
 
 use std::process::ExitCode;
 
@@ -7,15 +7,18 @@ use serde_json::json;
 
 use crate::output::{Fault, Output, cell, table};
 use crate::rest::{Rest, part};
-use crate::users::canonical;
+use crate::users::{USERS, canonical, find};
 use crate::{Outcome, secret};
 
 const KEYS: &str = "/api/v1/user/api-keys";
 
 #[derive(clap::Subcommand)]
 pub enum Command {
-    /// List the own API keys, newest first
-    List,
+    /// List the own API keys, or those of an account, newest first
+    List {
+        /// The e-mail address or id of an account, for administrators
+        user: Option<String>,
+    },
     /// Make an API key and print it, this once
     Create {
         /// What it is called in lists
@@ -31,6 +34,9 @@ pub enum Command {
     Revoke {
         /// Its id
         id: String,
+        /// The e-mail address or id of the account that has it, for administrators
+        #[arg(long = "of", value_name = "USER")]
+        user: Option<String>,
     },
     /// Print a fresh secret, as for JWT_SECRET_KEY or INTERNAL_GRPC_TOKEN
     Secret {
@@ -44,19 +50,28 @@ pub enum Command {
 pub async fn run(command: &Command, output: Output) -> Outcome {
     match command {
         Command::Secret { rotation } => return secret::run(*rotation, output),
-        Command::List => list(output).await?,
+        Command::List { user } => list(user.as_deref(), output).await?,
         Command::Create { name, permissions, days } => create(name, permissions, *days, output).await?,
-        Command::Revoke { id } => {
-            let id = canonical(id)?;
-            Rest::from_environment()?.delete(&format!("{KEYS}/{id}")).await?;
+        Command::Revoke { id, user } => {
+            let (id, rest) = (canonical(id)?, Rest::from_environment()?);
+            rest.delete(&format!("{}/{id}", place(&rest, user.as_deref()).await?)).await?;
             output.show(&json!({ "id": id, "revoked": true }), |_| format!("{id} is revoked\n"))?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn list(output: Output) -> Result<(), Fault> {
-    let listed = Rest::from_environment()?.get(KEYS).await?;
+/// The route of the keys that are meant.
+async fn place(rest: &Rest, user: Option<&str>) -> Result<String, Fault> {
+    match user {
+        None => Ok(KEYS.to_owned()),
+        Some(user) => Ok(format!("{USERS}/{}/api-keys", find(rest, user).await?)),
+    }
+}
+
+async fn list(user: Option<&str>, output: Output) -> Result<(), Fault> {
+    let rest = Rest::from_environment()?;
+    let listed = rest.get(&place(&rest, user).await?).await?;
     output.show(part(&listed, "api_keys")?, |keys| {
         let columns = ["id", "name", "start", "permissions", "expires_at", "last_used_at"];
         let rows: Vec<_> =

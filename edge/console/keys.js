@@ -11,19 +11,24 @@ const DAY = 86_400_000;
 
 export async function keys({ signal, again }) {
   const { api_keys: list } = await get(PATH, { signal });
+  return [
+    heading("API keys", "For machines that act for you. A key goes where an access token goes.",
+      act("New key", () => create(again), { kind: "primary" })),
+    section("Your keys", keysTable(PATH, list, again, "You have no key.")),
+  ];
+}
+
+/** The keys of an account, which are ended at `path`. */
+export function keysTable(path, list, again, empty) {
   const columns = [
     { head: "Name", cell: (key) => el("strong", {}, key.name) },
     { head: "Begins with", cell: (key) => el("code", {}, `${key.start}…`) },
     { head: "May", cell: (key) => (key.permissions.length ? el("span", { class: "chips" }, key.permissions.map((name) => chip(name))) : "what every user may") },
     { head: "Last used", cell: (key) => time(key.last_used_at) },
     { head: "Until", cell: (key) => time(key.expires_at) },
-    { head: "Actions", cell: (key) => act("End", () => end(key, again), { kind: "bad small", label: `End ${key.name}` }) },
+    { head: "Actions", cell: (key) => act("End", () => end(path, key, again), { kind: "bad small", label: `End ${key.name}` }) },
   ];
-  return [
-    heading("API keys", "For machines that act for you. A key goes where an access token goes.",
-      act("New key", () => create(again), { kind: "primary" })),
-    section("Your keys", table("Newest first", columns, list, "You have no key.")),
-  ];
+  return table("Newest first", columns, list, empty);
 }
 
 function create(again) {
@@ -57,10 +62,10 @@ function tell(key) {
     navigator.clipboard ? el("div", {}, copy) : null));
 }
 
-async function end(key, again) {
+async function end(path, key, again) {
   const sure = await confirm({ title: `End ${key.name}?`, text: "Whatever uses it is refused within a second.", action: "End it" });
   if (!sure) return;
-  await remove(`${PATH}/${part(key.id)}`);
+  await remove(`${path}/${part(key.id)}`);
   await again();
   notice("The key has ended.");
 }

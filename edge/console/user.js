@@ -5,6 +5,7 @@ import { form, problem } from "./forms.js";
 import { get, post, put, remove, part } from "./api.js";
 import { session } from "./session.js";
 import { sessionsTable } from "./account.js";
+import { keysTable } from "./keys.js";
 import { ROLES, TIERS } from "./users.js";
 import { auditOf } from "./audit.js";
 
@@ -28,6 +29,7 @@ export async function user(page) {
       section("Permissions", permissions(path, who, again)),
       section("Password", passwordForm(path))),
     await partOf("Open sessions", signal, async () => sessionsPart(path, await get(`${path}/sessions`, { signal }), again)),
+    await partOf("API keys", signal, async () => keysPart(`${path}/api-keys`, signal, again)),
     await partOf("Usage by day", signal, async () => usage(await get(`${path}/usage`, { signal }))),
     await partOf("Audit", signal, () => auditOf(who.id, signal)),
     section("Delete the account", el("p", {}, isSelf
@@ -119,6 +121,11 @@ function sessionsPart(path, { sessions }, again) {
     notice("All sessions have ended.");
   }, { kind: "bad" });
   return el("div", { class: "field" }, sessionsTable(sessions), sessions.length ? el("div", {}, end) : null);
+}
+
+async function keysPart(path, signal, again) {
+  const { api_keys: list } = await get(path, { signal });
+  return keysTable(path, list, again, "The account has no key.");
 }
 
 function usage({ days }) {

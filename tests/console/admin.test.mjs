@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { after, before, test } from "node:test";
-import { admin, api, closeBrowser, goTo, newUser, open, openBrowser, signedIn, until, visitor } from "./stage.mjs";
+import { EDGE, admin, api, closeBrowser, goTo, newUser, open, openBrowser, signedIn, until, visitor } from "./stage.mjs";
 
 before(openBrowser);
 after(closeBrowser);
@@ -74,6 +74,13 @@ test("one user is changed in every way, and feels it at once", async (t) => {
   await permissions.getByRole("button", { name: "Grant" }).click();
   await permissions.getByRole("button", { name: "Take away projects.manage" }).click();
   await permissions.getByText("The account holds none.").waitFor();
+
+  const made = await api("POST", "/api/v1/user/api-keys", { token: user.token, body: { name: "nightly" }, status: 201 });
+  await page.reload();
+  await part(page, "API keys").getByRole("button", { name: "End nightly" }).click();
+  await inDialog(page).getByRole("button", { name: "End it" }).click();
+  await part(page, "API keys").getByText("The account has no key.").waitFor();
+  await until("the key is refused", async () => (await fetch(`${EDGE}/api/v1/personas/instances`, { headers: { authorization: `Bearer ${made.key}` } })).status === 401);
 
   await part(page, "Password").getByLabel("New password").fill("a password of an administrator");
   await part(page, "Password").getByRole("button").click();

@@ -199,6 +199,23 @@ async fn a_key_is_printed_once_and_ends_when_it_is_revoked() {
     assert!(both["rotation"].as_str().is_some_and(|steps| steps.contains("1. all edges and identity-svc")));
 }
 
+#[tokio::test]
+async fn an_administrator_sees_and_ends_the_keys_of_an_account() {
+    let sandbox = Sandbox::start().await;
+    let (admin, user) = (sandbox.administrator().await, sandbox.register().await);
+    let made = told(&sandbox, &user, &["keys", "create", "nightly"]).await;
+    let key = made["key"].as_str().expect("a key");
+    sandbox.edge().get("/api/v1/echo/x", key).await.must_be(200);
+    let listed = told(&sandbox, &admin, &["keys", "list", &user.email]).await;
+    assert_eq!(listed[0]["id"], made["id"], "{listed}");
+    let id = made["id"].as_str().expect("an id");
+    told(&sandbox, &admin, &["keys", "revoke", id, "--of", &user.id]).await;
+    let is_refused = async || sandbox.edge().get("/api/v1/echo/x", key).await.code() == "AUTH003";
+    until("the key is refused", is_refused).await;
+    let denied = sandbox.persona(Some(&user.token), &["keys", "list", &admin.email], "").await;
+    assert!(denied.code == Some(1) && denied.stderr.contains("AUTH004"), "{denied:?}");
+}
+
 /// The lines of an explanation that begin so.
 fn lines<'e>(ended: &'e Ended, begin: &str) -> Vec<&'e str> {
     ended.stdout.lines().filter(|line| line.starts_with(begin)).collect()
