@@ -249,6 +249,16 @@ async fn bodies_of_strangers_hold_only_so_much_memory_and_keep_nobody_out() {
         assert!(answer.contains("retry-after"), "{answer}");
     }
     sandbox.log_in(&user).await;
+    // More than what is left: who hangs gives way to who does not, also where they share an address.
+    let mut hanging = Vec::new();
+    for _ in 0..40 {
+        hanging.push(Upload::begin(edge, "POST /api/v1/auth/login", &[], "{").await);
+    }
+    let login = json!({ "email": user.email, "password": user.password }).to_string();
+    let (first, rest) = login.split_at(5);
+    let upload = Upload::begin(edge, "POST /api/v1/auth/login", &[], first).await;
+    let answer = upload.finish(rest).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
 #[tokio::test]
