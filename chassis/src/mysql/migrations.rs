@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::{AssertSqlSafe, MySqlConnection, MySqlPool};
+use sqlx::{AssertSqlSafe, Connection, MySqlConnection, MySqlPool};
 
-use super::{ATTEMPTS, is_away, is_lost_race, server_code};
+use super::{ATTEMPTS, is_away, is_lost_race, lock, server_code};
 
 /// Seconds that one replica waits while another migrates.
 const LOCK_SECONDS: i32 = 120;
@@ -52,29 +52,20 @@ pub async fn migrate(
     mut migrator: Migrator,
     bookkeeping: &'static str,
 ) -> Result<(), SetupError> {
-    let mut connection = pool.acquire().await?;
-    let mode: String = sqlx::query_scalar("SELECT @@SESSION.sql_mode").fetch_one(&mut *connection).await?;
+    let mut connection = pool.acquire().await?.detach();
+    let mode: String = sqlx::query_scalar("SELECT @@SESSION.sql_mode").fetch_one(&mut connection).await?;
     if !mode.contains("STRICT_TRANS_TABLES") && !mode.contains("STRICT_ALL_TABLES") {
         return Err(SetupError::NotStrict(mode));
     }
-    // sqlx's own lock asks for an endless wait, which MariaDB answers with NULL; this one works on both. Locks are the whole
-    // server's, and their names have 64 characters at most.
-    let lock = "CONCAT(LEFT(SHA1(DATABASE()), 16), ' ', ?)";
-    let got: Option<i64> = sqlx::query_scalar(AssertSqlSafe(format!("SELECT GET_LOCK({lock}, ?)")))
-        .bind(bookkeeping)
-        .bind(LOCK_SECONDS)
-        .fetch_one(&mut *connection)
-        .await?;
-    if got != Some(1) {
+    // sqlx's own lock asks for an endless wait, which MariaDB answers with NULL; this one works on both.
+    if !lock(&mut connection, bookkeeping, LOCK_SECONDS).await? {
         return Err(SetupError::Locked);
     }
     migrator.set_locking(false).set_ignore_missing(true);
     migrator.dangerous_set_table_name(bookkeeping);
     let outcome = run(&mut connection, &migrator, bookkeeping).await;
-    let _: Option<i64> = sqlx::query_scalar(AssertSqlSafe(format!("SELECT RELEASE_LOCK({lock})")))
-        .bind(bookkeeping)
-        .fetch_one(&mut *connection)
-        .await?;
+    // With it ends the lock; of a connection that broke the server has ended it.
+    let _ = connection.close().await;
     Ok(outcome?)
 }
 
