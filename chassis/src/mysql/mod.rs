@@ -26,6 +26,8 @@ mod refusals;
 pub use lane::Lane;
 pub use migrations::{SetupError, migrate};
 
+/// What the server says to the victim of a deadlock.
+const DEADLOCK: u16 = 1213;
 /// How often a transaction is tried when the database chose it as the victim of a deadlock.
 const ATTEMPTS: u32 = 5;
 /// The longest that a transaction may take, its repetitions included.
@@ -317,7 +319,7 @@ fn is_contention(failure: &Failure) -> bool {
 }
 
 fn is_lost_race(code: u16) -> bool {
-    matches!(code, 1213 | 1205 | 3572)
+    matches!(code, DEADLOCK | 1205 | 3572)
 }
 
 #[cfg(test)]
