@@ -21,7 +21,7 @@ use crate::identity::{Identity, Tokens};
 use crate::mail::Kind;
 use crate::opaque::{OpaqueToken, hash};
 use crate::sign_in::known_device;
-use crate::{sweep, throttle};
+use crate::{sessions, sweep, throttle};
 
 const MAX_NAME: usize = 100;
 /// How long a key lives when nobody says.
@@ -37,6 +37,14 @@ pub struct Limits {
     /// Most keys of an account.
     pub per_account: i64,
     pub longest_life: Duration,
+}
+
+/// Who asks for a key.
+#[derive(Clone, Copy)]
+pub struct Asking<'a> {
+    pub user_id: &'a str,
+    /// The session in which they do; `None` of an edge that does not say yet.
+    pub session: Option<&'a str>,
 }
 
 /// A key that is asked for.
@@ -81,10 +89,10 @@ impl Wanted {
 ///
 /// # Errors
 /// REQ001 with every field that is wrong, also for permissions that the account does not hold; AUTH004 when it is
-/// disabled; USER001; SUB002 with resource, limit and used.
+/// disabled; AUTH003 when the session has ended; USER001; SUB002 with resource, limit and used.
 pub async fn create(
     identity: &Identity,
-    user_id: &str,
+    asking: Asking<'_>,
     wanted: Wanted,
     device: Option<Device>,
 ) -> Outcome<CreateApiKeyResponse> {
@@ -92,14 +100,16 @@ pub async fn create(
     let wanted = wanted.check(limits)?;
     let key = api_key::spell(&OpaqueToken::generate()?.text);
     let device = known_device(device);
-    let given = (identity, user_id, wanted, key.as_str(), &device);
+    let given = (identity, asking, wanted, key.as_str(), &device);
     let work = "create_api_key";
     let made =
-        transaction(&identity.pool, work, given, move |tx, (identity, user_id, wanted, key, device)| {
+        transaction(&identity.pool, work, given, move |tx, (identity, asking, wanted, key, device)| {
             Box::pin(async move {
+                let user_id = asking.user_id;
                 accounts::lock(tx, user_id).await?;
                 let account = accounts::find(tx, user_id).await?;
                 must_hold(&account, &wanted.permissions)?;
+                must_be_open(tx, *asking).await?;
                 must_have_room(tx, user_id, limits.per_account).await?;
                 tell_owner(tx, identity, &account, device).await?;
                 insert(tx, user_id, wanted, key, By::user(user_id, Some(device))).await
@@ -132,6 +142,14 @@ fn must_hold(account: &Account, permissions: &BTreeSet<String>) -> Outcome<()> {
         None => Ok(()),
         Some(missing) => Err(Failure::field("permissions", format!("the account does not hold {missing}"))),
     }
+}
+
+/// What takes an account back ends its sessions and keys under the lock that the caller has, and edges hear of it after
+/// that: a key that is asked for meanwhile would outlive both.
+async fn must_be_open(tx: &mut MySqlConnection, asking: Asking<'_>) -> Outcome<()> {
+    let Some(session) = asking.session else { return Ok(()) };
+    let until = sessions::open_until(tx, session, asking.user_id).await?;
+    until.map(drop).ok_or_else(|| Failure::new(ErrorCode::TokenInvalid).saying("The session has ended"))
 }
 
 async fn must_have_room(tx: &mut MySqlConnection, user_id: &str, limit: i64) -> Outcome<()> {

@@ -149,10 +149,7 @@ pub async fn run() -> ExitCode {
         }
         Some(Command::Restored(command)) => {
             let pool = mysql::pool(&settings.database);
-            match migrate(&pool).await {
-                Ok(()) => restored::run(&pool, settings.lifetimes.access_token, command).await,
-                Err(error) => Err(error.into()),
-            }
+            restored::run(&pool, settings.lifetimes.access_token, command).await
         }
         Some(Command::Healthy) => internal::ask_ready(settings.internal_listen).await.map_err(Into::into),
         Some(Command::Migrate | Command::Settings) => Ok(()),

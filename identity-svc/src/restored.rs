@@ -27,17 +27,40 @@ pub struct Command {
     keep_sessions: bool,
 }
 
-/// Runs the command for a platform whose access tokens live so long. Running it again does no harm.
+/// Brings the tables that were restored up to date and runs the command for a platform whose access tokens live so long.
+/// Running it again does no harm.
 ///
 /// # Errors
-/// That the database is away.
+/// That the database is away, or that nothing was restored.
 pub async fn run(pool: &MySqlPool, life: Duration, command: Command) -> Result<(), Box<dyn Error>> {
+    must_be_filled(pool).await?;
+    crate::migrate(pool).await?;
     let ended =
         begin_anew(pool, life, command.keep_sessions).await.map_err(|failure| format!("{failure:?}"))?;
     if let Some(ended) = ended {
         println!("{ended} sessions were ended: everybody signs in again");
     }
     println!("a new epoch has begun: edges ask about each caller until all tokens of before have expired");
+    Ok(())
+}
+
+/// A restore that failed leaves nothing, or what came before the fault: migrating that would make an empty platform which
+/// looks as if all were well.
+async fn must_be_filled(pool: &MySqlPool) -> Result<(), Box<dyn Error>> {
+    let (_, applied) = crate::migrations();
+    for table in [applied, "users"] {
+        let found: i64 = sqlx::query_scalar(
+            "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = ?",
+        )
+        .bind(table)
+        .fetch_one(pool)
+        .await?;
+        if found == 0 {
+            return Err(
+                format!("nothing was restored here, or not all: the schema has no table `{table}`").into()
+            );
+        }
+    }
     Ok(())
 }
 
@@ -108,6 +131,31 @@ mod tests {
     use crate::snapshots::Snapshots;
     use crate::tail;
     use crate::tests::identity;
+
+    #[sqlx::test(migrations = false)]
+    async fn a_schema_into_which_nothing_was_restored_is_not_made_a_platform(pool: MySqlPool) {
+        let restored = async || {
+            let command = Command { keep_sessions: false };
+            run(&pool, Duration::from_secs(900), command).await.map_err(|error| error.to_string())
+        };
+        let tables = async || -> i64 {
+            let count = "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE()";
+            sqlx::query_scalar(count).fetch_one(&pool).await.expect("a count")
+        };
+        let refused = restored().await.expect_err("there is nothing");
+        assert!(refused.contains("no table `_identity_migrations`"), "{refused}");
+        assert_eq!(tables().await, 0);
+        crate::migrate(&pool).await.expect("migrated");
+        restored().await.expect("a whole backup");
+        // A dump has its tables by their names, so that one which broke off has the first of them.
+        let mut connection = pool.acquire().await.expect("a connection");
+        let drop = "SET FOREIGN_KEY_CHECKS = 0; DROP TABLE users, user_profiles; SET FOREIGN_KEY_CHECKS = 1";
+        sqlx::raw_sql(drop).execute(&mut *connection).await.expect("gone");
+        let all = tables().await;
+        let refused = restored().await.expect_err("half a backup");
+        assert!(refused.contains("no table `users`"), "{refused}");
+        assert_eq!(tables().await, all);
+    }
 
     /// Sets the end of the table.
     async fn set_back(pool: &MySqlPool, sequence: i64) {

@@ -395,3 +395,31 @@ async fn the_audit_log_is_kept_for_as_long_as_is_said(pool: MySqlPool) {
         .expect("counted");
     assert_eq!(kept, 2, "of this month and of today");
 }
+
+#[sqlx::test(migrations = "./migrations")]
+async fn a_session_that_has_ended_makes_no_key_though_it_had_not_when_it_asked(pool: MySqlPool) {
+    let identity = identity(pool.clone()).await;
+    let user = register(&identity, "a@example.com").await;
+    let mut connection = pool.acquire().await.expect("a connection");
+    let open = sessions::list(&mut connection, &user).await.expect("listed");
+    let create = async |session| {
+        let wanted = api_keys::Wanted { name: "k".to_owned(), permissions: Vec::new(), expires_at: None };
+        let asking = api_keys::Asking { user_id: &user, session };
+        api_keys::create(&identity, asking, wanted, None).await.map(drop).map_err(|failure| failure.code())
+    };
+    let session = Some(open[0].id.as_str());
+    assert_eq!(create(session).await, Ok(()));
+
+    let mut tx = pool.begin().await.expect("begun");
+    accounts::lock(&mut tx, &user).await.expect("locked");
+    sessions::end_everything(&mut tx, &user, Because::PasswordSet, audit::By::SYSTEM).await.expect("ended");
+    let end = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        tx.commit().await.expect("committed");
+    };
+    let (created, ()) = tokio::join!(create(session), end);
+    assert_eq!(created, Err(ErrorCode::TokenInvalid));
+    let keys = api_keys::list(&mut connection, &user).await.expect("listed");
+    assert!(keys.is_empty(), "{keys:?}");
+    assert_eq!(create(None).await, Ok(()), "an edge that does not know the field goes on");
+}

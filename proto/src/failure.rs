@@ -170,15 +170,20 @@ impl Failure {
             Code::Cancelled if status.message() == TimeoutExpired(()).to_string() => {
                 Failure::new(ErrorCode::Timeout).with_fact("service", service)
             }
-            // A connection that was cut in mid-call is reported as Unknown or Cancelled by the client half.
-            Code::Unavailable | Code::Cancelled => Failure::new(ErrorCode::Unavailable)
-                .with_http(StatusCode::SERVICE_UNAVAILABLE)
-                .with_fact("service", service),
+            // A connection that was cut in mid-call is reported as Unknown or Cancelled by the client half; what a service
+            // answered has no source.
+            Code::Unavailable | Code::Cancelled => away(service),
+            Code::Unknown if status.source().is_some() => away(service),
             Code::DeadlineExceeded => Failure::new(ErrorCode::Timeout).with_fact("service", service),
             _ => Failure::new(ErrorCode::Internal),
         };
         failure.because(status)
     }
+}
+
+fn away(service: &'static str) -> Failure {
+    let failure = Failure::new(ErrorCode::Unavailable).with_http(StatusCode::SERVICE_UNAVAILABLE);
+    failure.with_fact("service", service)
 }
 
 impl fmt::Display for Failure {
@@ -233,6 +238,8 @@ mod tests {
         assert_eq!(code(Status::unavailable("tcp connect error")), ErrorCode::Unavailable);
         assert_eq!(code(Status::deadline_exceeded("")), ErrorCode::Timeout);
         assert_eq!(code(Status::unknown("?")), ErrorCode::Internal);
+        let cut = std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+        assert_eq!(code(Status::from_error(cut.into())), ErrorCode::Unavailable);
         assert_eq!(code(Status::not_found("from someone else")), ErrorCode::Internal);
     }
 }

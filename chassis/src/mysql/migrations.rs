@@ -1,17 +1,23 @@
 //! The tables brought up to date by whichever replica comes first, so that a start which was interrupted, refused or
 //! overtaken by a newer version stands in the way of none after it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::{AssertSqlSafe, MySqlConnection, MySqlPool};
+use sqlx::migrate::{Migrate, MigrateError, Migration, Migrator};
+use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, MySqlPool};
+use uuid::Uuid;
 
-use super::{ATTEMPTS, is_away, is_lost_race, server_code};
+use super::{ATTEMPTS, DEADLOCK, is_away, is_lost_race, lock, server_code};
 
 /// Seconds that one replica waits while another migrates.
 const LOCK_SECONDS: i32 = 120;
-/// How long what waits behind a change of its table may go on before the change is tried again.
-const PAUSE: Duration = Duration::from_millis(500);
+/// Seconds that a change of a table waits for those who have it. All who come after them wait behind it.
+const TABLE_SECONDS: u32 = 1;
+/// How long those may go on before the change is tried again, give or take a quarter.
+const PAUSE: Duration = Duration::from_secs(10);
+/// How long after a deadlock, which holds nobody up.
+const SHORT_PAUSE: Duration = Duration::from_millis(500);
 
 /// Why the database cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -49,72 +55,149 @@ impl SetupError {
 /// When the database is away, the lock stays taken, a migration fails, or the SQL mode is not strict.
 pub async fn migrate(
     pool: &MySqlPool,
-    mut migrator: Migrator,
+    migrator: Migrator,
     bookkeeping: &'static str,
 ) -> Result<(), SetupError> {
-    let mut connection = pool.acquire().await?;
-    let mode: String = sqlx::query_scalar("SELECT @@SESSION.sql_mode").fetch_one(&mut *connection).await?;
+    migrate_pausing(pool, &migrator, Books(bookkeeping), PAUSE).await
+}
+
+async fn migrate_pausing(
+    pool: &MySqlPool,
+    migrator: &Migrator,
+    books: Books,
+    pause: Duration,
+) -> Result<(), SetupError> {
+    let mut connection = pool.acquire().await?.detach();
+    let mode: String = sqlx::query_scalar("SELECT @@SESSION.sql_mode").fetch_one(&mut connection).await?;
     if !mode.contains("STRICT_TRANS_TABLES") && !mode.contains("STRICT_ALL_TABLES") {
         return Err(SetupError::NotStrict(mode));
     }
-    // sqlx's own lock asks for an endless wait, which MariaDB answers with NULL; this one works on both. Locks are the whole
-    // server's, and their names have 64 characters at most.
-    let lock = "CONCAT(LEFT(SHA1(DATABASE()), 16), ' ', ?)";
-    let got: Option<i64> = sqlx::query_scalar(AssertSqlSafe(format!("SELECT GET_LOCK({lock}, ?)")))
-        .bind(bookkeeping)
-        .bind(LOCK_SECONDS)
-        .fetch_one(&mut *connection)
-        .await?;
-    if got != Some(1) {
+    let patience = format!("SET SESSION lock_wait_timeout = {TABLE_SECONDS}");
+    connection.execute(AssertSqlSafe(patience)).await?;
+    // sqlx's own lock asks for an endless wait, which MariaDB answers with NULL; this one works on both.
+    if !lock(&mut connection, books.0, LOCK_SECONDS).await? {
         return Err(SetupError::Locked);
     }
-    migrator.set_locking(false).set_ignore_missing(true);
-    migrator.dangerous_set_table_name(bookkeeping);
-    let outcome = run(&mut connection, &migrator, bookkeeping).await;
-    let _: Option<i64> = sqlx::query_scalar(AssertSqlSafe(format!("SELECT RELEASE_LOCK({lock})")))
-        .bind(bookkeeping)
-        .fetch_one(&mut *connection)
-        .await?;
+    let outcome = run(&mut connection, migrator, books, pause).await;
+    // With it ends the lock; of a connection that broke the server has ended it.
+    let _ = connection.close().await;
     Ok(outcome?)
 }
 
-/// A migration is one statement, which has its whole effect or none. sqlx notes beforehand that it was begun, and takes the
-/// note for half an effect ever after.
+/// Not sqlx's own loop: that refuses every start after one that was broken off, and in an older version for the sake of a
+/// migration that it does not even know.
 async fn run(
     connection: &mut MySqlConnection,
     migrator: &Migrator,
-    bookkeeping: &str,
+    books: Books,
+    pause: Duration,
 ) -> Result<(), MigrateError> {
-    let forget = format!("DELETE FROM {bookkeeping} WHERE version = ? AND success = FALSE");
-    let believe = format!("UPDATE {bookkeeping} SET success = TRUE WHERE version = ?");
-    let mut broken_off = None;
+    connection.ensure_migrations_table(books.0).await?;
+    let notes = books.read(connection).await?;
+    for migration in migrator.iter() {
+        match notes.get(&migration.version) {
+            Some(note) if note.is_done && note.checksum == *migration.checksum => {}
+            Some(note) if note.is_done => return Err(MigrateError::VersionMismatch(migration.version)),
+            Some(_) => patiently(connection, migration, books, true, pause).await?,
+            None => patiently(connection, migration, books, false, pause).await?,
+        }
+    }
+    Ok(())
+}
+
+/// Tries until nobody is in the way. A migration is one statement, which has its whole effect or none, and is noted as begun
+/// before. What `was_begun` by a process that did not live to hear what came of it keeps its note until that is known.
+async fn patiently(
+    connection: &mut MySqlConnection,
+    migration: &Migration,
+    books: Books,
+    was_begun: bool,
+    pause: Duration,
+) -> Result<(), MigrateError> {
+    let version = migration.version;
+    if was_begun {
+        tracing::warn!(version, "a migration was broken off; it is begun again");
+    }
     let mut attempt = 1;
     loop {
-        let outcome = migrator.run_direct(None, &mut *connection, false).await;
-        let (version, note, goes_on) = match &outcome {
-            // Whoever began it has not heard whether it happened. If so, it cannot happen again.
-            Err(MigrateError::Dirty(version)) => {
-                tracing::warn!(version, "a migration was broken off; it is begun again");
-                broken_off = Some(*version);
-                (*version, &forget, true)
-            }
-            Err(MigrateError::ExecuteMigration(error, version)) => match server_code(error) {
-                Some(_) if broken_off == Some(*version) && has_happened(error) => (*version, &believe, true),
-                // Another service that changes its tables at the same time, or a transaction that has one of them.
-                Some(code) => (*version, &forget, is_lost_race(code)),
-                None => return outcome,
-            },
-            _ => return outcome,
+        let outcome = match was_begun {
+            true => again(connection, migration, books).await,
+            false => connection.apply(books.0, migration).await.map(drop),
         };
-        sqlx::query(AssertSqlSafe(note.as_str())).bind(version).execute(&mut *connection).await?;
-        if !goes_on || attempt == ATTEMPTS {
+        let Err(MigrateError::ExecuteMigration(error, _)) = &outcome else { return outcome };
+        let Some(code) = server_code(error) else { return outcome };
+        if !was_begun {
+            books.forget(connection, version).await?;
+        }
+        if !is_lost_race(code) {
             return outcome;
         }
-        if let Err(MigrateError::ExecuteMigration(error, version)) = &outcome {
-            tracing::warn!(%error, version, "a migration is tried again");
-            tokio::time::sleep(PAUSE).await;
+        make_way(error, code, version, pause).await;
+        if attempt == ATTEMPTS {
+            return outcome;
         }
         attempt += 1;
+    }
+}
+
+/// Does what may have been done already. If so it cannot be done again, as the server then says.
+async fn again(
+    connection: &mut MySqlConnection,
+    migration: &Migration,
+    books: Books,
+) -> Result<(), MigrateError> {
+    match connection.execute(migration.sql.clone()).await {
+        Err(error) if !has_happened(&error) => Err(MigrateError::ExecuteMigration(error, migration.version)),
+        Ok(_) | Err(_) => Ok(books.believe(connection, migration).await?),
+    }
+}
+
+/// Lets those go on who wait behind a change of their table that could not be made.
+async fn make_way(error: &sqlx::Error, code: u16, version: i64, pause: Duration) {
+    if code == DEADLOCK {
+        tracing::warn!(%error, version, "a migration met another change of its tables and is tried again");
+        tokio::time::sleep(SHORT_PAUSE).await;
+        return;
+    }
+    let pause = pause.mul_f64(0.75 + f64::from(Uuid::new_v4().as_bytes()[0]) / 510.0);
+    tracing::warn!(
+        %error,
+        version,
+        pause_seconds = pause.as_secs(),
+        "a transaction (a dump, a report) has the table of a migration, behind which all others wait; it is tried again"
+    );
+    tokio::time::sleep(pause).await;
+}
+
+/// The table in which a service notes its migrations, in sqlx's form.
+#[derive(Clone, Copy)]
+struct Books(&'static str);
+
+struct Note {
+    checksum: Vec<u8>,
+    is_done: bool,
+}
+
+impl Books {
+    async fn read(self, connection: &mut MySqlConnection) -> sqlx::Result<BTreeMap<i64, Note>> {
+        let question = format!("SELECT version, checksum, success FROM {}", self.0);
+        let rows: Vec<(i64, Vec<u8>, bool)> =
+            sqlx::query_as(AssertSqlSafe(question)).fetch_all(connection).await?;
+        Ok(rows
+            .into_iter()
+            .map(|(version, checksum, is_done)| (version, Note { checksum, is_done }))
+            .collect())
+    }
+
+    async fn forget(self, connection: &mut MySqlConnection, version: i64) -> sqlx::Result<()> {
+        let forget = format!("DELETE FROM {} WHERE version = ? AND success = FALSE", self.0);
+        sqlx::query(AssertSqlSafe(forget)).bind(version).execute(connection).await.map(drop)
+    }
+
+    async fn believe(self, connection: &mut MySqlConnection, migration: &Migration) -> sqlx::Result<()> {
+        let believe = format!("UPDATE {} SET success = TRUE, checksum = ? WHERE version = ?", self.0);
+        let believe = sqlx::query(AssertSqlSafe(believe)).bind(&*migration.checksum).bind(migration.version);
+        believe.execute(connection).await.map(drop)
     }
 }
 
@@ -130,8 +213,9 @@ fn has_happened(error: &sqlx::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use sqlx::Executor;
-    use sqlx::migrate::{Migration, MigrationType};
+    use std::time::Instant;
+
+    use sqlx::migrate::MigrationType;
     use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
 
     use super::super::pool_of;
@@ -150,6 +234,12 @@ mod tests {
 
     async fn count(pool: &MySqlPool, question: &'static str) -> i64 {
         sqlx::query_scalar(question).fetch_one(pool).await.expect("a count")
+    }
+
+    /// As a process does that dies then.
+    async fn note_as_begun(pool: &MySqlPool, version: i64) {
+        let note = "INSERT INTO _a_test (version, description, success, checksum, execution_time) VALUES (?, '', 0, '', -1)";
+        sqlx::query(note).bind(version).execute(pool).await.expect("noted");
     }
 
     #[sqlx::test]
@@ -205,12 +295,11 @@ mod tests {
             "ALTER TABLE a ADD COLUMN b INT, ADD KEY ix_b (b)",
             "ALTER TABLE a ADD CONSTRAINT ck_b CHECK (b > 0)",
         ];
-        let noted = "INSERT INTO _a_test (version, description, success, checksum, execution_time) VALUES (?, '', 0, '', -1)";
         for version in 1..=3_usize {
             for has_happened in [false, true] {
                 pool.execute("DROP TABLE IF EXISTS a, _a_test").await.expect("gone");
                 migrate(&pool, migrator(&all[..version - 1]), BOOKS).await.expect("migrated");
-                sqlx::query(noted).bind(version as i64).execute(&pool).await.expect("noted");
+                note_as_begun(&pool, version as i64).await;
                 if has_happened {
                     pool.execute(all[version - 1]).await.expect("done");
                 }
@@ -222,23 +311,65 @@ mod tests {
     }
 
     #[sqlx::test(migrations = false)]
+    async fn what_a_newer_version_had_begun_is_left_to_it(pool: MySqlPool) {
+        let newer = ["CREATE TABLE a (id INT PRIMARY KEY)", "ALTER TABLE a ADD KEY ix_a (id)"];
+        migrate(&pool, migrator(&newer[..1]), BOOKS).await.expect("migrated");
+        note_as_begun(&pool, 2).await;
+        pool.execute(newer[1]).await.expect("done");
+        for _ in 0..2 {
+            migrate(&pool, migrator(&newer[..1]), BOOKS).await.expect("an older replica starts");
+        }
+        migrate(&pool, migrator(&newer), BOOKS).await.expect("the newer one comes back");
+        assert_eq!(count(&pool, "SELECT COUNT(*) FROM _a_test WHERE success").await, 2);
+    }
+
+    #[sqlx::test(migrations = false)]
+    async fn what_was_made_by_another_hand_is_not_taken_for_a_migration(pool: MySqlPool) {
+        let all =
+            ["CREATE TABLE a (id INT PRIMARY KEY)", "ALTER TABLE a ADD KEY ix_a (id), ADD COLUMN b INT"];
+        migrate(&pool, migrator(&all[..1]), BOOKS).await.expect("migrated");
+        pool.execute("ALTER TABLE a ADD KEY ix_a (id)").await.expect("done");
+        let refused = migrate(&pool, migrator(&all), BOOKS).await.expect_err("there is no column");
+        assert!(!refused.may_pass(), "{refused}");
+        pool.execute("ALTER TABLE a DROP KEY ix_a").await.expect("undone");
+        migrate(&pool, migrator(&all), BOOKS).await.expect("migrated");
+    }
+
+    #[sqlx::test(migrations = false)]
     async fn a_migration_does_not_wait_behind_a_long_transaction_for_ever(
         _: MySqlPoolOptions,
         options: MySqlConnectOptions,
     ) {
-        let pool = pool_of(options, 2);
-        assert_eq!(count(&pool, "SELECT CAST(@@lock_wait_timeout AS SIGNED)").await, 5);
+        let pool = pool_of(options, 3);
         let all = ["CREATE TABLE a (id INT PRIMARY KEY)", "ALTER TABLE a ADD COLUMN b INT"];
         migrate(&pool, migrator(&all[..1]), BOOKS).await.expect("migrated");
-        let mut reader = pool.begin().await.expect("a transaction");
-        reader.execute("SELECT * FROM a").await.expect("read");
-        // As long as a test has.
-        let mut connection = pool.acquire().await.expect("a connection");
-        connection.execute("SET SESSION lock_wait_timeout = 1").await.expect("set");
-        drop(connection);
-        let refused = migrate(&pool, migrator(&all), BOOKS).await.expect_err("somebody reads it");
+        let mut report = pool.begin().await.expect("a transaction");
+        report.execute("SELECT * FROM a").await.expect("read");
+        let (migrator, short) = (migrator(&all), Duration::from_millis(50));
+        let refused = migrate_pausing(&pool, &migrator, Books(BOOKS), short).await;
+        let refused = refused.expect_err("somebody reads it");
         assert!(refused.may_pass(), "{refused}");
-        reader.rollback().await.expect("ended");
-        migrate(&pool, migrator(&all), BOOKS).await.expect("migrated");
+
+        // As long as it is in the way, others wait behind the change for a second, and then go on.
+        let long = Duration::from_secs(3600);
+        let change = migrate_pausing(&pool, &migrator, Books(BOOKS), long);
+        let others = async {
+            while count(&pool, "SELECT COUNT(*) FROM _a_test WHERE NOT success").await == 0 {}
+            let mut longest = Duration::ZERO;
+            let since = Instant::now();
+            while since.elapsed() < Duration::from_secs(4) {
+                let asked = Instant::now();
+                count(&pool, "SELECT COUNT(*) FROM a").await;
+                longest = longest.max(asked.elapsed());
+            }
+            longest
+        };
+        let longest = tokio::select! {
+            changed = change => panic!("{changed:?} while somebody reads it"),
+            longest = others => longest,
+        };
+        assert!(longest < Duration::from_secs(3), "{longest:?}");
+        report.rollback().await.expect("ended");
+        migrate(&pool, migrator, BOOKS).await.expect("migrated");
     }
 }

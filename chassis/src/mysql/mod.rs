@@ -26,6 +26,8 @@ mod refusals;
 pub use lane::Lane;
 pub use migrations::{SetupError, migrate};
 
+/// What the server says to the victim of a deadlock.
+const DEADLOCK: u16 = 1213;
 /// How often a transaction is tried when the database chose it as the victim of a deadlock.
 const ATTEMPTS: u32 = 5;
 /// The longest that a transaction may take, its repetitions included.
@@ -173,17 +175,23 @@ async fn is_in_step(connection: &mut MySqlConnection) -> Result<bool, sqlx::Erro
 /// When the database is away.
 pub async fn alone(pool: &MySqlPool, what: &str) -> Result<Option<MySqlConnection>, sqlx::Error> {
     let mut connection = pool.acquire().await?.detach();
-    // Locks are the whole server's, and their names have 64 characters at most.
-    let got: Option<i64> =
-        sqlx::query_scalar("SELECT GET_LOCK(CONCAT(LEFT(SHA1(DATABASE()), 16), ' ', ?), 0)")
-            .bind(what)
-            .fetch_one(&mut connection)
-            .await?;
-    if got == Some(1) {
+    if lock(&mut connection, what, 0).await? {
         return Ok(Some(connection));
     }
     connection.close().await?;
     Ok(None)
+}
+
+/// Waits so many seconds for a lock of the schema, which ends with the connection at the latest, and says whether it was got.
+async fn lock(connection: &mut MySqlConnection, what: &str, seconds: i32) -> Result<bool, sqlx::Error> {
+    // Locks are the whole server's, and their names have 64 characters at most. MySQL 9.6 has no SHA1 any more.
+    let got: Option<i64> =
+        sqlx::query_scalar("SELECT GET_LOCK(CONCAT(LEFT(SHA2(DATABASE(), 256), 16), ' ', ?), ?)")
+            .bind(what)
+            .bind(seconds)
+            .fetch_one(connection)
+            .await?;
+    Ok(got == Some(1))
 }
 
 /// Whether the database answers.
@@ -311,7 +319,7 @@ fn is_contention(failure: &Failure) -> bool {
 }
 
 fn is_lost_race(code: u16) -> bool {
-    matches!(code, 1213 | 1205 | 3572)
+    matches!(code, DEADLOCK | 1205 | 3572)
 }
 
 #[cfg(test)]

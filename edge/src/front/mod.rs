@@ -33,7 +33,7 @@ use crate::answer::{self, Refusal};
 use crate::rate::{RateLimiter, Standing};
 
 pub use cors::Origins;
-pub use crowd::{Crowd, Seat};
+pub use crowd::Household;
 pub use ids::{RequestIds, TRACEPARENT};
 pub use label::{RouteLabel, label_route};
 pub use limits::Limit;

@@ -4,13 +4,13 @@ use std::error::Error;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
 use contract::{Failure, Outcome};
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 
 use super::stragglers::{Pace, Place, Stragglers};
 use super::upstream::millis;
@@ -63,15 +63,53 @@ pub struct Uploading {
     /// Once it had to be waited for.
     place: Option<Place>,
     pace: Pace,
+    /// Of one that was waited for the last part waits until identity-svc says that the rights stand, where this edge does
+    /// not know.
+    last: Option<Last>,
+    must_confirm: bool,
+}
+
+struct Last {
+    part: Option<Frame<Bytes>>,
+    confirmed: Pin<Box<dyn Future<Output = Outcome<()>> + Send>>,
 }
 
 impl Uploading {
     pub fn new(body: Body, upload: Upload, rights: Rights, stragglers: Stragglers) -> Self {
-        Uploading { body, upload, rights, stragglers, place: None, pace: Pace::default() }
+        Uploading {
+            body,
+            upload,
+            rights,
+            stragglers,
+            place: None,
+            pace: Pace::default(),
+            last: None,
+            must_confirm: false,
+        }
+    }
+
+    /// Whether nothing follows. With a known length nobody asks for the end.
+    fn is_over(&self) -> bool {
+        self.body.is_end_stream() || self.body.size_hint().exact() == Some(0)
+    }
+
+    fn is_in_doubt(&self) -> bool {
+        self.must_confirm && !self.rights.are_known()
+    }
+
+    fn hold(
+        mut self: Pin<&mut Self>,
+        part: Option<Frame<Bytes>>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        let confirmed = Box::pin(self.rights.clone().confirm());
+        self.last = Some(Last { part, confirmed });
+        self.poll_frame(context)
     }
 
     fn wait(&mut self, waker: &Waker) -> Outcome<()> {
         let now = millis();
+        self.must_confirm = true;
         self.upload.0.awaits_client.store(true, Ordering::Relaxed);
         self.pace.waits(now);
         let place = match &mut self.place {
@@ -102,6 +140,15 @@ impl http_body::Body for Uploading {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        if let Some(last) = &mut self.last {
+            let confirmed = ready!(last.confirmed.as_mut().poll(context));
+            let part = self.last.take().and_then(|last| last.part);
+            self.must_confirm = false;
+            return Poll::Ready(match confirmed {
+                Ok(()) => part.map(Ok),
+                Err(failure) => Some(Err(self.upload.break_off(failure).into())),
+            });
+        }
         let frame = Pin::new(&mut self.body).poll_frame(context).map_err(Into::into);
         // Also at its end, which core-manager must not hear of either.
         let goes_on = match &frame {
@@ -110,14 +157,20 @@ impl http_body::Body for Uploading {
             Poll::Ready(None) => self.go_on(0),
             Poll::Ready(Some(Err(_))) => Ok(()),
         };
-        match goes_on {
-            Ok(()) => frame,
-            Err(failure) => Poll::Ready(Some(Err(self.upload.break_off(failure).into()))),
+        if let Err(failure) = goes_on {
+            return Poll::Ready(Some(Err(self.upload.break_off(failure).into())));
+        }
+        match frame {
+            Poll::Ready(Some(Ok(part))) if self.is_over() && self.is_in_doubt() => {
+                self.hold(Some(part), context)
+            }
+            Poll::Ready(None) if self.is_in_doubt() => self.hold(None, context),
+            frame => frame,
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.last.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -129,9 +129,9 @@ async fn create(
     headers: HeaderMap,
     Json(Create { name, permissions, expires_at }): Json<Create>,
 ) -> Answer<(StatusCode, axum::Json<ApiKeyBody>)> {
-    let (actor_id, device) = (caller.user_id().to_owned(), Some(device(&context, &headers)));
-    let expires_at = expires_at.map(to_timestamp);
-    let request = CreateApiKeyRequest { actor_id, device, name, permissions, expires_at };
+    let (actor_id, session_id) = (caller.user_id().to_owned(), caller.session_id().to_owned());
+    let (device, expires_at) = (Some(device(&context, &headers)), expires_at.map(to_timestamp));
+    let request = CreateApiKeyRequest { actor_id, device, name, permissions, expires_at, session_id };
     let answer = from_identity(services.api_keys().create_api_key(context.call(request)).await)?;
     let key = Some(answer.key);
     Ok((StatusCode::CREATED, axum::Json(ApiKeyBody { key, ..present(answer.api_key)?.into() })))

@@ -8,7 +8,7 @@ use contract::identity::{
 use contract::{Failure, from_timestamp};
 use tonic::{Request, Response, Status};
 
-use crate::api_keys::{self, Wanted};
+use crate::api_keys::{self, Asking, Wanted};
 use crate::audit::By;
 use crate::identity::{Identity, id};
 
@@ -20,14 +20,17 @@ impl ApiKeyService for ApiKeys {
         &self,
         request: Request<CreateApiKeyRequest>,
     ) -> Result<Response<CreateApiKeyResponse>, Status> {
-        let CreateApiKeyRequest { actor_id, device, name, permissions, expires_at } = request.into_inner();
+        let CreateApiKeyRequest { actor_id, device, name, permissions, expires_at, session_id } =
+            request.into_inner();
         let made = async {
             id("actor_id", &actor_id)?;
+            let session = Some(session_id.as_str()).filter(|id| !id.is_empty());
+            session.map_or(Ok(()), |session| id("session_id", session))?;
             let unreadable = || Failure::field("expires_at", "must be a time");
             let expires_at =
                 expires_at.map(|time| from_timestamp(time).ok_or_else(unreadable)).transpose()?;
             let wanted = Wanted { name, permissions, expires_at };
-            api_keys::create(&self.0, &actor_id, wanted, device).await
+            api_keys::create(&self.0, Asking { user_id: &actor_id, session }, wanted, device).await
         };
         answer(made.await)
     }

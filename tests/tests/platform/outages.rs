@@ -94,3 +94,16 @@ async fn an_edge_that_never_hears_identity_svc_asks_ever_less_often_and_says_wha
     assert!(since.elapsed() > Duration::from_secs(2), "{:?}: {}", since.elapsed(), edge.said());
     assert!(edge.said().contains("what answers at IDENTITY_URL is not identity-svc"), "{}", edge.said());
 }
+
+#[tokio::test]
+async fn a_replica_that_dies_in_the_middle_of_a_call_is_away_and_no_fault() {
+    let mut sandbox = Sandbox::start().await;
+    let (user, edge) = (sandbox.register().await, sandbox.edge().clone());
+    sandbox.freeze_subscription(0);
+    let call = tokio::spawn(async move { edge.get("/api/v1/subscription", &user.token).await });
+    // It has long reached the frozen one, and has no answer.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!call.is_finished());
+    sandbox.subscription_processes[0].kill();
+    call.await.expect("answered").must_fail(503, "GW001");
+}

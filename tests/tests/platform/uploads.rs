@@ -184,6 +184,52 @@ async fn an_answer_that_streams_ends_with_the_session() {
     assert!(length < bytes, "all {length} bytes came");
 }
 
+#[tokio::test]
+async fn what_a_restored_database_does_not_know_any_more_is_broken_off() {
+    let sandbox = Sandbox::start().await;
+    let (edge, user) = (sandbox.edge(), sandbox.register().await);
+    let upload = Upload::of(edge, &user, "PUT /api/v1/echo/x", "{").await;
+    let streamed = tokio::spawn(streamed(edge.clone(), user.clone()));
+    sandbox.identity_command(&[], &["restored"]).await;
+    until_refused(edge, PROJECTS, &user, 401).await;
+    must_fail(&upload.finish("}").await, 401, "AUTH003", "the upload");
+    assert!(!streamed.await.expect("read").ends_with("0\r\n\r\n"), "the stream came whole");
+    let again = sandbox.log_in(&user).await;
+    let upload = Upload::of(edge, &again, "PUT /api/v1/echo/x", "{").await;
+    assert!(upload.finish("}").await.starts_with("HTTP/1.1 200"), "who is known goes on");
+}
+
+/// An answer of core-manager that takes five seconds.
+async fn streamed(edge: Client, user: User) -> String {
+    let request = format!(
+        "GET {INSTANCES} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {}\r\n\
+         x-stub-slow-body-ms: 5000\r\n\r\n",
+        user.token
+    );
+    let mut stream = TcpStream::connect(edge.authority()).await.expect("a connection");
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    Upload(stream).answer().await
+}
+
+#[tokio::test]
+async fn an_upload_that_nobody_can_confirm_at_its_end_is_refused_as_a_new_one_is() {
+    let settings = [("LIVE_CLAIMS_STALE_SECONDS", "2"), ("LIVE_CLAIMS_GRACE_SECONDS", "60")];
+    let settings = settings.map(|(name, value)| (name, value.to_owned())).to_vec();
+    let mut sandbox = Sandbox::planned(Plan { settings, ..Plan::default() }).await;
+    let (edge, user) = (sandbox.edge().clone(), sandbox.register().await);
+    let mut uploads = Vec::new();
+    for _ in 0..2 {
+        uploads.push(Upload::of(&edge, &user, "PUT /api/v1/echo/x", "{").await);
+    }
+    sandbox.stop_identity();
+    let put = async || edge.put("/api/v1/echo/x", &user.token, json!({})).await;
+    until("writes are refused", async || put().await.status == 503).await;
+    must_fail(&uploads.remove(0).finish("}").await, 503, "GW001", "the upload");
+    sandbox.start_identity().await;
+    until("writes pass", async || put().await.status == 200).await;
+    assert!(uploads.remove(0).finish("}").await.starts_with("HTTP/1.1 200"), "it only had to wait");
+}
+
 /// A `Stripe-Signature` of now that nobody has made.
 fn made_up() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time").as_secs();
@@ -208,6 +254,16 @@ async fn bodies_of_strangers_hold_only_so_much_memory_and_keep_nobody_out() {
         assert!(answer.contains("retry-after"), "{answer}");
     }
     sandbox.log_in(&user).await;
+    // More than what is left: who hangs gives way to who does not, also where they share an address.
+    let mut hanging = Vec::new();
+    for _ in 0..40 {
+        hanging.push(Upload::begin(edge, "POST /api/v1/auth/login", &[], "{").await);
+    }
+    let login = json!({ "email": user.email, "password": user.password }).to_string();
+    let (first, rest) = login.split_at(5);
+    let upload = Upload::begin(edge, "POST /api/v1/auth/login", &[], first).await;
+    let answer = upload.finish(rest).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
 #[tokio::test]
