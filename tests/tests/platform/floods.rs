@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use e2e::{Plan, Sandbox, User, until};
+use futures_util::future::{join_all, try_join_all};
 use http::{Request, Response, Uri, Version};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
@@ -307,6 +308,31 @@ async fn answers_that_nobody_reads_give_way_to_those_of_others_and_a_user_has_a_
     let whole = timeout(LONG, last.into_body().collect()).await.expect("an end").expect("whole");
     assert_eq!(whole.to_bytes().len(), 4_000_000);
     sandbox.edge().get(INSTANCES, &user.token).await.must_be(200);
+}
+
+#[tokio::test]
+async fn who_asks_for_more_at_once_than_one_may_hold_pushes_out_nobody_else() {
+    let sandbox = with(&[("GATEWAY_CONCURRENCY", "32")]).await;
+    let (other, user) = (sandbox.register().await, sandbox.register().await);
+    let mut client = Http2::connect_with(&sandbox, 16_384).await;
+    let others = client.send(large(&sandbox, &other)).await.expect("an answer");
+    let asking = (0..6).map(|_| {
+        let (mut sender, mut request) = (client.0.clone(), large(&sandbox, &user));
+        // All are admitted before the first is answered.
+        request.headers_mut().insert("x-stub-delay-ms", 1000.into());
+        async move {
+            sender.ready().await?;
+            sender.send_request(request).await
+        }
+    });
+    let answers = try_join_all(asking).await.expect("answers");
+    assert!(answers.iter().all(|answer| answer.status() == 200));
+    assert_eq!(bites(&sandbox, "answers").await, 4);
+    let whole = timeout(LONG, others.into_body().collect()).await.expect("an end").expect("whole");
+    assert_eq!(whole.to_bytes().len(), 4_000_000);
+    let read = answers.into_iter().map(|answer| timeout(LONG, answer.into_body().collect()));
+    let ends = join_all(read).await.into_iter().map(|end| end.expect("an end").is_ok());
+    assert_eq!(ends.filter(|&is_whole| is_whole).count(), 2);
 }
 
 #[tokio::test]
