@@ -1,18 +1,17 @@
-//! The bodies of a request and its answer on their way: each is broken off when the caller may no longer send or get it.
+//! The body of a request on its way: it is broken off when the caller may no longer send it, or is slow where others wait.
 
 use std::error::Error;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
 use contract::{Failure, Outcome};
 use http_body::{Body as _, Frame, SizeHint};
 
-use super::pool::Answer;
 use super::stragglers::{Pace, Place, Stragglers};
 use super::upstream::millis;
 use crate::claims::Rights;
@@ -108,14 +107,16 @@ impl Uploading {
         self.poll_frame(context)
     }
 
-    fn wait(&mut self) -> Outcome<()> {
+    fn wait(&mut self, waker: &Waker) -> Outcome<()> {
+        let now = millis();
         self.must_confirm = true;
         self.upload.0.awaits_client.store(true, Ordering::Relaxed);
-        self.pace.waits(millis());
-        if self.place.is_none() {
-            self.place = Some(self.stragglers.wait_for(self.rights.caller().user_id())?);
-        }
-        Ok(())
+        self.pace.waits(now);
+        let place = match &mut self.place {
+            Some(place) => place,
+            none => none.insert(self.stragglers.admit(self.rights.caller().user_id())?),
+        };
+        place.waits(now, waker)
     }
 
     /// So many bytes have come, or the end of all.
@@ -123,6 +124,9 @@ impl Uploading {
         let now = millis();
         self.upload.0.awaits_client.store(false, Ordering::Relaxed);
         self.upload.0.moved.store(now, Ordering::Relaxed);
+        if let Some(place) = &mut self.place {
+            place.goes_on();
+        }
         self.rights.must_stand()?;
         self.pace.comes(now, bytes)
     }
@@ -148,7 +152,7 @@ impl http_body::Body for Uploading {
         let frame = Pin::new(&mut self.body).poll_frame(context).map_err(Into::into);
         // Also at its end, which core-manager must not hear of either.
         let goes_on = match &frame {
-            Poll::Pending => self.wait(),
+            Poll::Pending => self.wait(context.waker()),
             Poll::Ready(Some(Ok(part))) => self.go_on(part.data_ref().map_or(0, Bytes::len)),
             Poll::Ready(None) => self.go_on(0),
             Poll::Ready(Some(Err(_))) => Ok(()),
@@ -194,47 +198,5 @@ pub async fn within<T>(
         if moved.load(Ordering::Relaxed) == seen {
             return Err(());
         }
-    }
-}
-
-/// An answer that takes no longer was given while the session went on, and arrives whole.
-const SHORT: Duration = Duration::from_secs(1);
-
-/// The body of an answer. One that streams ends with the session.
-pub struct Answering {
-    answer: Answer,
-    rights: Rights,
-    /// When it was first asked for.
-    since: Option<Instant>,
-}
-
-impl Answering {
-    pub fn new(answer: Answer, rights: Rights) -> Self {
-        Answering { answer, rights, since: None }
-    }
-}
-
-impl http_body::Body for Answering {
-    type Data = Bytes;
-    type Error = Fault;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
-        let since = *self.since.get_or_insert_with(Instant::now);
-        let frame = ready!(Pin::new(&mut self.answer).poll_frame(context));
-        match self.rights.session_must_go_on() {
-            Err(failure) if since.elapsed() > SHORT => Poll::Ready(Some(Err(failure.into()))),
-            _ => Poll::Ready(frame.map(|frame| frame.map_err(Into::into))),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.answer.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.answer.size_hint()
     }
 }

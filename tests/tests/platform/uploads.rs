@@ -8,10 +8,15 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::floods::bites;
 
 const INSTANCES: &str = "/api/v1/personas/instances";
 const TEMPLATES: &str = "/api/v1/templates";
 const PROJECTS: &str = "/api/v1/projects";
+
+const SOON: Duration = Duration::from_secs(5);
 
 /// A request of which the last has not been sent yet.
 struct Upload(TcpStream);
@@ -292,6 +297,39 @@ async fn uploads_that_hang_keep_out_nobody_else() {
     put(&other).await.must_be(200);
     answers.shutdown().await;
     until("those who leave make room", async || put(&user).await.status == 200).await;
+}
+
+#[tokio::test]
+async fn uploads_that_hang_give_way_to_whoever_is_quick_however_many_users_they_are_of() {
+    const PLACES: usize = 32;
+    let settings = vec![("GATEWAY_CONCURRENCY", PLACES.to_string())];
+    let sandbox = Sandbox::planned(Plan { settings, ..Plan::default() }).await;
+    let (edge, honest) = (sandbox.edge(), sandbox.register().await);
+    let target = "PUT /api/v1/echo/x";
+    let mut hanging = JoinSet::new();
+    for _ in 0..8 {
+        let user = sandbox.register().await;
+        for _ in 0..2 {
+            hanging.spawn(Upload::of(edge, &user, target, "{").await.answer());
+        }
+    }
+    let seen = async || {
+        let seen = sandbox.stub.open_get("/stub/requests").await.must_be(200);
+        seen.as_array().expect("a list").len() == PLACES / 2
+    };
+    until("they have taken half of all places", seen).await;
+    edge.put("/api/v1/echo/x", &honest.token, json!({})).await.must_be(200);
+    assert_eq!(bites(&sandbox, "uploads").await, 0, "what comes at once pushes nobody out");
+    let quick = Upload::of(edge, &honest, target, "{").await;
+    // One of those that wait hears of it at once.
+    let gone = timeout(SOON, hanging.join_next()).await.expect("at once").expect("an upload");
+    must_fail(&gone.expect("no panic"), 503, "GW003", "one that has waited for longer");
+    let answer = quick.finish("}").await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    // Now there is room.
+    let answer = Upload::of(edge, &honest, target, "{").await.finish("}").await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!((hanging.len(), bites(&sandbox, "uploads").await), (PLACES / 2 - 1, 1));
 }
 
 #[tokio::test]
