@@ -108,7 +108,7 @@ pub async fn run() -> ExitCode {
 }
 
 async fn serve(mut settings: Settings) -> Result<(), Box<dyn Error>> {
-    front::fit(&mut settings.front, descriptors::limit());
+    front::fit(&mut settings.front, &mut settings.gateway, descriptors::limit());
     let drain = Drain::on_signals(settings.drain.clone())?;
     let health = Health::default();
     let listener = TcpListener::bind(settings.listen).await?;

@@ -169,6 +169,18 @@ impl Authenticator {
         self.confirm(caller, intent).await
     }
 
+    /// As [`Authenticator::caller`], for what a person does for the own account.
+    ///
+    /// # Errors
+    /// As there; AUTH004 for an API key.
+    async fn person(&self, headers: &HeaderMap, context: &RequestContext, intent: Intent) -> Outcome<Caller> {
+        let caller = self.identify(bearer(headers)?).await?;
+        self.0.rate.count_for_account(&caller, context).await?;
+        let caller = self.confirm(caller, intent).await?;
+        caller.must_be_person()?;
+        Ok(caller)
+    }
+
     /// Counts a request against the caller's rate, once however often it is asked.
     ///
     /// # Errors
@@ -392,8 +404,10 @@ where
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
-        let caller = Caller::from_request_parts(parts, state).await?;
-        caller.must_be_person()?;
+        let context = RequestContext::of(&parts.extensions)?;
+        let authenticator = Authenticator::from_ref(state);
+        let caller = authenticator.person(&parts.headers, context, Intent::of(&parts.method)).await?;
+        parts.extensions.insert(caller.clone());
         Ok(Person(caller))
     }
 }

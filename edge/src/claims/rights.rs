@@ -3,7 +3,11 @@
 
 use contract::{ErrorCode, Failure, Outcome};
 
-use super::{Authenticator, Caller, Intent};
+use super::{Authenticator, Caller, Freshness, Intent, now};
+
+/// Seconds after its token has expired for which what was begun with it may go on. For somewhat longer are the ends of
+/// its session still told.
+const AFTER_EXPIRY: i64 = 30;
 
 /// The rights that a request was begun with. Cheap to clone.
 #[derive(Clone)]
@@ -12,35 +16,57 @@ pub struct Rights {
     caller: Caller,
     /// The changes of live claims under which they stood last.
     changes: u64,
+    epochs: u64,
 }
 
 impl Rights {
     /// Those of a caller who was looked up when live claims had seen so many `changes`, or later.
     pub fn new(authenticator: Authenticator, caller: Caller, changes: u64) -> Self {
-        Rights { authenticator, caller, changes }
+        let epochs = authenticator.live().epochs();
+        Rights { authenticator, caller, changes, epochs }
     }
 
     pub fn caller(&self) -> &Caller {
         &self.caller
     }
 
-    /// Whether nothing was taken from the caller since. As long as nobody's claims change it costs one atomic load.
+    /// Whether nothing was taken from the caller since. As long as nobody's claims change it costs one atomic load and a
+    /// look at the clock.
     ///
     /// # Errors
-    /// AUTH003, AUTH004.
+    /// AUTH002, AUTH003, AUTH004.
     pub fn must_stand(&mut self) -> Outcome<()> {
         self.look(|now, then| now.must_hold_all_of(then))
     }
 
-    /// Whether the session goes on, at the same cost.
+    /// Whether the session goes on, at the same cost. Nobody knows that of one from before the database was restored.
     ///
     /// # Errors
-    /// AUTH003.
+    /// AUTH002, AUTH003.
     pub fn session_must_go_on(&mut self) -> Outcome<()> {
+        if self.authenticator.live().epochs() != self.epochs {
+            return Err(Failure::new(ErrorCode::TokenInvalid).saying("The database was restored meanwhile"));
+        }
         self.look(|_, _| Ok(()))
     }
 
+    /// Whether what this edge knows is enough to say that they stand; else see [`Rights::confirm`].
+    pub fn are_known(&self) -> bool {
+        self.authenticator.live().freshness() == Freshness::Fresh
+    }
+
+    /// As [`Authenticator::confirm_again`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn confirm(self) -> Outcome<()> {
+        self.authenticator.confirm_again(&self.caller).await
+    }
+
     fn look(&mut self, check: impl FnOnce(&Caller, &Caller) -> Outcome<()>) -> Outcome<()> {
+        if now() > self.caller.claims().exp.saturating_add(AFTER_EXPIRY) {
+            return Err(Failure::new(ErrorCode::TokenExpired));
+        }
         let live = self.authenticator.live();
         let changes = live.changes();
         if changes != self.changes {
@@ -80,11 +106,35 @@ impl Caller {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use chassis::grpc;
     use contract::token::Claims;
     use contract::{ANY_PERMISSION, Role, Tier};
 
     use super::*;
     use crate::claims::live::tests::claims;
+    use crate::claims::{LiveClaims, Sights, Staleness};
+    use crate::rate::{Limits, RateLimiter};
+
+    #[tokio::test]
+    async fn what_was_begun_ends_soon_after_its_token() {
+        let limits = Staleness { limit: Duration::from_secs(5), grace: Duration::from_secs(5) };
+        let settings = grpc::Settings::plain("0123456789abcdef0123456789abcdef".to_owned().into());
+        let identity = grpc::channel(&["http://127.0.0.1:1".parse().expect("a URI")], &settings);
+        let rate = RateLimiter::new(Limits::off(), None);
+        let live = Arc::new(LiveClaims::new(limits));
+        let authenticator = Authenticator::new(live, Sights::new().0, rate, identity);
+        for (since_expiry, goes_on) in [(-60, true), (AFTER_EXPIRY - 2, true), (AFTER_EXPIRY + 1, false)] {
+            let caller = Caller::new(Claims { exp: now() - since_expiry, ..claims(1) });
+            let mut rights = Rights::new(authenticator.clone(), caller, 0);
+            for outcome in [rights.must_stand(), rights.session_must_go_on()] {
+                let code = outcome.err().map(|failure| failure.code());
+                assert_eq!(code, (!goes_on).then_some(ErrorCode::TokenExpired), "{since_expiry}");
+            }
+        }
+    }
 
     fn caller(role: Role, tier: Tier, permissions: &[&str]) -> Caller {
         let permissions = permissions.iter().map(|&name| name.to_owned()).collect();

@@ -8,7 +8,7 @@ use papaya::{Compute, Operation};
 
 /// Who is counted together: an address of IPv4, or the 64 bits of IPv6 of which one customer has all addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Household {
+pub enum Household {
     V4(u32),
     V6(u64),
 }

@@ -27,6 +27,10 @@ pub enum Limit {
     BodyTime,
     /// The memory for such bodies.
     BodyRoom,
+    /// Uploads to core-manager that must be waited for.
+    Uploads,
+    /// Answers of core-manager that hold a connection to it.
+    Answers,
     /// How deep JSON may nest.
     JsonDepth,
     /// Requests of HTTP/2 that were given up.
@@ -48,6 +52,8 @@ impl Limit {
             Limit::BodySize => "body_size",
             Limit::BodyTime => "body_time",
             Limit::BodyRoom => "body_room",
+            Limit::Uploads => "uploads",
+            Limit::Answers => "answers",
             Limit::JsonDepth => "json_depth",
             Limit::Http2Resets => "http2_resets",
             Limit::Http2Frames => "http2_frames",

@@ -1,18 +1,17 @@
-//! The bodies of a request and its answer on their way: each is broken off when the caller may no longer send or get it.
+//! The body of a request on its way: it is broken off when the caller may no longer send it, or is slow where others wait.
 
 use std::error::Error;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
 use contract::{Failure, Outcome};
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 
-use super::pool::Answer;
 use super::stragglers::{Pace, Place, Stragglers};
 use super::upstream::millis;
 use crate::claims::Rights;
@@ -64,20 +63,60 @@ pub struct Uploading {
     /// Once it had to be waited for.
     place: Option<Place>,
     pace: Pace,
+    /// Of one that was waited for the last part waits until identity-svc says that the rights stand, where this edge does
+    /// not know.
+    last: Option<Last>,
+    must_confirm: bool,
+}
+
+struct Last {
+    part: Option<Frame<Bytes>>,
+    confirmed: Pin<Box<dyn Future<Output = Outcome<()>> + Send>>,
 }
 
 impl Uploading {
     pub fn new(body: Body, upload: Upload, rights: Rights, stragglers: Stragglers) -> Self {
-        Uploading { body, upload, rights, stragglers, place: None, pace: Pace::default() }
+        Uploading {
+            body,
+            upload,
+            rights,
+            stragglers,
+            place: None,
+            pace: Pace::default(),
+            last: None,
+            must_confirm: false,
+        }
     }
 
-    fn wait(&mut self) -> Outcome<()> {
+    /// Whether nothing follows. With a known length nobody asks for the end.
+    fn is_over(&self) -> bool {
+        self.body.is_end_stream() || self.body.size_hint().exact() == Some(0)
+    }
+
+    fn is_in_doubt(&self) -> bool {
+        self.must_confirm && !self.rights.are_known()
+    }
+
+    fn hold(
+        mut self: Pin<&mut Self>,
+        part: Option<Frame<Bytes>>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        let confirmed = Box::pin(self.rights.clone().confirm());
+        self.last = Some(Last { part, confirmed });
+        self.poll_frame(context)
+    }
+
+    fn wait(&mut self, waker: &Waker) -> Outcome<()> {
+        let now = millis();
+        self.must_confirm = true;
         self.upload.0.awaits_client.store(true, Ordering::Relaxed);
-        self.pace.waits(millis());
-        if self.place.is_none() {
-            self.place = Some(self.stragglers.wait_for(self.rights.caller().user_id())?);
-        }
-        Ok(())
+        self.pace.waits(now);
+        let place = match &mut self.place {
+            Some(place) => place,
+            none => none.insert(self.stragglers.admit(self.rights.caller().user_id())?),
+        };
+        place.waits(now, waker)
     }
 
     /// So many bytes have come, or the end of all.
@@ -85,6 +124,9 @@ impl Uploading {
         let now = millis();
         self.upload.0.awaits_client.store(false, Ordering::Relaxed);
         self.upload.0.moved.store(now, Ordering::Relaxed);
+        if let Some(place) = &mut self.place {
+            place.goes_on();
+        }
         self.rights.must_stand()?;
         self.pace.comes(now, bytes)
     }
@@ -98,22 +140,37 @@ impl http_body::Body for Uploading {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        if let Some(last) = &mut self.last {
+            let confirmed = ready!(last.confirmed.as_mut().poll(context));
+            let part = self.last.take().and_then(|last| last.part);
+            self.must_confirm = false;
+            return Poll::Ready(match confirmed {
+                Ok(()) => part.map(Ok),
+                Err(failure) => Some(Err(self.upload.break_off(failure).into())),
+            });
+        }
         let frame = Pin::new(&mut self.body).poll_frame(context).map_err(Into::into);
         // Also at its end, which core-manager must not hear of either.
         let goes_on = match &frame {
-            Poll::Pending => self.wait(),
+            Poll::Pending => self.wait(context.waker()),
             Poll::Ready(Some(Ok(part))) => self.go_on(part.data_ref().map_or(0, Bytes::len)),
             Poll::Ready(None) => self.go_on(0),
             Poll::Ready(Some(Err(_))) => Ok(()),
         };
-        match goes_on {
-            Ok(()) => frame,
-            Err(failure) => Poll::Ready(Some(Err(self.upload.break_off(failure).into()))),
+        if let Err(failure) = goes_on {
+            return Poll::Ready(Some(Err(self.upload.break_off(failure).into())));
+        }
+        match frame {
+            Poll::Ready(Some(Ok(part))) if self.is_over() && self.is_in_doubt() => {
+                self.hold(Some(part), context)
+            }
+            Poll::Ready(None) if self.is_in_doubt() => self.hold(None, context),
+            frame => frame,
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.last.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -141,47 +198,5 @@ pub async fn within<T>(
         if moved.load(Ordering::Relaxed) == seen {
             return Err(());
         }
-    }
-}
-
-/// An answer that takes no longer was given while the session went on, and arrives whole.
-const SHORT: Duration = Duration::from_secs(1);
-
-/// The body of an answer. One that streams ends with the session.
-pub struct Answering {
-    answer: Answer,
-    rights: Rights,
-    /// When it was first asked for.
-    since: Option<Instant>,
-}
-
-impl Answering {
-    pub fn new(answer: Answer, rights: Rights) -> Self {
-        Answering { answer, rights, since: None }
-    }
-}
-
-impl http_body::Body for Answering {
-    type Data = Bytes;
-    type Error = Fault;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
-        let since = *self.since.get_or_insert_with(Instant::now);
-        let frame = ready!(Pin::new(&mut self.answer).poll_frame(context));
-        match self.rights.session_must_go_on() {
-            Err(failure) if since.elapsed() > SHORT => Poll::Ready(Some(Err(failure.into()))),
-            _ => Poll::Ready(frame.map(|frame| frame.map_err(Into::into))),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.answer.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.answer.size_hint()
     }
 }

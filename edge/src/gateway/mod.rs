@@ -1,5 +1,6 @@
 //! Requests on their way to core-manager: route table → who → quota → scrub and add headers → stream.
 
+mod answers;
 mod bodies;
 mod breaker;
 mod headers;
@@ -8,6 +9,7 @@ pub mod quota;
 mod signature;
 mod stragglers;
 mod table;
+mod turns;
 mod upstream;
 
 use std::sync::Arc;
@@ -30,7 +32,7 @@ pub use signature::Signer;
 pub use table::{Match, Route, RouteTable, Who};
 pub use upstream::{CORE_MANAGER, Upstream, UpstreamUrl, away as upstream_away};
 
-use bodies::Answering;
+use answers::Answering;
 use quota::Counted;
 use upstream::SendFault;
 

@@ -82,7 +82,10 @@ impl Pool {
             };
             let again = (is_safe && is_used && link.since.elapsed() >= RESTED).then(|| copy(&request));
             let mut fault = match link.exchange(request).await {
-                Ok(response) => return Ok(response.map(|body| self.answer(body, link))),
+                Ok(response) => {
+                    let (head, body) = response.into_parts();
+                    return Ok(Response::from_parts(head, Answer::begin(body, link, self.clone()).await));
+                }
                 Err(fault) => fault,
             };
             request = match (fault.take_message(), again) {
@@ -97,10 +100,6 @@ impl Pool {
         }
     }
 
-    fn answer(&self, body: Incoming, link: Link) -> Answer {
-        Answer { is_whole: body.is_end_stream(), body, link: Some(link), pool: self.clone() }
-    }
-
     /// One that is still open and has rested for less than `rest`.
     fn take(&self, rest: Duration) -> Option<Link> {
         loop {
@@ -111,13 +110,15 @@ impl Pool {
         }
     }
 
-    /// Those that have waited for too long leave by the way: the probe of core-manager's health comes by often enough.
+    /// Those that have waited for too long leave by the way: the probe of core-manager's health comes by often enough. So
+    /// does one for another that must be opened, or they would be more and more.
     fn last_used(&self, rest: Duration) -> Option<Link> {
         let mut idle = self.idle();
         while idle.front().is_some_and(|oldest| oldest.since.elapsed() > IDLE) {
             idle.pop_front();
         }
         if idle.back().is_some_and(|link| link.since.elapsed() >= rest) {
+            idle.pop_front();
             return None;
         }
         idle.pop_back()
@@ -197,11 +198,55 @@ impl Link {
 /// The body of an answer, with the connection that it comes by.
 pub struct Answer {
     body: Incoming,
-    /// Nothing more of it will come.
+    /// What was there with its head.
+    first: Option<Result<Frame<Bytes>, hyper::Error>>,
+    /// Nothing more of it will come by the connection.
     is_whole: bool,
     /// `None` once the connection waits for its next request.
     link: Option<Link>,
     pool: Pool,
+}
+
+impl Answer {
+    /// One that is there whole with its head, as most are, gives its connection back at once: whoever asked may take their
+    /// time.
+    async fn begin(body: Incoming, link: Link, pool: Pool) -> Answer {
+        let mut answer = Answer { is_whole: body.is_end_stream(), body, first: None, link: Some(link), pool };
+        if !answer.is_whole {
+            answer.first = poll_fn(|context| match answer.poll_body(context) {
+                Poll::Ready(frame) => Poll::Ready(frame),
+                Poll::Pending => Poll::Ready(None),
+            })
+            .await;
+        }
+        answer.give_back();
+        answer
+    }
+
+    /// Whether it needs its connection no more.
+    pub fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
+    fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        // Asking first tells the connection that more is wanted.
+        let mut frame = Pin::new(&mut self.body).poll_frame(context);
+        if let (Poll::Pending, Some(link)) = (&frame, &mut self.link) {
+            link.drive(context);
+            frame = Pin::new(&mut self.body).poll_frame(context);
+        }
+        // With a known length no one asks for the end of it.
+        self.is_whole = self.body.is_end_stream() || matches!(frame, Poll::Ready(None));
+        frame
+    }
+
+    fn give_back(&mut self) {
+        if self.is_whole
+            && let Some(link) = self.link.take()
+        {
+            self.pool.put(link);
+        }
+    }
 }
 
 impl http_body::Body for Answer {
@@ -212,35 +257,33 @@ impl http_body::Body for Answer {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let answer = &mut *self;
-        // Asking first tells the connection that more is wanted.
-        let mut frame = Pin::new(&mut answer.body).poll_frame(context);
-        if let (Poll::Pending, Some(link)) = (&frame, &mut answer.link) {
-            link.drive(context);
-            frame = Pin::new(&mut answer.body).poll_frame(context);
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(first));
         }
-        // With a known length no one asks for the end of it.
-        answer.is_whole = answer.body.is_end_stream() || matches!(frame, Poll::Ready(None));
-        frame
+        if self.is_whole {
+            return Poll::Ready(None);
+        }
+        self.poll_body(context)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.first.is_none() && self.is_whole
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let Some(left) = self.body.size_hint().exact() else {
+            return SizeHint::default();
+        };
+        let first =
+            self.first.as_ref().and_then(|first| first.as_ref().ok()?.data_ref()).map_or(0, Bytes::len);
+        SizeHint::with_exact(left + first as u64)
     }
 }
 
 /// A connection whose answer was not read to its end is closed.
 impl Drop for Answer {
     fn drop(&mut self) {
-        if self.is_whole
-            && let Some(link) = self.link.take()
-        {
-            self.pool.put(link);
-        }
+        self.give_back();
     }
 }
 

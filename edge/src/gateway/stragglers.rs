@@ -1,76 +1,58 @@
-//! Uploads whose next part must be waited for. Each holds one of core-manager's places, so that one user has a share of
-//! them, and all leave half to requests that came whole. What comes at once is not counted.
+//! Uploads whose next part must be waited for. They may hold half of core-manager's places, and one user a share of
+//! these; when all are taken, the upload that has waited for the longest gives way. What comes at once is not counted.
 
-use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Waker;
 use std::time::Duration;
 
 use contract::{ErrorCode, Failure, Outcome};
-use foldhash::fast::RandomState;
+use futures_util::task::AtomicWaker;
 
-/// Counters of users: whose numbers meet share one, which among so many is rare, and changes with each start.
-const SLOTS: usize = 4096;
-/// A user has the 16th part of all places.
-const SHARES: u32 = 16;
+use super::turns::{Share, Shares, Turn, Turns};
+use crate::front::Limit;
+
 /// For so long an upload may be slower than it should.
 const GRACE_MILLIS: u64 = 60_000;
 /// Least bytes for each second that an upload is waited for.
 const LEAST_RATE: u64 = 1024;
 
-/// How many uploads are waited for. Cheap to clone.
+/// The uploads that are waited for. Cheap to clone.
 #[derive(Clone)]
-pub struct Stragglers(Arc<Counts>);
+pub struct Stragglers {
+    shares: Shares,
+    turns: Turns<Arc<Straggler>>,
+}
 
-struct Counts {
-    all: AtomicU32,
-    most: u32,
-    of_user: Box<[AtomicU32]>,
-    most_of_user: u32,
-    hasher: RandomState,
+/// One that is waited for, as others see it.
+#[derive(Default)]
+struct Straggler {
+    gave_way: AtomicBool,
+    waker: AtomicWaker,
 }
 
 impl Stragglers {
     /// Of so many places for requests.
     pub fn new(places: usize) -> Self {
-        let places = u32::try_from(places).unwrap_or(u32::MAX);
-        Stragglers(Arc::new(Counts {
-            all: AtomicU32::new(0),
-            most: (places / 2).max(1),
-            of_user: (0..SLOTS).map(|_| AtomicU32::new(0)).collect(),
-            most_of_user: (places / SHARES).max(1),
-            hasher: RandomState::default(),
-        }))
+        Stragglers { shares: Shares::new(places), turns: Turns::new(places / 2) }
     }
 
-    fn slot(&self, user_id: &str) -> usize {
-        self.0.hasher.hash_one(user_id) as usize % SLOTS
+    /// Whether another upload of the user might be waited for. Others do not matter: their uploads would give way.
+    pub fn has_room(&self, user_id: &str) -> bool {
+        self.shares.has_room(user_id)
     }
 
-    /// Whether another upload of the user might be waited for.
+    /// Counts an upload of the user that must be waited for, until the place is dropped.
     ///
     /// # Errors
-    /// GW003.
-    pub fn must_admit(&self, user_id: &str) -> Outcome<()> {
-        let counts = &self.0;
-        let of_user = &counts.of_user[self.slot(user_id)];
-        let has_room = of_user.load(Ordering::Relaxed) < counts.most_of_user
-            && counts.all.load(Ordering::Relaxed) < counts.most;
-        if has_room { Ok(()) } else { Err(full()) }
-    }
-
-    /// Counts an upload of the user until the place is dropped.
-    ///
-    /// # Errors
-    /// GW003 when the user, or all together, have as many as they may.
-    pub fn wait_for(&self, user_id: &str) -> Outcome<Place> {
-        let counts = &self.0;
-        let slot = self.slot(user_id);
-        // Given back at once where it is one too many.
-        let place = Place { counts: counts.clone(), slot };
-        let of_user = counts.of_user[slot].fetch_add(1, Ordering::Relaxed);
-        let all = counts.all.fetch_add(1, Ordering::Relaxed);
-        if of_user < counts.most_of_user && all < counts.most { Ok(place) } else { Err(full()) }
+    /// GW003 when the user has as many as may be.
+    pub fn admit(&self, user_id: &str) -> Outcome<Place> {
+        let share = self.shares.take(user_id);
+        if share.is_too_many() {
+            return Err(full());
+        }
+        let turns = self.turns.clone();
+        Ok(Place { turns, straggler: Arc::default(), turn: None, is_waiting: false, _share: share })
     }
 }
 
@@ -78,16 +60,58 @@ fn full() -> Failure {
     Failure::new(ErrorCode::Overloaded).retry_after(Duration::from_secs(1))
 }
 
-/// A counted upload.
+/// A counted upload. It is among those that may have to give way only while it waits.
 pub struct Place {
-    counts: Arc<Counts>,
-    slot: usize,
+    turns: Turns<Arc<Straggler>>,
+    straggler: Arc<Straggler>,
+    /// Its last one.
+    turn: Option<Turn>,
+    is_waiting: bool,
+    _share: Share,
+}
+
+impl Place {
+    /// More must be waited for at the millisecond `now`; whoever waits is woken when it has to give way.
+    ///
+    /// # Errors
+    /// GW003 when it had to.
+    pub fn waits(&mut self, now: u64, waker: &Waker) -> Outcome<()> {
+        self.straggler.waker.register(waker);
+        if self.straggler.gave_way.load(Ordering::Acquire) {
+            return Err(full());
+        }
+        if !self.is_waiting {
+            self.is_waiting = true;
+            let (turn, displaced) = self.turns.enter(self.straggler.clone(), self.turn, now);
+            self.turn = Some(turn);
+            if let Some(displaced) = displaced {
+                displaced.give_way();
+            }
+        }
+        Ok(())
+    }
+
+    /// More is there.
+    pub fn goes_on(&mut self) {
+        if std::mem::take(&mut self.is_waiting)
+            && let Some(turn) = self.turn
+        {
+            self.turns.leave(turn);
+        }
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.counts.of_user[self.slot].fetch_sub(1, Ordering::Relaxed);
-        self.counts.all.fetch_sub(1, Ordering::Relaxed);
+        self.goes_on();
+    }
+}
+
+impl Straggler {
+    fn give_way(&self) {
+        Limit::Uploads.bites();
+        self.gave_way.store(true, Ordering::Release);
+        self.waker.wake();
     }
 }
 
@@ -124,21 +148,51 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+    use std::task::Poll;
+
     use super::*;
 
     #[test]
-    fn a_user_has_a_share_and_all_leave_half_to_what_comes_whole() {
+    fn a_user_has_a_share_which_is_given_back() {
         let stragglers = Stragglers::new(32);
-        let user = |name: &str| (0..3).map_while(|_| stragglers.wait_for(name).ok()).collect::<Vec<_>>();
-        let held = user("a");
-        assert_eq!(held.len(), 2);
-        assert!(stragglers.must_admit("a").is_err() && stragglers.must_admit("b").is_ok());
-        let others: Vec<_> = (0..1000).flat_map(|number| user(&number.to_string())).collect();
-        assert_eq!(held.len() + others.len(), 16);
-        assert!(stragglers.must_admit("c").is_err());
-        drop((held, others));
-        assert!(stragglers.must_admit("a").is_ok());
-        assert_eq!(stragglers.0.all.load(Ordering::Relaxed), 0, "what was refused is given back");
+        let held = [stragglers.admit("a").expect("a place"), stragglers.admit("a").expect("a place")];
+        assert!(!stragglers.has_room("a") && stragglers.admit("a").is_err());
+        assert!(stragglers.has_room("b"));
+        drop(held);
+        assert!(stragglers.has_room("a"), "what was refused is given back");
+    }
+
+    #[test]
+    fn the_upload_that_has_waited_for_the_longest_gives_way_and_one_that_moves_does_not() {
+        let stragglers = Stragglers::new(4);
+        let mut places = ["a", "b", "c", "d"].map(|user| stragglers.admit(user).expect("a place"));
+        let mut waits = |which: usize, now| places[which].waits(now, Waker::noop());
+        for now in 0..2 {
+            assert!(waits(0, now).is_ok() && waits(1, now).is_ok());
+        }
+        assert!(waits(2, 2).is_ok(), "who comes gets through");
+        assert!(waits(0, 3).is_err() && waits(1, 3).is_ok());
+        places[1].goes_on();
+        let mut waits = |which: usize, now| places[which].waits(now, Waker::noop());
+        assert!(waits(3, 2000).is_ok(), "whose next part has come holds no place");
+        assert!(waits(2, 2001).is_ok() && waits(1, 2002).is_ok());
+        assert!(waits(2, 2003).is_err() && waits(3, 2003).is_ok());
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_an_upload_that_gives_way_is_woken() {
+        let stragglers = Stragglers::new(2);
+        let mut places = ["a", "b"].map(|user| stragglers.admit(user).expect("a place"));
+        let [slow, next] = &mut places;
+        let waiting = poll_fn(|context| match slow.waits(0, context.waker()) {
+            Ok(()) => Poll::Pending,
+            Err(failure) => Poll::Ready(failure.code()),
+        });
+        let come = async { assert!(next.waits(1, Waker::noop()).is_ok()) };
+        let both = async { tokio::join!(waiting, come) };
+        let (code, ()) = tokio::time::timeout(Duration::from_secs(5), both).await.expect("woken");
+        assert_eq!(code, ErrorCode::Overloaded);
     }
 
     #[test]

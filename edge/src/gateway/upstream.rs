@@ -18,7 +18,8 @@ use http_body::Body as _;
 use prometheus::{IntCounter, IntCounterVec};
 use tokio::sync::Semaphore;
 
-use super::bodies::{Answering, Upload, Uploading, within};
+use super::answers::{Answering, OpenAnswers};
+use super::bodies::{Upload, Uploading, within};
 use super::breaker::Breaker;
 use super::pool::{Answer, Fault, Pool};
 use super::stragglers::Stragglers;
@@ -69,6 +70,7 @@ pub struct Upstream {
     timeout: Duration,
     places: Semaphore,
     stragglers: Stragglers,
+    open_answers: OpenAnswers,
     breaker: Breaker,
 }
 
@@ -91,7 +93,8 @@ impl Upstream {
     pub fn new(url: UpstreamUrl, timeout: Duration, concurrency: usize) -> Self {
         let pool = Pool::new(url.authority.clone());
         let (places, stragglers) = (Semaphore::new(concurrency), Stragglers::new(concurrency));
-        Upstream { url, pool, timeout, places, stragglers, breaker: Breaker::default() }
+        let open_answers = OpenAnswers::new(concurrency);
+        Upstream { url, pool, timeout, places, stragglers, open_answers, breaker: Breaker::default() }
     }
 
     /// Where core-manager is.
@@ -111,11 +114,8 @@ impl Upstream {
     ) -> Result<Response<Answering>, SendFault> {
         // An upload takes its time; core-manager's begins when it has everything, or takes no more of it.
         let upload = (!request.body().is_end_stream()).then(Upload::default);
-        let admitted = match upload {
-            Some(_) => self.stragglers.must_admit(rights.caller().user_id()),
-            None => Ok(()),
-        };
-        let (Ok(()), Ok(_place)) = (admitted, self.places.try_acquire()) else {
+        let has_room = self.has_room(rights.caller().user_id(), upload.is_some());
+        let (true, Ok(_place)) = (has_room, self.places.try_acquire()) else {
             RESULTS.with_label_values(&["overloaded"]).inc();
             let failure = Failure::new(ErrorCode::Overloaded).retry_after(Duration::from_secs(1));
             return Err(failure.into());
@@ -132,7 +132,12 @@ impl Upstream {
         let sending = pin!(self.pool.send(request));
         let answer = within(self.timeout, upload.as_ref(), sending).await;
         let response = self.judge(answer, upload.as_ref())?;
-        Ok(response.map(|answer| Answering::new(answer, rights)))
+        Ok(response.map(|answer| Answering::new(answer, rights, &self.open_answers)))
+    }
+
+    /// Whether the user has room for what a request may come to hold.
+    fn has_room(&self, user_id: &str, is_upload: bool) -> bool {
+        self.open_answers.has_room(user_id) && (!is_upload || self.stragglers.has_room(user_id))
     }
 
     /// How long core-manager may take to begin its answer.

@@ -1,6 +1,7 @@
 //! How many requests a minute a user may send, by the tier that counts at this moment. What counts: every request to
 //! the public listener whose bearer token is good, a socket's handshake included; messages on a socket do not, they
-//! have a limit of their own. Signing out is always possible.
+//! have a limit of their own. Signing out is always possible, and so are a few requests of each session for the own
+//! account, whatever others do in its name.
 //!
 //! A token bucket for each user, kept as GCRA keeps it: the time at which the bucket will be full again. A bucket
 //! holds one minute's worth of requests. Each edge counts by itself ([`Buckets`]); with Redis all count together
@@ -33,6 +34,9 @@ const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 /// The window that limits are named for, and the time in which an empty bucket fills.
 const MINUTE: Duration = Duration::from_secs(60);
 
+/// Requests a minute for the own account that each session may send when the account's are used up.
+const OF_SESSION: u32 = 10;
+
 /// Counts requests. Cheap to clone.
 #[derive(Clone)]
 pub struct RateLimiter(Arc<Known>);
@@ -58,6 +62,25 @@ impl RateLimiter {
     /// # Errors
     /// RATE001 with the time after which the next one is admitted.
     pub async fn count(&self, caller: &Caller, context: &RequestContext) -> Outcome<()> {
+        self.count_unless(caller, context, None).await
+    }
+
+    /// As [`RateLimiter::count`], for what a person does for the own account: whoever has stolen a key or a token of it
+    /// cannot keep the owner from ending them by sending too much.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn count_for_account(&self, caller: &Caller, context: &RequestContext) -> Outcome<()> {
+        let session = (!caller.is_key()).then(|| caller.session_id());
+        self.count_unless(caller, context, session).await
+    }
+
+    async fn count_unless(
+        &self,
+        caller: &Caller,
+        context: &RequestContext,
+        spares: Option<&str>,
+    ) -> Outcome<()> {
         let tier = caller.claims().tier;
         let Some(per_minute) = self.0.limits.of(tier) else { return Ok(()) };
         if context.standing().is_some() {
@@ -65,7 +88,7 @@ impl RateLimiter {
         }
         let taken = self.take(caller.user_id(), per_minute).await;
         context.note(Standing { tier, per_minute, taken });
-        if taken.admitted {
+        if taken.admitted || spares.is_some_and(|session| self.spares(session)) {
             return Ok(());
         }
         REFUSED.with_label_values(&[tier.name()]).inc();
@@ -73,6 +96,11 @@ impl RateLimiter {
             .with_fact("tier", tier)
             .with_fact("limit", per_minute)
             .retry_after(whole_seconds(taken.next_in(per_minute))))
+    }
+
+    /// By this edge alone: it is little, and for when much is going on.
+    fn spares(&self, session_id: &str) -> bool {
+        self.0.buckets.take(session_id, OF_SESSION).admitted
     }
 
     /// Here first: what this edge alone has admitted is the least that all have, so that a user whose bucket is empty

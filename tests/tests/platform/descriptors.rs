@@ -8,7 +8,7 @@ use http::StatusCode;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-use crate::floods::bites;
+use crate::floods::{Http2, bites, large};
 
 const SOON: Duration = Duration::from_secs(2);
 
@@ -74,4 +74,24 @@ async fn connections_that_find_no_file_are_counted() {
     edge.limit_descriptors(4096);
     drop(all);
     sandbox.edge().open_get("/health").await.must_be(200);
+}
+
+#[tokio::test]
+async fn more_answers_that_nobody_reads_than_there_are_files_for_leave_an_edge_answering() {
+    let sandbox = with_files(256, 256).await;
+    let honest = sandbox.register().await;
+    let mut unread = Vec::new();
+    for _ in 0..20 {
+        let user = sandbox.register().await;
+        let mut client = Http2::connect_with(&sandbox, 16_384).await;
+        for _ in 0..15 {
+            unread.push(client.send(large(&sandbox, &user)).await.expect("an answer"));
+        }
+    }
+    must_live(&sandbox).await;
+    let personas = sandbox.edge().get("/api/v1/personas/instances", &honest.token);
+    timeout(SOON, personas).await.expect("an answer in time").must_be(200);
+    assert_eq!(bites(&sandbox, "descriptors").await, 0);
+    let open = sandbox.edge_processes[0].descriptors();
+    assert!(open < 256 - 64, "{open} files are open");
 }

@@ -36,7 +36,7 @@ pub async fn bites(sandbox: &Sandbox, limit: &str) -> u64 {
 }
 
 /// A client of HTTP/2.
-struct Http2(SendRequest<Empty<Bytes>>);
+pub struct Http2(SendRequest<Empty<Bytes>>);
 
 impl Http2 {
     async fn connect(sandbox: &Sandbox) -> Http2 {
@@ -44,7 +44,7 @@ impl Http2 {
     }
 
     /// With so many bytes of each answer that it lets be sent before it has read them.
-    async fn connect_with(sandbox: &Sandbox, window: u32) -> Http2 {
+    pub async fn connect_with(sandbox: &Sandbox, window: u32) -> Http2 {
         let io = TokioIo::new(connect(sandbox).await);
         let mut builder = Builder::new(TokioExecutor::new());
         let builder = builder.initial_stream_window_size(window);
@@ -53,7 +53,7 @@ impl Http2 {
         Http2(sender)
     }
 
-    fn request(sandbox: &Sandbox, path: &str, headers: &[(&str, &str)]) -> Request<Empty<Bytes>> {
+    pub fn request(sandbox: &Sandbox, path: &str, headers: &[(&str, &str)]) -> Request<Empty<Bytes>> {
         let uri: Uri = format!("http://{}{path}", sandbox.edge().authority()).parse().expect("a URL");
         let mut request = Request::get(uri).version(Version::HTTP_2);
         for (name, value) in headers {
@@ -62,7 +62,7 @@ impl Http2 {
         request.body(Empty::new()).expect("a request")
     }
 
-    async fn send(&mut self, request: Request<Empty<Bytes>>) -> hyper::Result<Response<Incoming>> {
+    pub async fn send(&mut self, request: Request<Empty<Bytes>>) -> hyper::Result<Response<Incoming>> {
         self.0.ready().await?;
         self.0.send_request(request).await
     }
@@ -269,6 +269,60 @@ async fn who_lets_nothing_be_sent_over_http2_loses_the_connection_and_who_reads_
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!((read, bites(&sandbox, "stall").await), (200_000, 1));
+}
+
+/// Asks for much more than fits into a client's window.
+pub fn large(sandbox: &Sandbox, user: &User) -> Request<Empty<Bytes>> {
+    let token = format!("Bearer {}", user.token);
+    Http2::request(sandbox, INSTANCES, &[("authorization", &token), ("x-stub-stream-bytes", "4000000")])
+}
+
+#[tokio::test]
+async fn answers_that_nobody_reads_give_way_to_those_of_others_and_a_user_has_a_share_of_them() {
+    const PLACES: usize = 16;
+    let sandbox = with(&[("GATEWAY_CONCURRENCY", "16")]).await;
+    let honest = sandbox.register().await;
+    let mut client = Http2::connect_with(&sandbox, 16_384).await;
+    let mut unread = Vec::new();
+    let before = sandbox.edge_processes[0].descriptors();
+    for _ in 0..PLACES + 4 {
+        let user = sandbox.register().await;
+        let answer = client.send(large(&sandbox, &user)).await.expect("an answer");
+        assert_eq!(answer.status(), 200);
+        unread.push((user, answer));
+    }
+    assert_eq!(bites(&sandbox, "answers").await, 4);
+    let held = sandbox.edge_processes[0].descriptors() - before;
+    assert!(held < PLACES + 4, "{held} more files are open");
+    sandbox.edge().get(INSTANCES, &honest.token).await.must_be(200);
+
+    // One more of the same user does not reach core-manager.
+    let (user, last) = unread.pop().expect("the last one");
+    let sent = asked(&sandbox).await;
+    assert_eq!(client.send(large(&sandbox, &user)).await.expect("an answer").status(), 503);
+    assert_eq!(asked(&sandbox).await, sent);
+    // The first has lost its place, the last comes whole, and its user is served again.
+    let (_, first) = unread.swap_remove(0);
+    assert!(timeout(LONG, first.into_body().collect()).await.expect("an end").is_err());
+    let whole = timeout(LONG, last.into_body().collect()).await.expect("an end").expect("whole");
+    assert_eq!(whole.to_bytes().len(), 4_000_000);
+    sandbox.edge().get(INSTANCES, &user.token).await.must_be(200);
+}
+
+#[tokio::test]
+async fn answers_that_are_there_at_once_hold_no_connection_however_late_they_are_read() {
+    let sandbox = Sandbox::start().await;
+    let user = sandbox.register().await;
+    let token = format!("Bearer {}", user.token);
+    let mut client = Http2::connect_with(&sandbox, 0).await;
+    let mut unread = Vec::new();
+    let before = sandbox.edge_processes[0].descriptors();
+    for _ in 0..40 {
+        let request = Http2::request(&sandbox, INSTANCES, &[("authorization", &token)]);
+        unread.push(client.send(request).await.expect("an answer"));
+    }
+    let held = sandbox.edge_processes[0].descriptors() - before;
+    assert!(held < 8, "{held} more files are open");
 }
 
 /// A frame of HTTP/2 (RFC 9113 section 4.1).

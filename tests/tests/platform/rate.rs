@@ -90,6 +90,25 @@ fn bearer(user: &User) -> String {
 }
 
 #[tokio::test]
+async fn whoever_uses_up_an_accounts_rate_cannot_keep_its_owner_from_ending_them() {
+    let sandbox = limited(1, &[]).await;
+    let (edge, user) = (sandbox.edge(), sandbox.register().await);
+    let made = edge.post("/api/v1/user/api-keys", &user.token, json!({ "name": "stolen" })).await;
+    let made = made.must_be(201);
+    let (id, key) = (made["id"].as_str().expect("an id"), made["key"].as_str().expect("a key"));
+    until("nothing is left", async || edge.get(READ, key).await.code() == "RATE001").await;
+    let owner = sandbox.log_in(&user).await;
+    until("nor for the owner", async || edge.get(READ, &owner.token).await.code() == "RATE001").await;
+    let passwords = json!({ "current_password": user.password, "new_password": "another horse battery" });
+    edge.post("/api/v1/user/password", &owner.token, passwords).await.must_be(200);
+    assert_eq!(edge.delete(&format!("/api/v1/user/api-keys/{id}"), &owner.token).await.status, 204);
+    until("the key is refused", async || edge.get(READ, key).await.code() == "AUTH003").await;
+    // Little of it: no way round the rate.
+    let list = async || edge.get("/api/v1/user/api-keys", &owner.token).await;
+    until("that is used up, too", async || list().await.code() == "RATE001").await;
+}
+
+#[tokio::test]
 async fn a_request_counts_once_and_messages_on_a_socket_do_not() {
     let sandbox = limited(1, &[]).await;
     let (user, edge) = (sandbox.register().await, sandbox.edge());

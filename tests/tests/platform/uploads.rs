@@ -8,10 +8,15 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::floods::bites;
 
 const INSTANCES: &str = "/api/v1/personas/instances";
 const TEMPLATES: &str = "/api/v1/templates";
 const PROJECTS: &str = "/api/v1/projects";
+
+const SOON: Duration = Duration::from_secs(5);
 
 /// A request of which the last has not been sent yet.
 struct Upload(TcpStream);
@@ -179,6 +184,52 @@ async fn an_answer_that_streams_ends_with_the_session() {
     assert!(length < bytes, "all {length} bytes came");
 }
 
+#[tokio::test]
+async fn what_a_restored_database_does_not_know_any_more_is_broken_off() {
+    let sandbox = Sandbox::start().await;
+    let (edge, user) = (sandbox.edge(), sandbox.register().await);
+    let upload = Upload::of(edge, &user, "PUT /api/v1/echo/x", "{").await;
+    let streamed = tokio::spawn(streamed(edge.clone(), user.clone()));
+    sandbox.identity_command(&[], &["restored"]).await;
+    until_refused(edge, PROJECTS, &user, 401).await;
+    must_fail(&upload.finish("}").await, 401, "AUTH003", "the upload");
+    assert!(!streamed.await.expect("read").ends_with("0\r\n\r\n"), "the stream came whole");
+    let again = sandbox.log_in(&user).await;
+    let upload = Upload::of(edge, &again, "PUT /api/v1/echo/x", "{").await;
+    assert!(upload.finish("}").await.starts_with("HTTP/1.1 200"), "who is known goes on");
+}
+
+/// An answer of core-manager that takes five seconds.
+async fn streamed(edge: Client, user: User) -> String {
+    let request = format!(
+        "GET {INSTANCES} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {}\r\n\
+         x-stub-slow-body-ms: 5000\r\n\r\n",
+        user.token
+    );
+    let mut stream = TcpStream::connect(edge.authority()).await.expect("a connection");
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    Upload(stream).answer().await
+}
+
+#[tokio::test]
+async fn an_upload_that_nobody_can_confirm_at_its_end_is_refused_as_a_new_one_is() {
+    let settings = [("LIVE_CLAIMS_STALE_SECONDS", "2"), ("LIVE_CLAIMS_GRACE_SECONDS", "60")];
+    let settings = settings.map(|(name, value)| (name, value.to_owned())).to_vec();
+    let mut sandbox = Sandbox::planned(Plan { settings, ..Plan::default() }).await;
+    let (edge, user) = (sandbox.edge().clone(), sandbox.register().await);
+    let mut uploads = Vec::new();
+    for _ in 0..2 {
+        uploads.push(Upload::of(&edge, &user, "PUT /api/v1/echo/x", "{").await);
+    }
+    sandbox.stop_identity();
+    let put = async || edge.put("/api/v1/echo/x", &user.token, json!({})).await;
+    until("writes are refused", async || put().await.status == 503).await;
+    must_fail(&uploads.remove(0).finish("}").await, 503, "GW001", "the upload");
+    sandbox.start_identity().await;
+    until("writes pass", async || put().await.status == 200).await;
+    assert!(uploads.remove(0).finish("}").await.starts_with("HTTP/1.1 200"), "it only had to wait");
+}
+
 /// A `Stripe-Signature` of now that nobody has made.
 fn made_up() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time").as_secs();
@@ -203,6 +254,16 @@ async fn bodies_of_strangers_hold_only_so_much_memory_and_keep_nobody_out() {
         assert!(answer.contains("retry-after"), "{answer}");
     }
     sandbox.log_in(&user).await;
+    // More than what is left: who hangs gives way to who does not, also where they share an address.
+    let mut hanging = Vec::new();
+    for _ in 0..40 {
+        hanging.push(Upload::begin(edge, "POST /api/v1/auth/login", &[], "{").await);
+    }
+    let login = json!({ "email": user.email, "password": user.password }).to_string();
+    let (first, rest) = login.split_at(5);
+    let upload = Upload::begin(edge, "POST /api/v1/auth/login", &[], first).await;
+    let answer = upload.finish(rest).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
 #[tokio::test]
@@ -236,6 +297,39 @@ async fn uploads_that_hang_keep_out_nobody_else() {
     put(&other).await.must_be(200);
     answers.shutdown().await;
     until("those who leave make room", async || put(&user).await.status == 200).await;
+}
+
+#[tokio::test]
+async fn uploads_that_hang_give_way_to_whoever_is_quick_however_many_users_they_are_of() {
+    const PLACES: usize = 32;
+    let settings = vec![("GATEWAY_CONCURRENCY", PLACES.to_string())];
+    let sandbox = Sandbox::planned(Plan { settings, ..Plan::default() }).await;
+    let (edge, honest) = (sandbox.edge(), sandbox.register().await);
+    let target = "PUT /api/v1/echo/x";
+    let mut hanging = JoinSet::new();
+    for _ in 0..8 {
+        let user = sandbox.register().await;
+        for _ in 0..2 {
+            hanging.spawn(Upload::of(edge, &user, target, "{").await.answer());
+        }
+    }
+    let seen = async || {
+        let seen = sandbox.stub.open_get("/stub/requests").await.must_be(200);
+        seen.as_array().expect("a list").len() == PLACES / 2
+    };
+    until("they have taken half of all places", seen).await;
+    edge.put("/api/v1/echo/x", &honest.token, json!({})).await.must_be(200);
+    assert_eq!(bites(&sandbox, "uploads").await, 0, "what comes at once pushes nobody out");
+    let quick = Upload::of(edge, &honest, target, "{").await;
+    // One of those that wait hears of it at once.
+    let gone = timeout(SOON, hanging.join_next()).await.expect("at once").expect("an upload");
+    must_fail(&gone.expect("no panic"), 503, "GW003", "one that has waited for longer");
+    let answer = quick.finish("}").await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    // Now there is room.
+    let answer = Upload::of(edge, &honest, target, "{").await.finish("}").await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!((hanging.len(), bites(&sandbox, "uploads").await), (PLACES / 2 - 1, 1));
 }
 
 #[tokio::test]

@@ -1,0 +1,233 @@
+//! Whose turn it is to give way, where places are few and those who hold them may be slow: whoever has not moved for the
+//! longest. And how many of them one user may hold.
+
+use std::collections::BTreeMap;
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use foldhash::fast::RandomState;
+
+/// A turn is renewed no more often, in milliseconds: whoever moves all the time takes the lock once a second.
+const RENEWED: u64 = 1000;
+/// Counters of users: whose numbers meet share one, which among so many is rare, and changes with each start.
+const SLOTS: usize = 4096;
+/// A user has the 16th part of all places.
+const PARTS: usize = 16;
+
+/// Those who hold a place, the one that is to give way first at the front. Cheap to clone. The lock is held for as long
+/// as it takes to put one in or take one out.
+pub struct Turns<T> {
+    order: Arc<Mutex<Order<T>>>,
+    most: usize,
+}
+
+struct Order<T> {
+    holders: BTreeMap<u64, T>,
+    next: u64,
+}
+
+/// Where a holder stands among the others.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn {
+    number: u64,
+    /// In milliseconds.
+    since: u64,
+}
+
+impl<T> Clone for Turns<T> {
+    fn clone(&self) -> Self {
+        Turns { order: self.order.clone(), most: self.most }
+    }
+}
+
+impl<T> Turns<T> {
+    /// Of so many places.
+    pub fn new(most: usize) -> Self {
+        let order = Order { holders: BTreeMap::new(), next: 0 };
+        Turns { order: Arc::new(Mutex::new(order)), most: most.max(1) }
+    }
+
+    /// Takes a place at the millisecond `now`, with the turn that the holder had `before` when that is not old. Also gives
+    /// who has lost theirs by that, if all were taken.
+    pub fn enter(&self, holder: T, before: Option<Turn>, now: u64) -> (Turn, Option<T>) {
+        let mut order = self.order();
+        let turn = before.filter(|turn| turn.is_fresh(now)).unwrap_or_else(|| order.last(now));
+        let displaced = if order.holders.len() < self.most { None } else { order.holders.pop_first() };
+        order.holders.insert(turn.number, holder);
+        (turn, displaced.map(|(_, holder)| holder))
+    }
+
+    /// Gives the place back; `None` when it was lost.
+    pub fn leave(&self, turn: Turn) -> Option<T> {
+        self.order().holders.remove(&turn.number)
+    }
+
+    /// Takes the place from the first that is like this. That takes as long as there are others before it.
+    pub fn displace(&self, is_one: impl Fn(&T) -> bool) -> Option<T> {
+        let mut order = self.order();
+        let number = order.holders.iter().find_map(|(&number, holder)| is_one(holder).then_some(number))?;
+        order.holders.remove(&number)
+    }
+
+    /// The turn of a holder that has moved at the millisecond `now`.
+    pub fn renew(&self, turn: Turn, now: u64) -> Turn {
+        if turn.is_fresh(now) {
+            return turn;
+        }
+        let mut order = self.order();
+        let Some(holder) = order.holders.remove(&turn.number) else {
+            return turn;
+        };
+        let turn = order.last(now);
+        order.holders.insert(turn.number, holder);
+        turn
+    }
+
+    fn order(&self) -> MutexGuard<'_, Order<T>> {
+        self.order.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> Order<T> {
+    fn last(&mut self, now: u64) -> Turn {
+        self.next += 1;
+        Turn { number: self.next, since: now }
+    }
+}
+
+impl Turn {
+    fn is_fresh(self, now: u64) -> bool {
+        now.saturating_sub(self.since) < RENEWED
+    }
+}
+
+/// How many places each user holds. Cheap to clone.
+#[derive(Clone)]
+pub struct Shares(Arc<Counts>);
+
+struct Counts {
+    of_user: Box<[AtomicU32]>,
+    most: u32,
+    hasher: RandomState,
+}
+
+impl Shares {
+    /// Of so many places.
+    pub fn new(places: usize) -> Self {
+        Shares(Arc::new(Counts {
+            of_user: (0..SLOTS).map(|_| AtomicU32::new(0)).collect(),
+            most: u32::try_from(places / PARTS).unwrap_or(u32::MAX).max(1),
+            hasher: RandomState::default(),
+        }))
+    }
+
+    /// Whether the user may hold another one.
+    pub fn has_room(&self, user_id: &str) -> bool {
+        self.0.of_user[self.slot(user_id)].load(Ordering::Relaxed) < self.0.most
+    }
+
+    /// Counts one of the user until it is dropped.
+    pub fn take(&self, user_id: &str) -> Share {
+        let slot = self.slot(user_id);
+        let before = self.0.of_user[slot].fetch_add(1, Ordering::Relaxed);
+        Share { counts: self.0.clone(), slot, is_too_many: before >= self.0.most }
+    }
+
+    fn slot(&self, user_id: &str) -> usize {
+        self.0.hasher.hash_one(user_id) as usize % SLOTS
+    }
+}
+
+/// One that a user holds.
+pub struct Share {
+    counts: Arc<Counts>,
+    slot: usize,
+    is_too_many: bool,
+}
+
+impl Share {
+    /// Whether the user held as many as may be when it was taken.
+    pub fn is_too_many(&self) -> bool {
+        self.is_too_many
+    }
+
+    /// What those of one user have in common.
+    pub fn slot(&self) -> usize {
+        self.slot
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.counts.of_user[self.slot].fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_not_moved_for_the_longest_gives_way() {
+        let turns = Turns::new(3);
+        let (slow, _) = turns.enter("slow", None, 0);
+        let (quick, _) = turns.enter("quick", None, 0);
+        assert_eq!(turns.enter("third", None, 0).1, None);
+        let quick = turns.renew(quick, RENEWED);
+        assert_eq!(turns.enter("fourth", None, RENEWED).1, Some("slow"));
+        assert_eq!(turns.enter("fifth", None, RENEWED).1, Some("third"));
+        assert_eq!((turns.leave(slow), turns.leave(quick)), (None, Some("quick")));
+    }
+
+    #[test]
+    fn a_turn_is_renewed_once_a_second_however_often_its_holder_moves() {
+        let turns = Turns::new(2);
+        let (first, _) = turns.enter("first", None, 0);
+        turns.enter("second", None, 0);
+        turns.renew(first, RENEWED - 1);
+        // Nor by leaving and coming back.
+        turns.leave(first);
+        turns.enter("first", Some(first), RENEWED - 1);
+        assert_eq!(turns.enter("third", None, RENEWED - 1).1, Some("first"));
+
+        let turns = Turns::new(2);
+        let (first, _) = turns.enter("first", None, 0);
+        turns.leave(first);
+        turns.enter("second", None, 0);
+        turns.enter("first", Some(first), RENEWED);
+        assert_eq!(turns.enter("third", None, RENEWED).1, Some("second"));
+    }
+
+    #[test]
+    fn who_lost_a_place_gives_none_back_and_renews_none() {
+        let turns = Turns::new(1);
+        let (lost, _) = turns.enter("lost", None, 0);
+        assert_eq!(turns.enter("held", None, 0).1, Some("lost"));
+        let renewed = turns.renew(lost, 5000);
+        assert_eq!(turns.leave(renewed), None);
+        assert_eq!(turns.enter("next", None, 0).1, Some("held"));
+    }
+
+    #[test]
+    fn the_first_that_is_looked_for_can_be_displaced() {
+        let turns = Turns::new(9);
+        for holder in ["a1", "b1", "b2"] {
+            turns.enter(holder, None, 0);
+        }
+        let of = |user: &'static str| turns.displace(|holder| holder.starts_with(user));
+        assert_eq!([of("b"), of("b"), of("b"), of("a")], [Some("b1"), Some("b2"), None, Some("a1")]);
+    }
+
+    #[test]
+    fn a_user_has_a_share_which_others_do_not_touch() {
+        let shares = Shares::new(32);
+        let held = [shares.take("a"), shares.take("a"), shares.take("a")];
+        assert_eq!(held.each_ref().map(Share::is_too_many), [false, false, true]);
+        assert!(!shares.has_room("a"));
+        let others = (0..99).filter(|other: &u32| shares.has_room(&other.to_string())).count();
+        assert!(others > 90, "{others}");
+        drop(held);
+        assert!(shares.has_room("a"));
+    }
+}
