@@ -1,7 +1,7 @@
 //! Argon2id, off the async runtime and behind a bounded queue, so that a storm of logins slows logins alone.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
@@ -59,7 +59,8 @@ pub struct Hasher {
 /// A place, and the shares of those whose it is.
 struct Turn {
     _place: OwnedSemaphorePermit,
-    _shares: Vec<Share>,
+    _address: Option<Share>,
+    account: OnceLock<Share>,
 }
 
 /// Why hashing cannot start.
@@ -100,26 +101,46 @@ impl Hasher {
         })
     }
 
-    /// A hasher for one call about an account from an address, which has its place from now on, until it is dropped and its
-    /// last hash is done. Whoever takes it first waits for nothing else, such as the database, among more than there are
-    /// places.
+    /// A hasher for one call from an address, which has its place from now on, until it is dropped and its last hash is done.
+    /// Whoever takes it first waits for nothing else, such as the database, among more than there are places.
     ///
     /// # Errors
-    /// GW003 when the account, the address, or all together have as many as they may.
-    pub fn turn(&self, account: Option<&str>, network: Option<&str>) -> Outcome<Hasher> {
-        let mut shares = Vec::new();
-        for (kind, whose, most) in [("account", account, PER_ACCOUNT), ("address", network, self.per_address)]
-        {
-            if let Some(whose) = whose.filter(|_| most > 0) {
-                shares.push(self.shares.take(format!("{kind}\n{whose}"), most).ok_or_else(refused)?);
-            }
-        }
-        Ok(Hasher { turn: Some(Arc::new(self.place(shares)?)), ..self.clone() })
+    /// GW003 when the address, or all together, have as many as they may.
+    pub fn turn(&self, network: Option<&str>) -> Outcome<Hasher> {
+        let network = network.filter(|_| self.per_address > 0);
+        let address = network.map(|network| self.share("address", network, self.per_address)).transpose()?;
+        Ok(Hasher { turn: Some(Arc::new(self.place(address)?)), ..self.clone() })
     }
 
-    fn place(&self, shares: Vec<Share>) -> Outcome<Turn> {
+    /// As [`turn`](Hasher::turn), for a call about an account.
+    ///
+    /// # Errors
+    /// GW003 when the account has as many as it may as well.
+    pub fn turn_of(&self, account: &str, network: Option<&str>) -> Outcome<Hasher> {
+        let hasher = self.turn(network)?;
+        hasher.count_for(account)?;
+        Ok(hasher)
+    }
+
+    /// Has this call be one of an account's from now on.
+    ///
+    /// # Errors
+    /// GW003 when the account has as many as it may.
+    pub fn count_for(&self, account: &str) -> Outcome<()> {
+        if let Some(turn) = &self.turn {
+            let share = self.share("account", account, PER_ACCOUNT)?;
+            turn.account.get_or_init(|| share);
+        }
+        Ok(())
+    }
+
+    fn share(&self, kind: &str, whose: &str, most: usize) -> Outcome<Share> {
+        self.shares.take(format!("{kind}\n{whose}"), most).ok_or_else(refused)
+    }
+
+    fn place(&self, address: Option<Share>) -> Outcome<Turn> {
         let place = self.places.clone().try_acquire_owned().map_err(|_| refused())?;
-        Ok(Turn { _place: place, _shares: shares })
+        Ok(Turn { _place: place, _address: address, account: OnceLock::new() })
     }
 
     /// The PHC string of a password, with a salt of its own.
@@ -179,7 +200,7 @@ impl Hasher {
     ) -> Outcome<T> {
         let turn = match &self.turn {
             Some(turn) => turn.clone(),
-            None => Arc::new(self.place(Vec::new())?),
+            None => Arc::new(self.place(None)?),
         };
         let waiter = Waiter::new(self.waiting.clone());
         let core = self.cores.clone().acquire_owned().await;
@@ -438,7 +459,7 @@ mod tests {
     #[tokio::test]
     async fn neither_an_account_nor_an_address_has_every_place() {
         let hasher = Hasher::new(CHEAP, 100, 3).expect("a hasher");
-        let turn = |account: &'static str, network: &'static str| hasher.turn(Some(account), Some(network));
+        let turn = |account: &'static str, network: &'static str| hasher.turn_of(account, Some(network));
         let networks = ["one", "two", "two", "two", "three", "three", "three", "five"];
         assert_eq!(networks.len(), PER_ACCOUNT);
         let mut turns: Vec<_> = networks.into_iter().map(|place| turn("a", place).expect("a turn")).collect();
@@ -459,7 +480,7 @@ mod tests {
         let free = hasher.places.available_permits();
         let (began, has_begun) = std::sync::mpsc::channel();
         let (go_on, wait) = std::sync::mpsc::channel::<()>();
-        let turn = hasher.turn(Some("a"), None).expect("a turn");
+        let turn = hasher.turn_of("a", None).expect("a turn");
         let call = tokio::spawn(async move {
             turn.run(move |_| {
                 began.send(()).expect("somebody waits");

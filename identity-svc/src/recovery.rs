@@ -47,7 +47,7 @@ pub async fn forgot(identity: &Identity, request: ForgotPasswordRequest) -> Outc
 pub async fn reset(identity: &Identity, request: ResetPasswordRequest) -> Outcome<()> {
     let ResetPasswordRequest { token, new_password, device } = request;
     let device = known_device(device);
-    let hasher = identity.hasher.turn(None, network(&device.ip_address).as_deref())?;
+    let hasher = identity.hasher.turn(network(&device.ip_address).as_deref())?;
     let holder = {
         let mut connection = identity.pool.acquire().await.map_err(failed)?;
         tokens::holder(&mut connection, Purpose::ResetPassword, &token).await?

@@ -44,7 +44,7 @@ pub async fn register(identity: &Identity, request: RegisterRequest) -> Outcome<
     let device = known_device(request.device);
     let network = network(&device.ip_address);
     // Of many for one account, all but one find it taken: there is none yet that could have a share.
-    let hasher = identity.hasher.turn(None, network.as_deref())?;
+    let hasher = identity.hasher.turn(network.as_deref())?;
     if let Some(network) = network {
         let registrations = [identity.limits.registrations().of(&network)];
         throttle::admit(&identity.pool, &registrations).await?;
@@ -131,8 +131,10 @@ pub async fn log_in(identity: &Identity, request: LoginRequest) -> Outcome<Token
     let device = known_device(request.device);
     let name = email.as_ref().map_or(request.email.as_str(), |email| email.as_str());
     let guesses = Guesses::at(identity.limits, name, &device);
-    let hasher = identity.hasher.turn(Some(name), network(&device.ip_address).as_deref())?;
+    let hasher = identity.hasher.turn(network(&device.ip_address).as_deref())?;
     let counted = guesses.check(identity, email.as_ref(), &device).await?;
+    // Not before: whoever only waits to be refused would have the account's share, and its owner none.
+    hasher.count_for(name)?;
     for _ in 0..ROUNDS {
         let right = verified(identity, &hasher, email.as_ref(), &request.password).await?;
         let Some(right) = right else { break };
@@ -306,7 +308,7 @@ async fn verified(
 pub async fn change_password(identity: &Identity, request: ChangePasswordRequest) -> Outcome<()> {
     let ChangePasswordRequest { user_id, session_id, current_password, new_password, device } = request;
     let device = known_device(device);
-    let hasher = identity.hasher.turn(Some(&user_id), network(&device.ip_address).as_deref())?;
+    let hasher = identity.hasher.turn_of(&user_id, network(&device.ip_address).as_deref())?;
     let account = {
         let mut connection = identity.pool.acquire().await.map_err(failed)?;
         accounts::find(&mut connection, &user_id).await?

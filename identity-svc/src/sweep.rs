@@ -10,7 +10,7 @@ use sqlx::{Connection, MySqlConnection, MySqlPool};
 
 const INTERVAL: Duration = Duration::from_secs(60);
 /// The `LIMIT` of every step, so that none holds many locks for long.
-const STEP: u64 = 1000;
+pub const STEP: u64 = 1000;
 
 /// One `DELETE … LIMIT 1000`.
 pub type Step<'c> = Pin<Box<dyn Future<Output = sqlx::Result<MySqlQueryResult>> + Send + 'c>>;

@@ -423,3 +423,37 @@ async fn a_session_that_has_ended_makes_no_key_though_it_had_not_when_it_asked(p
     assert!(keys.is_empty(), "{keys:?}");
     assert_eq!(create(None).await, Ok(()), "an edge that does not know the field goes on");
 }
+
+#[sqlx::test(migrations = "./migrations")]
+async fn whoever_guesses_too_often_takes_no_share_from_the_owner(pool: MySqlPool) {
+    let identity = identity(pool.clone()).await;
+    let (home, stranger) = ("192.0.2.1", "198.51.100.1");
+    let email = "a@example.com";
+    let log_in = |ip_address: &str, password: &str| {
+        let device = Device { ip_address: ip_address.to_owned(), ..Device::default() };
+        let (email, password) = (email.to_owned(), password.to_owned());
+        let request = LoginRequest { email, password, device: Some(device) };
+        let identity = identity.clone();
+        Box::pin(async move { sign_in::log_in(&identity, request).await.map(drop).map_err(|f| f.code()) })
+    };
+    register(&identity, email).await;
+    let right = "correct horse battery";
+    assert_eq!(log_in(home, right).await, Ok(()), "the owner is known to be there");
+    while log_in(stranger, "wrong wrong wrong").await != Err(ErrorCode::TooManyAttempts) {}
+
+    // So many as would have all the shares of the account wait for the database to be refused.
+    let mut connections = Vec::new();
+    for _ in 0..pool.options().get_max_connections() {
+        connections.push(pool.acquire().await.expect("a connection"));
+    }
+    let mut guesses: Vec<_> = (0..20).map(|_| log_in(stranger, "wrong wrong wrong")).collect();
+    for guess in &mut guesses {
+        assert!(futures_util::poll!(guess).is_pending());
+    }
+    let mut owner = log_in(home, right);
+    assert!(futures_util::poll!(&mut owner).is_pending());
+    drop(connections);
+    let (owner, guesses) = tokio::join!(owner, futures_util::future::join_all(guesses));
+    assert_eq!(owner, Ok(()));
+    assert!(guesses.iter().all(|guess| *guess == Err(ErrorCode::TooManyAttempts)), "{guesses:?}");
+}

@@ -55,8 +55,11 @@ impl Lines {
     fn run(&self, mut output: impl Write) {
         loop {
             let batch = self.next();
-            // A standard output that is closed loses it: there is nowhere to say so.
-            let _ = output.write_all(&batch).and_then(|()| output.flush());
+            if output.write_all(&batch).and_then(|()| output.flush()).is_err() {
+                // Some of them may have left.
+                let lines = batch.iter().filter(|byte| **byte == b'\n').count();
+                LOST.inc_by(lines as u64);
+            }
             lock(&self.0.gathered).is_writing = false;
             self.0.written.notify_all();
         }
@@ -106,7 +109,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 static LOST: LazyLock<IntCounter> = LazyLock::new(|| {
     prometheus::register_int_counter!(
         "log_lines_lost_total",
-        "Lines of the log that standard output did not take in time"
+        "Lines of the log that standard output did not take, or not in time"
     )
     .unwrap_or_else(|e| unreachable!("registered once: {e}"))
 });
@@ -175,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_an_output_that_takes_nothing_and_what_is_too_much_is_counted() {
+    fn nobody_waits_for_an_output_that_takes_nothing_and_what_it_does_not_take_is_counted() {
         let (lines, let_take, takes) = slow();
         lines.write(b"first\n", true);
         while !lock(&lines.0.gathered).is_writing {
@@ -197,5 +200,14 @@ mod tests {
         lines.finish(Duration::from_secs(60));
         assert_eq!(takes.recv().expect("a batch"), b"first\n");
         assert_eq!(takes.recv().expect("a batch").len(), MOST);
+
+        // Closed.
+        drop(let_take);
+        let lost = LOST.get();
+        for line in [b"second\n", b"third.\n"] {
+            lines.write(line, true);
+            lines.finish(Duration::from_secs(60));
+        }
+        assert_eq!(LOST.get() - lost, 2);
     }
 }

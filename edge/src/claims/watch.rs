@@ -9,7 +9,7 @@ use contract::identity::live_claims_service_client::LiveClaimsServiceClient;
 use contract::identity::watch_auth_events_response::Message;
 use contract::identity::{KeySet, WatchAuthEventsRequest};
 use contract::token::{KeyFault, TokenFault, Verifier, key_set};
-use prometheus::Gauge;
+use prometheus::{Gauge, IntGauge};
 use secrecy::SecretString;
 use tonic::{Code, Status};
 
@@ -115,6 +115,7 @@ impl Watch {
         let verifier = Verifier::new(keys, &self.keys.audience);
         let knows = set.sample.is_empty() || verifier.verify(&set.sample, now()) == Err(TokenFault::Expired);
         // One that is ready stays so: it may have been given a new secret too late, and still serves tokens of the old one.
+        KEYS_KNOWN.set(knows.into());
         let is_news = self.health.hindered_by((!knows).then_some(OTHER_KEYS));
         if is_news && !knows {
             tracing::error!("{OTHER_KEYS}");
@@ -147,6 +148,14 @@ pub async fn housekeeping(authenticator: Authenticator) {
         authenticator.forget(now());
     }
 }
+
+static KEYS_KNOWN: LazyLock<IntGauge> = LazyLock::new(|| {
+    prometheus::register_int_gauge!(
+        "edge_token_keys_known",
+        "1 while this edge can verify the tokens that identity-svc gives out now"
+    )
+    .unwrap_or_else(|e| unreachable!("registered once: {e}"))
+});
 
 static STALENESS: LazyLock<Gauge> = LazyLock::new(|| {
     prometheus::register_gauge!(

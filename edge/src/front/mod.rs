@@ -174,6 +174,9 @@ pub async fn pass<F: Future<Output = Response>>(
     response
 }
 
+/// Bytes of a path that are logged: one of HTTP/2 that is sent again costs the client a byte.
+const LOGGED_PATH: usize = 512;
+
 /// What no handler needs to see. After ambiguous framing nobody knows where the next request begins.
 fn refused(front: &Front, request: &Request) -> Option<Response> {
     let (version, headers) = (request.version(), request.headers());
@@ -282,7 +285,8 @@ impl Seen {
         logs::access(|line| {
             line.text("request_id", context.id());
             line.text("method", self.method.as_str());
-            line.text("path", self.uri.path());
+            let path = self.uri.path();
+            line.text("path", &path[..path.floor_char_boundary(LOGGED_PATH)]);
             line.text("route", route.template());
             line.number("status", status.as_u16().into());
             if let Some(code) = code {

@@ -126,7 +126,11 @@ async fn run_once(
     };
     let Proceed { runner, operation_id } = match begun(edge, &context, begin).await? {
         Begun::Proceed(proceed) => proceed,
-        Begun::Finished(finished) => return replay(finished),
+        Begun::Finished(finished) => {
+            // It may have been waited for.
+            edge.authenticator.confirm_again(&caller).await?;
+            return replay(finished);
+        }
         Begun::Running(_) => return Err(still_running()),
         Begun::Unknown(_) => {
             return Err(upstream_away().saying(

@@ -116,6 +116,7 @@ struct Create {
     path = "",
     operation_id = "create_subscription",
     summary = "Put a user on a tier",
+    description = "An API key may not do so with its own account.",
     request_body = Create,
     responses((status = 201, body = SubscriptionBody)),
     extensions(("x-errors" = json!(["USER001"]))),
@@ -126,6 +127,7 @@ async fn create(
     Extension(context): Extension<RequestContext>,
     Json(Create { user_id, tier, payment_method_id, trial_days }): Json<Create>,
 ) -> Answer<(StatusCode, axum::Json<SubscriptionBody>)> {
+    caller.must_not_be_key_of(&user_id)?;
     let actor = actor_at(&caller, &context);
     let request = CreateSubscriptionRequest { actor, user_id, tier, payment_method_id, trial_days };
     let answer =
@@ -150,6 +152,7 @@ struct Update {
     path = "/{user_id}",
     operation_id = "update_subscription",
     summary = "Change the subscription of a user",
+    description = "An API key may not change that of its own account.",
     params(("user_id" = kinds::Id, Path, description = "The account")),
     request_body = Update,
     responses((status = 200, body = SubscriptionBody)),
@@ -162,6 +165,7 @@ async fn update(
     PathId(user_id): PathId,
     Json(Update { tier, payment_method_id, status }): Json<Update>,
 ) -> Answer<axum::Json<SubscriptionBody>> {
+    caller.must_not_be_key_of(&user_id)?;
     let actor = actor_at(&caller, &context);
     let request = UpdateSubscriptionRequest { actor, user_id, tier, payment_method_id, status };
     let answer = from_subscription(services.subscriptions().update_subscription(context.call(request)).await);

@@ -160,7 +160,7 @@ pub async fn set_password(identity: &Identity, actor: &Actor, user_id: &str, typ
             .saying("Administrators cannot set their own password here")
             .with_field("user_id", "must not be your own"));
     }
-    let hasher = identity.hasher.turn(Some(&actor.id), None)?;
+    let hasher = identity.hasher.turn_of(&actor.id, None)?;
     let account = {
         let mut connection = identity.pool.acquire().await.map_err(failed)?;
         actor.must_administer(&mut connection).await?;

@@ -321,11 +321,25 @@ async fn a_key_makes_its_own_account_no_more_than_it_is() {
     for token in [&key, &admin.token] {
         edge.post(&password, token, set.clone()).await.must_fail(400, "REQ001");
     }
+    let subscription = format!("/api/v1/admin/subscriptions/{}", admin.id);
+    let (tier, new) = (json!({ "tier": "premium" }), json!({ "user_id": admin.id, "tier": "premium" }));
+    edge.put(&subscription, &key, tier.clone()).await.must_fail(403, "AUTH004");
+    edge.post("/api/v1/admin/subscriptions", &key, new).await.must_fail(403, "AUTH004");
     // Of others it may, and the person may of itself.
     let other = sandbox.register().await;
     let others = format!("/api/v1/admin/users/{}", other.id);
     edge.post(&format!("{others}/password"), &key, set).await.must_be(200);
     edge.put(&others, &key, json!({ "role": "moderator" })).await.must_be(200);
+    let both = json!({
+        "user_ids": [admin.id, other.id], "operation": "upgrade_tier", "params": { "tier": "basic" },
+    });
+    let done = edge.post("/api/v1/admin/users/bulk", &key, both).await.must_be(200);
+    assert_eq!(done["succeeded"], json!([other.id]));
+    assert_eq!(
+        (&done["failed"][0]["user_id"], &done["failed"][0]["error"]["code"]),
+        (&json!(admin.id), &json!("AUTH004"))
+    );
+    edge.put(&subscription, &admin.token, tier).await.must_be(200);
     edge.put(&own, &admin.token, role).await.must_be(200);
     edge.post(&permissions, &admin.token, granted).await.must_be(200);
     sandbox.log_in(&admin).await;

@@ -81,7 +81,6 @@ async fn a_request_with_two_readings_is_refused_and_the_connection_closed() {
     let login = r#"{"email":"a@example.com","password":"b"}"#;
     let post = "POST /api/v1/auth/login HTTP/1.1\r\ncontent-type: application/json\r\n";
     for (head, body) in [
-        ("host: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n", "0\r\n\r\n"),
         ("host: x\r\ntransfer-encoding: gzip, chunked\r\n", "0\r\n\r\n"),
         ("content-length: 40\r\n", login),
         ("host: x\r\nhost: y\r\ncontent-length: 40\r\n", login),
@@ -92,6 +91,25 @@ async fn a_request_with_two_readings_is_refused_and_the_connection_closed() {
         let answer = raw(sandbox.edge().authority(), &request).await;
         assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("REQ001"), "{head}: {answer}");
         assert!(!answer.contains("auth-service"), "{head}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_length_beside_chunks_counts_for_nothing_and_the_connection_ends() {
+    let sandbox = Sandbox::start().await;
+    let user = sandbox.register().await;
+    let login = json!({ "email": user.email, "password": user.password }).to_string();
+    for both in
+        ["content-length: 5\r\ntransfer-encoding: chunked", "transfer-encoding: chunked\r\ncontent-length: 5"]
+    {
+        let request = format!(
+            "POST /api/v1/auth/login HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n{both}\r\n\r\n\
+             {:x}\r\n{login}\r\n0\r\n\r\nGET /health HTTP/1.1\r\nhost: x\r\n\r\n",
+            login.len()
+        );
+        let answer = raw(sandbox.edge().authority(), &request).await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("access_token"), "{both}: {answer}");
+        assert!(!answer.contains("auth-service"), "{both}: {answer}");
     }
 }
 

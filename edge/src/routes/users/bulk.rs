@@ -144,7 +144,8 @@ struct Work {
     path = "/bulk",
     operation_id = "change_users",
     summary = "Do one thing to many accounts",
-    description = "One by one: what fails for one account does not keep the others from it.",
+    description = "One by one: what fails for one account does not keep the others from it. An API key may not change its \
+                   own account.",
     request_body = Bulk,
     responses((status = 200, body = Results)),
 )]
@@ -158,10 +159,7 @@ pub async fn change(
     let operation = body.check()?;
     let work =
         Work { services, context, headers, caller, operation, reason: body.reason.unwrap_or_default() };
-    let mut seen = HashSet::new();
-    let ids = body.user_ids.into_iter().map(|id| id.0);
-    let user_ids: Vec<String> = ids.filter(|id| seen.insert(id.clone())).collect();
-    let mut results = Results::default();
+    let (user_ids, mut results) = work.admit(body.user_ids);
     let mut broken: Option<Failure> = None;
     for chunk in user_ids.chunks(CHUNK) {
         if broken.is_none() {
@@ -181,6 +179,21 @@ pub async fn change(
 }
 
 impl Work {
+    /// Each account once, without those that the caller may not change.
+    fn admit(&self, ids: Vec<Id>) -> (Vec<String>, Results) {
+        let (mut seen, mut results) = (HashSet::new(), Results::default());
+        let mut user_ids: Vec<String> = ids.into_iter().map(|id| id.0).collect();
+        user_ids.retain(|id| seen.insert(id.clone()));
+        user_ids.retain(|id| match self.caller.must_not_be_key_of(id) {
+            Ok(()) => true,
+            Err(failure) => {
+                results.failed.push(Failed::new(id.clone(), &failure));
+                false
+            }
+        });
+        (user_ids, results)
+    }
+
     async fn run(&self, chunk: &[String], results: &mut Results) -> Outcome<()> {
         let device = device(&self.context, &self.headers);
         match &self.operation {
