@@ -187,6 +187,7 @@ async fn state(settings: &Settings, pool: MySqlPool) -> Result<Identity, Box<dyn
         })?;
     let holders = Holders::new();
     let tail = Tail::new(holders.clone());
+    let bulkhead = Bulkhead::new(pool.options().get_max_connections());
     Ok(Identity {
         watching: Watching::new(pool.clone(), tail.clone()),
         reports: Reports::default(),
@@ -204,7 +205,7 @@ async fn state(settings: &Settings, pool: MySqlPool) -> Result<Identity, Box<dyn
         limits: settings.limits,
         api_keys: settings.api_keys,
         mail: Mail::new(settings.mail.clone()),
-        bulkhead: Bulkhead::new(),
+        bulkhead,
     })
 }
 

@@ -66,7 +66,7 @@ pub async fn identity(pool: MySqlPool) -> Identity {
         },
         api_keys: api_keys::Limits { per_account: 2, longest_life: Duration::from_secs(366 * 24 * 3600) },
         mail: Mail::new(None),
-        bulkhead: Bulkhead::new(),
+        bulkhead: Bulkhead::new(8),
     }
 }
 

@@ -124,8 +124,9 @@ async fn run(fault: Fault) -> Verdict {
     };
     let mut field = Field::new(Sandbox::planned(plan).await, server);
     let load = Load::of(&field.sandbox).await;
-    field.prepare(fault).await;
     let driver = tokio::spawn(load.clone().run(if is_rolled { ROLLING_PACE } else { PACE }));
+    // Beside the load, as what is measured under the fault will be.
+    field.prepare(fault).await;
     // What every process does the first time is not what is measured.
     tokio::time::sleep(BEFORE / 2).await;
     load.take_records();
