@@ -103,7 +103,7 @@ function permissions(path, who, again) {
 function passwordForm(path) {
   const set = form({
     submit: "Set the password", codes: { USER003: "new_password" },
-    fields: [{ name: "new_password", label: "New password", type: "password", required: true, autocomplete: "new-password", hint: "All sessions of the account end." }],
+    fields: [{ name: "new_password", label: "New password", type: "password", required: true, autocomplete: "new-password", hint: "All sessions and API keys of the account end." }],
     run: async (values) => {
       notice((await post(`${path}/password`, values)).message);
       set.reset();

@@ -84,7 +84,7 @@ test("one user is changed in every way, and feels it at once", async (t) => {
 
   await part(page, "Password").getByLabel("New password").fill("a password of an administrator");
   await part(page, "Password").getByRole("button").click();
-  await page.getByText("Password set; all sessions have ended").waitFor();
+  await page.getByText("Password set; all sessions and API keys have ended").waitFor();
   await api("POST", "/api/v1/auth/login", { body: { email: user.email, password: "a password of an administrator" } });
   await page.reload();
   await part(page, "Open sessions").getByText("1 open").waitFor();
