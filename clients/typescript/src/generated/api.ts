@@ -71,7 +71,10 @@ export interface paths {
         /** List subscriptions, newest first */
         get: operations["list_subscriptions"];
         put?: never;
-        /** Put a user on a tier */
+        /**
+         * Put a user on a tier
+         * @description An API key may not do so with its own account.
+         */
         post: operations["create_subscription"];
         delete?: never;
         options?: never;
@@ -87,7 +90,10 @@ export interface paths {
             cookie?: never;
         };
         get?: never;
-        /** Change the subscription of a user */
+        /**
+         * Change the subscription of a user
+         * @description An API key may not change that of its own account.
+         */
         put: operations["update_subscription"];
         post?: never;
         delete?: never;
@@ -127,7 +133,7 @@ export interface paths {
         put?: never;
         /**
          * Do one thing to many accounts
-         * @description One by one: what fails for one account does not keep the others from it.
+         * @description One by one: what fails for one account does not keep the others from it. An API key may not change its own account.
          */
         post: operations["change_users"];
         delete?: never;
