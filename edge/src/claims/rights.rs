@@ -6,7 +6,8 @@ use contract::{ErrorCode, Failure, Outcome};
 use super::{Authenticator, Caller, Freshness, Intent, now};
 
 /// Seconds after its token has expired for which what was begun with it may go on. For somewhat longer are the ends of
-/// its session still told.
+/// its session still told. The end of an API key is told always, and its tokens are not its holder's to renew: what it has
+/// begun goes on, if it is looked at once in a token's life.
 const AFTER_EXPIRY: i64 = 30;
 
 /// The rights that a request was begun with. Cheap to clone.
@@ -17,13 +18,16 @@ pub struct Rights {
     /// The changes of live claims under which they stood last.
     changes: u64,
     epochs: u64,
+    /// Until when they stand if nobody says otherwise.
+    until: i64,
 }
 
 impl Rights {
     /// Those of a caller who was looked up when live claims had seen so many `changes`, or later.
     pub fn new(authenticator: Authenticator, caller: Caller, changes: u64) -> Self {
         let epochs = authenticator.live().epochs();
-        Rights { authenticator, caller, changes, epochs }
+        let until = caller.claims().exp.saturating_add(AFTER_EXPIRY);
+        Rights { authenticator, caller, changes, epochs, until }
     }
 
     pub fn caller(&self) -> &Caller {
@@ -64,7 +68,8 @@ impl Rights {
     }
 
     fn look(&mut self, check: impl FnOnce(&Caller, &Caller) -> Outcome<()>) -> Outcome<()> {
-        if now() > self.caller.claims().exp.saturating_add(AFTER_EXPIRY) {
+        let now = now();
+        if now > self.until {
             return Err(Failure::new(ErrorCode::TokenExpired));
         }
         let live = self.authenticator.live();
@@ -72,6 +77,10 @@ impl Rights {
         if changes != self.changes {
             check(&self.caller.under(live)?, &self.caller)?;
             self.changes = changes;
+        }
+        if self.caller.is_key() {
+            let claims = self.caller.claims();
+            self.until = self.until.max(now.saturating_add(claims.exp.saturating_sub(claims.iat)));
         }
         Ok(())
     }
@@ -110,7 +119,7 @@ mod tests {
     use std::time::Duration;
 
     use chassis::grpc;
-    use contract::token::Claims;
+    use contract::token::{Claims, Scope};
     use contract::{ANY_PERMISSION, Role, Tier};
 
     use super::*;
@@ -134,6 +143,22 @@ mod tests {
                 assert_eq!(code, (!goes_on).then_some(ErrorCode::TokenExpired), "{since_expiry}");
             }
         }
+    }
+
+    #[tokio::test]
+    async fn what_a_key_has_begun_goes_on_for_a_tokens_life_after_each_look() {
+        let limits = Staleness { limit: Duration::from_secs(5), grace: Duration::from_secs(5) };
+        let settings = grpc::Settings::plain("0123456789abcdef0123456789abcdef".to_owned().into());
+        let identity = grpc::channel(&["http://127.0.0.1:1".parse().expect("a URI")], &settings);
+        let rate = RateLimiter::new(Limits::off(), None);
+        let live = Arc::new(LiveClaims::new(limits));
+        let authenticator = Authenticator::new(live, Sights::new().0, rate, identity);
+        let expired =
+            Claims { iat: now() - 610, exp: now() - 10, scope: Some(Scope::new(Vec::new())), ..claims(1) };
+        let mut rights = Rights::new(authenticator, Caller::new(expired), 0);
+        assert!(rights.must_stand().is_ok() && rights.until >= now() + 590);
+        rights.until = now() - 1;
+        assert!(rights.must_stand().is_err(), "nobody looked for longer than the end of a key is remembered");
     }
 
     fn caller(role: Role, tier: Tier, permissions: &[&str]) -> Caller {

@@ -1,7 +1,8 @@
 //! The bodies of answers on their way. One that is not there whole with its head holds a connection to core-manager for as
-//! long as it takes, and what was read of it in advance: of these there are so many, and one user has a share of them.
-//! When all places are taken, the answer that has not moved for the longest gives way, whether it is its client that
-//! does not read or core-manager that has nothing to say.
+//! long as it takes, and what was read of it in advance; a large one that is there whole holds as much. Of these there are so
+//! many. When all places are taken, whoever has a share of them gets no other, and of the user who holds the most the answer
+//! that has not moved for the longest gives way, whether it is its client that does not read or core-manager that has
+//! nothing to say.
 
 use std::error::Error;
 use std::pin::Pin;
@@ -50,19 +51,16 @@ impl OpenAnswers {
         OpenAnswers { shares: Shares::new(most), turns: Turns::new(most) }
     }
 
-    /// Whether there may be another one for the user. Those of others do not matter: they would give way.
+    /// Whether there may be another one for the user. Those of others would give way.
     pub fn has_room(&self, user_id: &str) -> bool {
-        self.shares.has_room(user_id)
+        !self.turns.are_all_taken() || self.shares.has_room(user_id)
     }
 
-    /// Who asked for more at once than one may hold loses the first of them: core-manager has done what it answers to.
     fn hold(&self, answer: Answer, user_id: &str) -> Open {
         let share = self.shares.take(user_id);
-        if share.is_too_many() {
-            give_way(self.turns.displace(|held| held.of_user == share.slot()));
-        }
         let held = Held { answer: Arc::new(Mutex::new(Some(answer))), of_user: share.slot() };
-        let (turn, displaced) = self.turns.enter(held.clone(), None, millis());
+        let weight = |held: &Held| self.shares.of(held.of_user);
+        let (turn, displaced) = self.turns.enter(held.clone(), None, millis(), weight);
         give_way(displaced);
         Open { held, turn, turns: self.turns.clone(), since: Instant::now(), is_over: false, _share: share }
     }
@@ -127,8 +125,8 @@ enum Rest {
 }
 
 impl Answering {
-    pub fn new(answer: Answer, rights: Rights, open: &OpenAnswers) -> Self {
-        let rest = if answer.is_whole() {
+    pub fn new(mut answer: Answer, rights: Rights, open: &OpenAnswers) -> Self {
+        let rest = if answer.holds_little() {
             Rest::Whole(answer)
         } else {
             Rest::Open(open.hold(answer, rights.caller().user_id()))

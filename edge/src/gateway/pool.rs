@@ -17,7 +17,7 @@ use http::{Method, Request, Response};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
-use hyper::client::conn::http1::{Connection, SendRequest, handshake};
+use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -25,6 +25,10 @@ use tokio::time::timeout;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Shorter than most servers keep idle connections, so that ours is rarely the one that finds it closed.
 const IDLE: Duration = Duration::from_secs(15);
+/// Most bytes that are read of an answer before they are asked for.
+const READ_AHEAD: usize = 64 * 1024;
+/// An answer of so many bytes is kept for whoever does not read it.
+const LITTLE: usize = 8 * 1024;
 /// After such a rest a server may close a connection just as the next request leaves; none keeps them for less long.
 const RESTED: Duration = Duration::from_millis(100);
 
@@ -159,7 +163,8 @@ impl Link {
         let stream = stream.map_err(Fault::Connect)?;
         // Small requests must not wait for an acknowledgement.
         stream.set_nodelay(true).map_err(Fault::Connect)?;
-        let (requests, connection) = handshake(TokioIo::new(stream)).await?;
+        let (requests, connection) =
+            Builder::new().max_buf_size(READ_AHEAD).handshake(TokioIo::new(stream)).await?;
         Ok(Link { requests, connection: Box::new(connection), has_ended: false, since: Instant::now() })
     }
 
@@ -225,6 +230,19 @@ impl Answer {
 
     /// Whether it needs its connection no more.
     pub fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
+    /// Whether it is whole and small. It then holds no more than its own bytes: what is read is a part of a larger buffer.
+    pub fn holds_little(&mut self) -> bool {
+        if let Some(Ok(frame)) = &mut self.first
+            && let Some(bytes) = frame.data_ref()
+        {
+            if bytes.len() > LITTLE {
+                return false;
+            }
+            *frame = Frame::data(Bytes::copy_from_slice(bytes));
+        }
         self.is_whole
     }
 

@@ -1,5 +1,6 @@
 //! Uploads whose next part must be waited for. They may hold half of core-manager's places, and one user a share of
-//! these; when all are taken, the upload that has waited for the longest gives way. What comes at once is not counted.
+//! these; when all are taken, of the user who has the most the upload that has waited for the longest gives way. What comes
+//! at once is not counted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,8 +26,9 @@ pub struct Stragglers {
 }
 
 /// One that is waited for, as others see it.
-#[derive(Default)]
 struct Straggler {
+    /// Equal for all of one user.
+    of_user: usize,
     gave_way: AtomicBool,
     waker: AtomicWaker,
 }
@@ -51,8 +53,10 @@ impl Stragglers {
         if share.is_too_many() {
             return Err(full());
         }
-        let turns = self.turns.clone();
-        Ok(Place { turns, straggler: Arc::default(), turn: None, is_waiting: false, _share: share })
+        let (of_user, gave_way, waker) = (share.slot(), AtomicBool::new(false), AtomicWaker::new());
+        let straggler = Arc::new(Straggler { of_user, gave_way, waker });
+        let (turns, shares) = (self.turns.clone(), self.shares.clone());
+        Ok(Place { turns, shares, straggler, turn: None, is_waiting: false, _share: share })
     }
 }
 
@@ -63,6 +67,7 @@ fn full() -> Failure {
 /// A counted upload. It is among those that may have to give way only while it waits.
 pub struct Place {
     turns: Turns<Arc<Straggler>>,
+    shares: Shares,
     straggler: Arc<Straggler>,
     /// Its last one.
     turn: Option<Turn>,
@@ -82,7 +87,8 @@ impl Place {
         }
         if !self.is_waiting {
             self.is_waiting = true;
-            let (turn, displaced) = self.turns.enter(self.straggler.clone(), self.turn, now);
+            let weight = |straggler: &Arc<Straggler>| self.shares.of(straggler.of_user);
+            let (turn, displaced) = self.turns.enter(self.straggler.clone(), self.turn, now, weight);
             self.turn = Some(turn);
             if let Some(displaced) = displaced {
                 displaced.give_way();
@@ -156,7 +162,7 @@ mod tests {
     #[test]
     fn a_user_has_a_share_which_is_given_back() {
         let stragglers = Stragglers::new(32);
-        let held = [stragglers.admit("a").expect("a place"), stragglers.admit("a").expect("a place")];
+        let held = [0; 4].map(|_| stragglers.admit("a").expect("a place"));
         assert!(!stragglers.has_room("a") && stragglers.admit("a").is_err());
         assert!(stragglers.has_room("b"));
         drop(held);
@@ -178,6 +184,16 @@ mod tests {
         assert!(waits(3, 2000).is_ok(), "whose next part has come holds no place");
         assert!(waits(2, 2001).is_ok() && waits(1, 2002).is_ok());
         assert!(waits(2, 2003).is_err() && waits(3, 2003).is_ok());
+    }
+
+    #[test]
+    fn uploads_of_whoever_has_the_most_give_way_and_not_the_oldest_of_all() {
+        let stragglers = Stragglers::new(8);
+        let mut places = ["a", "b", "b", "b", "c"].map(|user| stragglers.admit(user).expect("a place"));
+        let mut waits = |which: usize| places[which].waits(which as u64, Waker::noop());
+        assert!((0..4).all(|which| waits(which).is_ok()));
+        assert!(waits(4).is_ok());
+        assert_eq!([0, 1, 2, 3].map(|which| waits(which).is_ok()), [true, false, true, true]);
     }
 
     #[tokio::test]

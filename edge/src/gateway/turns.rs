@@ -1,9 +1,9 @@
-//! Whose turn it is to give way, where places are few and those who hold them may be slow: whoever has not moved for the
-//! longest. And how many of them one user may hold.
+//! Whose turn it is to give way, where places are few and those who hold them may be slow: of whoever holds the most of them
+//! the one that has not moved for the longest. And how many of them one user may hold.
 
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::RandomState;
@@ -12,13 +12,16 @@ use foldhash::fast::RandomState;
 const RENEWED: u64 = 1000;
 /// Counters of users: whose numbers meet share one, which among so many is rare, and changes with each start.
 const SLOTS: usize = 4096;
-/// A user has the 16th part of all places.
+/// A user has the 16th part of all places, or these.
 const PARTS: usize = 16;
+const LEAST: usize = 4;
 
 /// Those who hold a place, the one that is to give way first at the front. Cheap to clone. The lock is held for as long
 /// as it takes to put one in or take one out.
 pub struct Turns<T> {
     order: Arc<Mutex<Order<T>>>,
+    /// How many hold a place, to be looked at without the lock.
+    held: Arc<AtomicUsize>,
     most: usize,
 }
 
@@ -37,7 +40,7 @@ pub struct Turn {
 
 impl<T> Clone for Turns<T> {
     fn clone(&self) -> Self {
-        Turns { order: self.order.clone(), most: self.most }
+        Turns { order: self.order.clone(), held: self.held.clone(), most: self.most }
     }
 }
 
@@ -45,29 +48,38 @@ impl<T> Turns<T> {
     /// Of so many places.
     pub fn new(most: usize) -> Self {
         let order = Order { holders: BTreeMap::new(), next: 0 };
-        Turns { order: Arc::new(Mutex::new(order)), most: most.max(1) }
+        Turns { order: Arc::new(Mutex::new(order)), held: Arc::default(), most: most.max(1) }
+    }
+
+    /// Whether all places are taken at the moment.
+    pub fn are_all_taken(&self) -> bool {
+        self.held.load(Ordering::Relaxed) >= self.most
     }
 
     /// Takes a place at the millisecond `now`, with the turn that the holder had `before` when that is not old. Also gives
-    /// who has lost theirs by that, if all were taken.
-    pub fn enter(&self, holder: T, before: Option<Turn>, now: u64) -> (Turn, Option<T>) {
+    /// who has lost theirs by that, if all were taken: the first of those with the greatest weight. Only then does it take as
+    /// long as there are others.
+    pub fn enter(
+        &self,
+        holder: T,
+        before: Option<Turn>,
+        now: u64,
+        weight: impl Fn(&T) -> u32,
+    ) -> (Turn, Option<T>) {
         let mut order = self.order();
         let turn = before.filter(|turn| turn.is_fresh(now)).unwrap_or_else(|| order.last(now));
-        let displaced = if order.holders.len() < self.most { None } else { order.holders.pop_first() };
+        let displaced = if order.holders.len() < self.most { None } else { order.take_heaviest(weight) };
         order.holders.insert(turn.number, holder);
-        (turn, displaced.map(|(_, holder)| holder))
+        self.held.store(order.holders.len(), Ordering::Relaxed);
+        (turn, displaced)
     }
 
     /// Gives the place back; `None` when it was lost.
     pub fn leave(&self, turn: Turn) -> Option<T> {
-        self.order().holders.remove(&turn.number)
-    }
-
-    /// Takes the place from the first that is like this. That takes as long as there are others before it.
-    pub fn displace(&self, is_one: impl Fn(&T) -> bool) -> Option<T> {
         let mut order = self.order();
-        let number = order.holders.iter().find_map(|(&number, holder)| is_one(holder).then_some(number))?;
-        order.holders.remove(&number)
+        let holder = order.holders.remove(&turn.number);
+        self.held.store(order.holders.len(), Ordering::Relaxed);
+        holder
     }
 
     /// The turn of a holder that has moved at the millisecond `now`.
@@ -90,6 +102,12 @@ impl<T> Turns<T> {
 }
 
 impl<T> Order<T> {
+    fn take_heaviest(&mut self, weight: impl Fn(&T) -> u32) -> Option<T> {
+        let weights = self.holders.iter().map(|(&number, holder)| (number, weight(holder)));
+        let heaviest = weights.reduce(|first, next| if next.1 > first.1 { next } else { first });
+        self.holders.remove(&heaviest?.0)
+    }
+
     fn last(&mut self, now: u64) -> Turn {
         self.next += 1;
         Turn { number: self.next, since: now }
@@ -117,7 +135,7 @@ impl Shares {
     pub fn new(places: usize) -> Self {
         Shares(Arc::new(Counts {
             of_user: (0..SLOTS).map(|_| AtomicU32::new(0)).collect(),
-            most: u32::try_from(places / PARTS).unwrap_or(u32::MAX).max(1),
+            most: u32::try_from((places / PARTS).max(LEAST)).unwrap_or(u32::MAX),
             hasher: RandomState::default(),
         }))
     }
@@ -132,6 +150,11 @@ impl Shares {
         let slot = self.slot(user_id);
         let before = self.0.of_user[slot].fetch_add(1, Ordering::Relaxed);
         Share { counts: self.0.clone(), slot, is_too_many: before >= self.0.most }
+    }
+
+    /// How many those of one [slot](Share::slot) hold.
+    pub fn of(&self, slot: usize) -> u32 {
+        self.0.of_user[slot].load(Ordering::Relaxed)
     }
 
     fn slot(&self, user_id: &str) -> usize {
@@ -168,62 +191,78 @@ impl Drop for Share {
 mod tests {
     use super::*;
 
+    /// With equal weights.
+    fn enter(
+        turns: &Turns<&'static str>,
+        holder: &'static str,
+        before: Option<Turn>,
+        now: u64,
+    ) -> (Turn, Option<&'static str>) {
+        turns.enter(holder, before, now, |_| 1)
+    }
+
     #[test]
     fn who_has_not_moved_for_the_longest_gives_way() {
         let turns = Turns::new(3);
-        let (slow, _) = turns.enter("slow", None, 0);
-        let (quick, _) = turns.enter("quick", None, 0);
-        assert_eq!(turns.enter("third", None, 0).1, None);
+        let (slow, _) = enter(&turns, "slow", None, 0);
+        let (quick, _) = enter(&turns, "quick", None, 0);
+        assert_eq!(enter(&turns, "third", None, 0).1, None);
         let quick = turns.renew(quick, RENEWED);
-        assert_eq!(turns.enter("fourth", None, RENEWED).1, Some("slow"));
-        assert_eq!(turns.enter("fifth", None, RENEWED).1, Some("third"));
+        assert_eq!(enter(&turns, "fourth", None, RENEWED).1, Some("slow"));
+        assert_eq!(enter(&turns, "fifth", None, RENEWED).1, Some("third"));
         assert_eq!((turns.leave(slow), turns.leave(quick)), (None, Some("quick")));
     }
 
     #[test]
     fn a_turn_is_renewed_once_a_second_however_often_its_holder_moves() {
         let turns = Turns::new(2);
-        let (first, _) = turns.enter("first", None, 0);
-        turns.enter("second", None, 0);
+        let (first, _) = enter(&turns, "first", None, 0);
+        enter(&turns, "second", None, 0);
         turns.renew(first, RENEWED - 1);
         // Nor by leaving and coming back.
         turns.leave(first);
-        turns.enter("first", Some(first), RENEWED - 1);
-        assert_eq!(turns.enter("third", None, RENEWED - 1).1, Some("first"));
+        enter(&turns, "first", Some(first), RENEWED - 1);
+        assert_eq!(enter(&turns, "third", None, RENEWED - 1).1, Some("first"));
 
         let turns = Turns::new(2);
-        let (first, _) = turns.enter("first", None, 0);
+        let (first, _) = enter(&turns, "first", None, 0);
         turns.leave(first);
-        turns.enter("second", None, 0);
-        turns.enter("first", Some(first), RENEWED);
-        assert_eq!(turns.enter("third", None, RENEWED).1, Some("second"));
+        enter(&turns, "second", None, 0);
+        enter(&turns, "first", Some(first), RENEWED);
+        assert_eq!(enter(&turns, "third", None, RENEWED).1, Some("second"));
     }
 
     #[test]
     fn who_lost_a_place_gives_none_back_and_renews_none() {
         let turns = Turns::new(1);
-        let (lost, _) = turns.enter("lost", None, 0);
-        assert_eq!(turns.enter("held", None, 0).1, Some("lost"));
+        let (lost, _) = enter(&turns, "lost", None, 0);
+        assert_eq!(enter(&turns, "held", None, 0).1, Some("lost"));
         let renewed = turns.renew(lost, 5000);
         assert_eq!(turns.leave(renewed), None);
-        assert_eq!(turns.enter("next", None, 0).1, Some("held"));
+        assert_eq!(enter(&turns, "next", None, 0).1, Some("held"));
     }
 
     #[test]
-    fn the_first_that_is_looked_for_can_be_displaced() {
-        let turns = Turns::new(9);
-        for holder in ["a1", "b1", "b2"] {
-            turns.enter(holder, None, 0);
+    fn of_whoever_holds_the_most_the_first_gives_way() {
+        let turns = Turns::new(4);
+        let weight = |holder: &&str| if holder.starts_with('b') { 2 } else { 1 };
+        for holder in ["a1", "b1", "c1"] {
+            assert_eq!(turns.enter(holder, None, 0, weight).1, None);
         }
-        let of = |user: &'static str| turns.displace(|holder| holder.starts_with(user));
-        assert_eq!([of("b"), of("b"), of("b"), of("a")], [Some("b1"), Some("b2"), None, Some("a1")]);
+        assert!(!turns.are_all_taken());
+        assert_eq!(turns.enter("b2", None, 0, weight).1, None);
+        assert!(turns.are_all_taken());
+        assert_eq!(turns.enter("d1", None, 0, weight).1, Some("b1"));
+        assert_eq!(turns.enter("e1", None, 0, weight).1, Some("b2"));
+        assert_eq!(turns.enter("f1", None, 0, weight).1, Some("a1"));
     }
 
     #[test]
     fn a_user_has_a_share_which_others_do_not_touch() {
         let shares = Shares::new(32);
-        let held = [shares.take("a"), shares.take("a"), shares.take("a")];
-        assert_eq!(held.each_ref().map(Share::is_too_many), [false, false, true]);
+        let held = [0; LEAST + 1].map(|_| shares.take("a"));
+        assert_eq!(held.each_ref().map(Share::is_too_many), [false, false, false, false, true]);
+        assert_eq!(shares.of(held[0].slot()), 5);
         assert!(!shares.has_room("a"));
         let others = (0..99).filter(|other: &u32| shares.has_room(&other.to_string())).count();
         assert!(others > 90, "{others}");
