@@ -116,7 +116,7 @@ impl Upstream {
         let upload = (!request.body().is_end_stream()).then(Upload::default);
         let has_room = self.has_room(rights.caller().user_id(), upload.is_some());
         let (true, Ok(_place)) = (has_room, self.places.try_acquire()) else {
-            RESULTS.with_label_values(&["overloaded"]).inc();
+            RESULTS.with_label_values(&[if has_room { "overloaded" } else { "share_used_up" }]).inc();
             let failure = Failure::new(ErrorCode::Overloaded).retry_after(Duration::from_secs(1));
             return Err(failure.into());
         };
