@@ -127,14 +127,19 @@ mod tests {
     use crate::claims::{LiveClaims, Sights, Staleness};
     use crate::rate::{Limits, RateLimiter};
 
-    #[tokio::test]
-    async fn what_was_begun_ends_soon_after_its_token() {
+    /// One that has heard nothing.
+    fn authenticator() -> Authenticator {
         let limits = Staleness { limit: Duration::from_secs(5), grace: Duration::from_secs(5) };
         let settings = grpc::Settings::plain("0123456789abcdef0123456789abcdef".to_owned().into());
         let identity = grpc::channel(&["http://127.0.0.1:1".parse().expect("a URI")], &settings);
         let rate = RateLimiter::new(Limits::off(), None);
         let live = Arc::new(LiveClaims::new(limits));
-        let authenticator = Authenticator::new(live, Sights::new().0, rate, identity);
+        Authenticator::new(live, Sights::new().0, rate, identity)
+    }
+
+    #[tokio::test]
+    async fn what_was_begun_ends_soon_after_its_token() {
+        let authenticator = authenticator();
         for (since_expiry, goes_on) in [(-60, true), (AFTER_EXPIRY - 2, true), (AFTER_EXPIRY + 1, false)] {
             let caller = Caller::new(Claims { exp: now() - since_expiry, ..claims(1) });
             let mut rights = Rights::new(authenticator.clone(), caller, 0);
@@ -147,15 +152,9 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_key_has_begun_goes_on_for_a_tokens_life_after_each_look() {
-        let limits = Staleness { limit: Duration::from_secs(5), grace: Duration::from_secs(5) };
-        let settings = grpc::Settings::plain("0123456789abcdef0123456789abcdef".to_owned().into());
-        let identity = grpc::channel(&["http://127.0.0.1:1".parse().expect("a URI")], &settings);
-        let rate = RateLimiter::new(Limits::off(), None);
-        let live = Arc::new(LiveClaims::new(limits));
-        let authenticator = Authenticator::new(live, Sights::new().0, rate, identity);
         let expired =
             Claims { iat: now() - 610, exp: now() - 10, scope: Some(Scope::new(Vec::new())), ..claims(1) };
-        let mut rights = Rights::new(authenticator, Caller::new(expired), 0);
+        let mut rights = Rights::new(authenticator(), Caller::new(expired), 0);
         assert!(rights.must_stand().is_ok() && rights.until >= now() + 590);
         rights.until = now() - 1;
         assert!(rights.must_stand().is_err(), "nobody looked for longer than the end of a key is remembered");
