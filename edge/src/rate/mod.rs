@@ -194,8 +194,11 @@ static REFUSED: LazyLock<IntCounterVec> = LazyLock::new(|| {
 });
 
 static ENTRIES: LazyLock<IntGauge> = LazyLock::new(|| {
-    prometheus::register_int_gauge!("edge_rate_limit_entries", "Users whose rate is being counted")
-        .unwrap_or_else(|e| unreachable!("registered once: {e}"))
+    prometheus::register_int_gauge!(
+        "edge_rate_limit_entries",
+        "Users, and sessions beyond them, whose rate is being counted"
+    )
+    .unwrap_or_else(|e| unreachable!("registered once: {e}"))
 });
 
 #[cfg(test)]
