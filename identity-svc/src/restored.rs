@@ -61,6 +61,11 @@ async fn must_be_filled(pool: &MySqlPool) -> Result<(), Box<dyn Error>> {
             );
         }
     }
+    let somebody: Option<i64> =
+        sqlx::query_scalar("SELECT 1 FROM users LIMIT 1").fetch_optional(pool).await?;
+    if somebody.is_none() {
+        return Err("nothing was restored here, or not all: the table `users` is empty".into());
+    }
     Ok(())
 }
 
@@ -130,7 +135,7 @@ mod tests {
     use crate::events::Log;
     use crate::snapshots::Snapshots;
     use crate::tail;
-    use crate::tests::identity;
+    use crate::tests::{identity, register};
 
     #[sqlx::test(migrations = false)]
     async fn a_schema_into_which_nothing_was_restored_is_not_made_a_platform(pool: MySqlPool) {
@@ -146,6 +151,9 @@ mod tests {
         assert!(refused.contains("no table `_identity_migrations`"), "{refused}");
         assert_eq!(tables().await, 0);
         crate::migrate(&pool).await.expect("migrated");
+        let refused = restored().await.expect_err("tables without rows");
+        assert!(refused.contains("`users` is empty"), "{refused}");
+        register(&identity(pool.clone()).await, "ada@example.com").await;
         restored().await.expect("a whole backup");
         // A dump has its tables by their names, so that one which broke off has the first of them.
         let mut connection = pool.acquire().await.expect("a connection");

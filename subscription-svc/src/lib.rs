@@ -76,6 +76,9 @@ pub async fn run() -> ExitCode {
     memory::use_small_pages();
     descriptors::raise_limit();
     let command = Arguments::parse().command;
+    if command.is_some() {
+        logs::of_a_command();
+    }
     if matches!(command, Some(Command::Settings)) {
         print!("{}", chassis::settings::table(Settings::read));
         return ExitCode::SUCCESS;

@@ -135,6 +135,12 @@ pub fn init(settings: &Settings, service: &'static str) -> Result<Logs, LogsErro
     Ok(Logs { lines, traces })
 }
 
+/// What a command has to say besides its result, such as what it waits for: on standard error, for whoever runs it.
+pub fn of_a_command() {
+    let warnings = fmt().with_max_level(LevelFilter::WARN).with_target(false).with_writer(std::io::stderr);
+    warnings.with_ansi(std::io::stderr().is_terminal()).init();
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -83,7 +83,7 @@ impl Progress {
                 .iter()
                 .filter(|(version, _, success)| *success && known.contains_key(version))
                 .count(),
-            broken: find(&|(_, _, success)| !success),
+            broken: find(&|(version, _, success)| !success && known.contains_key(version)),
             other: find(&|(version, checksum, _)| known.get(version).is_some_and(|known| known != checksum)),
             newer: rows.iter().filter(|(version, ..)| !known.contains_key(version)).count(),
         }
@@ -149,11 +149,12 @@ mod tests {
 
     #[test]
     fn tables_that_are_behind_broken_foreign_or_ahead_are_told_apart() {
-        let cases: [(&[Brief], Status, &str); 6] = [
+        let cases: [(&[Brief], Status, &str); 7] = [
             (&[], Status::Fault, "0 of 2 migrations"),
             (&[(1, 1, true)], Status::Fault, "1 of 2 migrations"),
             (&[(1, 1, true), (2, 2, false)], Status::Fault, "migration 2 broke off"),
             (&[(1, 9, true), (2, 2, true)], Status::Fault, "migration 1 is another"),
+            (&[(1, 1, true), (2, 2, true), (3, 3, false)], Status::Warning, "1 migrations that"),
             (&[(1, 1, true), (2, 2, true), (3, 3, true)], Status::Warning, "1 migrations that"),
             (&[(1, 1, true), (2, 2, true)], Status::Ok, "all 2"),
         ];

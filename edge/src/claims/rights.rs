@@ -10,24 +10,29 @@ use super::{Authenticator, Caller, Freshness, Intent, now};
 /// begun goes on, if it is looked at once in a token's life.
 const AFTER_EXPIRY: i64 = 30;
 
+/// How much live claims had seen at some time.
+#[derive(Clone, Copy)]
+pub struct Seen {
+    changes: u64,
+    epochs: u64,
+}
+
 /// The rights that a request was begun with. Cheap to clone.
 #[derive(Clone)]
 pub struct Rights {
     authenticator: Authenticator,
     caller: Caller,
-    /// The changes of live claims under which they stood last.
-    changes: u64,
-    epochs: u64,
+    /// What live claims had seen when they stood last.
+    seen: Seen,
     /// Until when they stand if nobody says otherwise.
     until: i64,
 }
 
 impl Rights {
-    /// Those of a caller who was looked up when live claims had seen so many `changes`, or later.
-    pub fn new(authenticator: Authenticator, caller: Caller, changes: u64) -> Self {
-        let epochs = authenticator.live().epochs();
+    /// Those of a caller who was looked up when live claims had `seen` so much, or more.
+    pub fn new(authenticator: Authenticator, caller: Caller, seen: Seen) -> Self {
         let until = caller.claims().exp.saturating_add(AFTER_EXPIRY);
-        Rights { authenticator, caller, changes, epochs, until }
+        Rights { authenticator, caller, seen, until }
     }
 
     pub fn caller(&self) -> &Caller {
@@ -48,7 +53,7 @@ impl Rights {
     /// # Errors
     /// AUTH002, AUTH003.
     pub fn session_must_go_on(&mut self) -> Outcome<()> {
-        if self.authenticator.live().epochs() != self.epochs {
+        if self.authenticator.live().epochs() != self.seen.epochs {
             return Err(Failure::new(ErrorCode::TokenInvalid).saying("The database was restored meanwhile"));
         }
         self.look(|_, _| Ok(()))
@@ -74,9 +79,9 @@ impl Rights {
         }
         let live = self.authenticator.live();
         let changes = live.changes();
-        if changes != self.changes {
+        if changes != self.seen.changes {
             check(&self.caller.under(live)?, &self.caller)?;
-            self.changes = changes;
+            self.seen.changes = changes;
         }
         if self.caller.is_key() {
             let claims = self.caller.claims();
@@ -87,6 +92,12 @@ impl Rights {
 }
 
 impl Authenticator {
+    /// To be asked before a caller is looked up, so that a change in between is found afterwards.
+    pub fn seen(&self) -> Seen {
+        // Changes first: whoever sees those of a new epoch sees the epoch.
+        Seen { changes: self.live().changes(), epochs: self.live().epochs() }
+    }
+
     /// Whether nothing was taken from a caller whose request has only now come whole.
     ///
     /// # Errors
@@ -142,7 +153,7 @@ mod tests {
         let authenticator = authenticator();
         for (since_expiry, goes_on) in [(-60, true), (AFTER_EXPIRY - 2, true), (AFTER_EXPIRY + 1, false)] {
             let caller = Caller::new(Claims { exp: now() - since_expiry, ..claims(1) });
-            let mut rights = Rights::new(authenticator.clone(), caller, 0);
+            let mut rights = Rights::new(authenticator.clone(), caller, authenticator.seen());
             for outcome in [rights.must_stand(), rights.session_must_go_on()] {
                 let code = outcome.err().map(|failure| failure.code());
                 assert_eq!(code, (!goes_on).then_some(ErrorCode::TokenExpired), "{since_expiry}");
@@ -154,7 +165,9 @@ mod tests {
     async fn what_a_key_has_begun_goes_on_for_a_tokens_life_after_each_look() {
         let expired =
             Claims { iat: now() - 610, exp: now() - 10, scope: Some(Scope::new(Vec::new())), ..claims(1) };
-        let mut rights = Rights::new(authenticator(), Caller::new(expired), 0);
+        let authenticator = authenticator();
+        let seen = authenticator.seen();
+        let mut rights = Rights::new(authenticator, Caller::new(expired), seen);
         assert!(rights.must_stand().is_ok() && rights.until >= now() + 590);
         rights.until = now() - 1;
         assert!(rights.must_stand().is_err(), "nobody looked for longer than the end of a key is remembered");

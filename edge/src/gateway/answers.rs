@@ -154,6 +154,10 @@ impl http_body::Body for Answering {
             Err(failure) if open.since.elapsed() > SHORT => Some(Err(failure.into())),
             _ => frame,
         };
+        if let Some(Err(fault)) = &frame {
+            // Its head has gone out, so that neither its status nor its access line can tell.
+            tracing::info!(error = %fault, user_id = rights.caller().user_id(), "an answer was broken off");
+        }
         if open.is_over {
             *rest = Rest::Over;
         }

@@ -104,8 +104,7 @@ impl Gateway {
         context: &RequestContext,
     ) -> Result<Response, SendFault> {
         let intent = intent(route, request.method());
-        // Counted before the caller is looked up: a change in between is then found as the bodies go by.
-        let changes = self.authenticator.live().changes();
+        let seen = self.authenticator.seen();
         let caller = self.authenticator.caller(request.headers(), context, intent).await?;
         authorise(route, &caller)?;
         let life = self.reservation_life;
@@ -115,7 +114,7 @@ impl Gateway {
         if let Some(signer) = &self.signer {
             signer.sign(&mut request)?;
         }
-        let rights = Rights::new(self.authenticator.clone(), caller, changes);
+        let rights = Rights::new(self.authenticator.clone(), caller, seen);
         let mut response = match counted {
             None => self.upstream.send(request, rights).await?,
             Some(counted) => {
