@@ -153,7 +153,8 @@ fn key(headers: &HeaderMap) -> Outcome<&str> {
     let mut values = headers.get_all(KEY).into_iter();
     let (Some(value), None) = (values.next(), values.next()) else { return Err(fault()) };
     let key = value.to_str().map_err(|_| fault())?;
-    if (1..=MAX_KEY).contains(&key.len()) { Ok(key) } else { Err(fault()) }
+    let is_visible = key.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_visible && (1..=MAX_KEY).contains(&key.len()) { Ok(key) } else { Err(fault()) }
 }
 
 /// Where the request stands; waits while another one with the key runs.
@@ -232,7 +233,7 @@ impl Run {
     async fn end(self, answer: Option<Finished>) {
         let Run { public, context, user_id, key: idempotency_key, runner, .. } = self;
         let request = FinishRequest { user_id, idempotency_key, runner, answer };
-        if let Err(status) = public.edge().services.idempotency().finish(context.call(request)).await {
+        if let Err(status) = public.edge().services.idempotency().finish(context.last_call(request)).await {
             tracing::error!(request_id = context.id(), %status, "an answer was not kept for its key");
         }
     }
@@ -241,7 +242,7 @@ impl Run {
         let request =
             AbandonRequest { user_id: self.user_id, idempotency_key: self.key, runner: self.runner };
         if let Err(status) =
-            self.public.edge().services.idempotency().abandon(self.context.call(request)).await
+            self.public.edge().services.idempotency().abandon(self.context.last_call(request)).await
         {
             tracing::warn!(request_id = self.context.id(), %status, "a key stays taken until its lease ends");
         }

@@ -137,3 +137,24 @@ async fn a_key_means_something_only_where_something_is_made() {
     }
     sandbox.edge().send(Method::POST, "/health", None, &key, None).await.must_fail(405, "REQ002");
 }
+
+#[tokio::test]
+async fn a_key_is_one_of_at_most_200_visible_characters() {
+    let sandbox = Sandbox::start().await;
+    let user = sandbox.register().await;
+    let long = "k".repeat(201);
+    for bad in ["", "two words", "a\tb", &long] {
+        let refused = post(
+            &sandbox,
+            "/api/v1/projects",
+            &user,
+            &[("idempotency-key", bad)],
+            &json!({ "name": "Moon" }),
+        )
+        .await;
+        refused.must_fail(400, "REQ001");
+        assert!(refused.text().contains("Idempotency-Key"), "{bad:?}: {}", refused.text());
+    }
+    let good = [("idempotency-key", &long[1..])];
+    post(&sandbox, "/api/v1/projects", &user, &good, &json!({ "name": "Moon" })).await.must_be(201);
+}
