@@ -41,6 +41,7 @@ pub struct Hasher {
     cores: Arc<Semaphore>,
     /// Places for those that wait or run; there is no further queue.
     places: Arc<Semaphore>,
+    all_places: usize,
     shares: Shares,
     /// Most calls of one address at once; 0: any number.
     per_address: usize,
@@ -90,6 +91,7 @@ impl Hasher {
             cost,
             cores: Arc::new(Semaphore::new(cores)),
             places: Arc::new(Semaphore::new(queue + cores)),
+            all_places: queue + cores,
             shares: Shares::default(),
             per_address,
             turn: None,
@@ -134,7 +136,15 @@ impl Hasher {
         Ok(())
     }
 
+    /// One of the shares of an account or address, which are smaller the fewer places are left: so it takes many of them to
+    /// leave nobody else a place.
     fn share(&self, kind: &str, whose: &str, most: usize) -> Outcome<Share> {
+        let free = self.places.available_permits();
+        let most = match free * 4 / self.all_places.max(1) {
+            0 => 1,
+            1 => most.min(2),
+            _ => most,
+        };
         self.shares.take(format!("{kind}\n{whose}"), most).ok_or_else(refused)
     }
 
@@ -472,6 +482,21 @@ mod tests {
         turns.clear();
         assert!(turn("a", "one").is_ok());
         assert_eq!(hasher.places.available_permits(), 100 + hasher.cores.available_permits());
+    }
+
+    #[tokio::test]
+    async fn the_fewer_places_are_left_the_smaller_is_each_share_of_them() {
+        let hasher = Hasher::new(CHEAP, 100, 8).expect("a hasher");
+        let all = hasher.places.available_permits();
+        let names: Vec<String> = (0..all).map(|number| number.to_string()).collect();
+        // Each takes as many as it may.
+        let mut turns = Vec::new();
+        let takers = names.iter().take_while(|name| {
+            turns.extend(std::iter::from_fn(|| hasher.turn_of(name, Some(name)).ok()));
+            hasher.places.available_permits() > 0
+        });
+        let takers = takers.count() + 1;
+        assert!(turns.len() == all && takers > 40, "{takers} of {all}");
     }
 
     #[tokio::test]
