@@ -152,14 +152,14 @@ fn scrub(headers: &mut HeaderMap) {
     }
 }
 
-/// Servers fold `_` and `.` to `-` when they make variables of header names (CVE-2025-64484), so names are compared
-/// folded. Whatever claims to be forwarded is dropped too; the edge says it anew.
+/// Servers fold what is no letter and no digit to `-` or `_` when they make variables of header names (CVE-2025-64484), so names
+/// are compared folded. Whatever claims to be forwarded is dropped too; the edge says it anew.
 fn is_forgeable(name: &str) -> bool {
     // HeaderName is lower-case already, and all that are looked for begin so.
     if !name.starts_with(['x', 'f']) {
         return false;
     }
-    let fold = |byte: u8| if matches!(byte, b'_' | b'.') { b'-' } else { byte };
+    let fold = |byte: u8| if byte.is_ascii_alphanumeric() { byte } else { b'-' };
     let is = |known: &str| known.len() == name.len() && name.bytes().map(fold).eq(known.bytes());
     let begins = |prefix: &str| {
         name.len() >= prefix.len() && name.bytes().map(fold).zip(prefix.bytes()).all(|(a, b)| a == b)
@@ -185,6 +185,8 @@ mod tests {
             "x_http_method_override",
             "x-user-anything",
             "x-request_id",
+            "x~user!role",
+            "x+forwarded'for",
         ];
         for name in spellings {
             assert!(is_forgeable(name), "{name}");
