@@ -40,6 +40,7 @@ fn claims() -> Claims {
         tier: Tier::Premium,
         permissions: vec!["personas.create".to_owned(), "personas.delete".to_owned()],
         scope: None,
+        key_exp: None,
     }
 }
 

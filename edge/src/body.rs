@@ -3,7 +3,6 @@
 //! been waited for the longest gives way: who is quick gets through, however many hang. What is there at once takes nothing.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -113,8 +112,7 @@ impl Room {
     /// # Errors
     /// REQ003 when it is larger; REQ001 when it breaks off or takes too long; GW003 when there is no room.
     pub async fn take_in(&self, body: Body, limit: usize, client: &Client) -> Outcome<Bytes> {
-        let address = client.address().parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-        match timeout(TIME, self.collect(body, limit, address.into())).await {
+        match timeout(TIME, self.collect(body, limit, client.household())).await {
             Ok(taken) => taken,
             Err(_) => {
                 Limit::BodyTime.bites();
@@ -239,6 +237,7 @@ impl AsRef<[u8]> for Taken {
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
+    use std::net::{IpAddr, Ipv4Addr};
 
     use futures_util::{StreamExt, stream};
 

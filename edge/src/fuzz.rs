@@ -123,6 +123,7 @@ static CALLER: LazyLock<Caller> = LazyLock::new(|| {
         tier: Tier::Free,
         permissions: vec!["personas.create".to_owned(), "projects.manage".to_owned()],
         scope: None,
+        key_exp: None,
     })
 });
 

@@ -13,6 +13,7 @@ pub mod hot_path;
 mod idempotency;
 mod json;
 mod openapi;
+mod places;
 mod rate;
 mod routes;
 mod services;
@@ -163,6 +164,7 @@ async fn serve(mut settings: Settings) -> Result<(), Box<dyn Error>> {
         sockets: sockets.clone(),
         imports,
         waiting,
+        offer: Arc::default(),
     };
     let public = Public::new(edge, front, settings.pages);
 

@@ -330,7 +330,8 @@ async fn token(
     let now = now();
     let expires = end.min(now + tokens.lifetimes.access_token);
     tokens.noted.cover(connection, tokens.lifetimes.access_token, expires).await?;
-    let claims = Claims { scope: Some(scope), ..tokens.claims(account, key_id, now, expires) };
+    let (scope, key_exp) = (Some(scope), Some(end.timestamp()));
+    let claims = Claims { scope, key_exp, ..tokens.claims(account, key_id, now, expires) };
     tokens.keys.keys().signer.sign(&claims.narrowed()).map_err(Failure::internal)
 }
 

@@ -74,6 +74,7 @@ impl Tokens {
             tier: account.tier,
             permissions: account.permissions.clone(),
             scope: None,
+            key_exp: None,
         }
     }
 }

@@ -171,6 +171,7 @@ pub fn claims_at(now: i64) -> Claims {
         tier: contract::Tier::Free,
         permissions: Vec::new(),
         scope: None,
+        key_exp: None,
     }
 }
 

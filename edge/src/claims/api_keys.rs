@@ -10,15 +10,19 @@ use contract::identity::api_key_service_client::ApiKeyServiceClient;
 use contract::{ErrorCode, Failure, Outcome, api_key};
 use prometheus::IntCounterVec;
 use quick_cache::sync::Cache;
-use tokio::sync::Semaphore;
 
 use super::caller::identity_away;
+use crate::front::Client;
+use crate::places::{Place, Places, Slot};
 use crate::services::IDENTITY;
 
 /// Most keys that are remembered, at about 1 KB each.
 const MOST: usize = 16_384;
-/// Questions to identity-svc at once: a flood of made-up keys must not become one of questions.
-const AT_ONCE: usize = 32;
+/// Questions to identity-svc at once about keys that nobody has shown before: a flood of made-up ones must not become one of
+/// questions, and an address has a share.
+const UNKNOWN_AT_ONCE: usize = 64;
+/// Questions at once about keys that were good: no flood of others gets in their way.
+const KNOWN_AT_ONCE: usize = 32;
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a refusal is remembered, so that a client which goes on with a dead key does not cost a question each time.
 const REFUSED_FOR: Duration = Duration::from_secs(1);
@@ -26,7 +30,8 @@ const REFUSED_FOR: Duration = Duration::from_secs(1);
 pub struct ApiKeys {
     tokens: Cache<String, Arc<str>>,
     refused: Cache<String, (Instant, ErrorCode)>,
-    asking: Semaphore,
+    unknown: Places,
+    known: Places,
     identity: ApiKeyServiceClient<InternalChannel>,
 }
 
@@ -35,7 +40,8 @@ impl ApiKeys {
         ApiKeys {
             tokens: Cache::new(MOST),
             refused: Cache::new(MOST),
-            asking: Semaphore::new(AT_ONCE),
+            unknown: Places::new(UNKNOWN_AT_ONCE),
+            known: Places::new(KNOWN_AT_ONCE),
             identity: ApiKeyServiceClient::new(identity),
         }
     }
@@ -50,7 +56,7 @@ impl ApiKeys {
     ///
     /// # Errors
     /// AUTH002 when the key has expired; AUTH003; GW001; GW003 when too many unknown keys are shown at once.
-    pub async fn redeem(&self, key: &str, former: Option<&Arc<str>>) -> Outcome<Arc<str>> {
+    pub async fn redeem(&self, key: &str, former: Option<&Arc<str>>, client: &Client) -> Outcome<Arc<str>> {
         if !api_key::is_well_formed(key) {
             return Err(Failure::new(ErrorCode::TokenInvalid).saying("The API key is not valid"));
         }
@@ -60,14 +66,22 @@ impl ApiKeys {
         if let Some(former) = former {
             self.tokens.remove_if(key, |token| Arc::ptr_eq(token, former));
         }
-        self.tokens.get_or_insert_async(key, self.ask(key)).await
+        let ask = async {
+            let _place = self.place(former.is_some(), client)?;
+            self.ask(key).await
+        };
+        self.tokens.get_or_insert_async(key, ask).await
+    }
+
+    fn place(&self, is_known: bool, client: &Client) -> Outcome<Place> {
+        let places = if is_known { &self.known } else { &self.unknown };
+        places.take(Slot::of(&client.household())).map_err(|_| {
+            REDEEMED.with_label_values(&["overloaded"]).inc();
+            Failure::new(ErrorCode::Overloaded).retry_after(Duration::from_secs(1))
+        })
     }
 
     async fn ask(&self, key: &str) -> Outcome<Arc<str>> {
-        let Ok(_turn) = self.asking.try_acquire() else {
-            REDEEMED.with_label_values(&["overloaded"]).inc();
-            return Err(Failure::new(ErrorCode::Overloaded).retry_after(Duration::from_secs(1)));
-        };
         let mut request = tonic::Request::new(RedeemApiKeyRequest { key: key.to_owned() });
         request.set_timeout(ASK_TIMEOUT);
         match self.identity.clone().redeem_api_key(request).await {
@@ -97,3 +111,24 @@ static REDEEMED: LazyLock<IntCounterVec> = LazyLock::new(|| {
     )
     .unwrap_or_else(|e| unreachable!("registered once: {e}"))
 });
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use chassis::grpc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_shows_made_up_keys_leaves_places_to_others_and_to_keys_that_were_good() {
+        let settings = grpc::Settings::plain("0123456789abcdef0123456789abcdef".to_owned().into());
+        let nowhere = ["http://127.0.0.1:1".parse().expect("a URI")];
+        let keys = ApiKeys::new(grpc::channel(&nowhere, &settings));
+        let [one, other] = ["192.0.2.1", "192.0.2.2"]
+            .map(|address| Client::new(address.parse::<IpAddr>().expect("an address")));
+        let taken: Vec<_> = std::iter::from_fn(|| keys.place(false, &one).ok()).collect();
+        assert_eq!(taken.len(), UNKNOWN_AT_ONCE / 2);
+        assert!(keys.place(false, &other).is_ok() && keys.place(true, &one).is_ok());
+    }
+}

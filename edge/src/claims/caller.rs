@@ -19,6 +19,7 @@ use super::sights::Sights;
 use super::{Freshness, LiveClaims, recent};
 use crate::answer::Refusal;
 use crate::front::RequestContext;
+use crate::places::Slot;
 use crate::rate::RateLimiter;
 use crate::services::{IDENTITY, present};
 
@@ -137,21 +138,26 @@ impl Authenticator {
     ///
     /// # Errors
     /// AUTH002, AUTH003; GW001 while no key of tokens is known, or identity-svc is away; GW003.
-    pub async fn identify(&self, credential: &str) -> Outcome<Caller> {
-        if api_key::is_meant(credential) {
-            return Box::pin(self.holder_of_key(credential)).await;
+    pub async fn identify(&self, credential: &str, context: &RequestContext) -> Outcome<Caller> {
+        let caller = if api_key::is_meant(credential) {
+            Box::pin(self.holder_of_key(credential, context)).await
+        } else {
+            self.verify(credential)
+        };
+        if let Ok(caller) = &caller {
+            context.is_of(caller.slot());
         }
-        self.verify(credential)
+        caller
     }
 
-    async fn holder_of_key(&self, key: &str) -> Outcome<Caller> {
+    async fn holder_of_key(&self, key: &str, context: &RequestContext) -> Outcome<Caller> {
         let known = self.0.api_keys.known(key);
         if let Some(token) = &known
             && let Ok(caller) = self.verify(token)
         {
             return Ok(caller);
         }
-        self.verify(&self.0.api_keys.redeem(key, known.as_ref()).await?)
+        self.verify(&self.0.api_keys.redeem(key, known.as_ref(), context.client()).await?)
     }
 
     /// The caller of a request, with rights that stand at this moment. The request counts against the caller's rate.
@@ -164,7 +170,7 @@ impl Authenticator {
         context: &RequestContext,
         intent: Intent,
     ) -> Outcome<Caller> {
-        let caller = self.identify(bearer(headers)?).await?;
+        let caller = self.identify(bearer(headers)?, context).await?;
         self.count(&caller, context).await?;
         self.confirm(caller, intent).await
     }
@@ -174,7 +180,7 @@ impl Authenticator {
     /// # Errors
     /// As there; AUTH004 for an API key.
     async fn person(&self, headers: &HeaderMap, context: &RequestContext, intent: Intent) -> Outcome<Caller> {
-        let caller = self.identify(bearer(headers)?).await?;
+        let caller = self.identify(bearer(headers)?, context).await?;
         self.0.rate.count_for_account(&caller, context).await?;
         let caller = self.confirm(caller, intent).await?;
         caller.must_be_person()?;
@@ -193,8 +199,13 @@ impl Authenticator {
     ///
     /// # Errors
     /// AUTH002, AUTH003; GW001 when it cannot be known.
-    pub async fn uncounted_caller(&self, headers: &HeaderMap, intent: Intent) -> Outcome<Caller> {
-        self.confirm(self.identify(bearer(headers)?).await?, intent).await
+    pub async fn uncounted_caller(
+        &self,
+        headers: &HeaderMap,
+        context: &RequestContext,
+        intent: Intent,
+    ) -> Outcome<Caller> {
+        self.confirm(self.identify(bearer(headers)?, context).await?, intent).await
     }
 
     /// The caller with rights that stand at this moment: at once as long as the table of live claims is fresh, and
@@ -274,6 +285,7 @@ pub struct Caller(Arc<Subject>);
 #[derive(Debug)]
 struct Subject {
     claims: Claims,
+    slot: Slot,
     headers: OnceLock<IdentityHeaders>,
 }
 
@@ -282,7 +294,8 @@ pub type IdentityHeaders = [(HeaderName, HeaderValue); 6];
 
 impl Caller {
     pub fn new(claims: Claims) -> Self {
-        Caller(Arc::new(Subject { claims, headers: OnceLock::new() }))
+        let slot = Slot::of(claims.user_id.as_str());
+        Caller(Arc::new(Subject { claims, slot, headers: OnceLock::new() }))
     }
 
     pub fn claims(&self) -> &Claims {
@@ -330,6 +343,11 @@ impl Caller {
 
     pub fn user_id(&self) -> &str {
         &self.0.claims.user_id
+    }
+
+    /// Where it is counted what the user holds.
+    pub fn slot(&self) -> Slot {
+        self.0.slot
     }
 
     pub fn session_id(&self) -> &str {

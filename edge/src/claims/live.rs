@@ -359,6 +359,7 @@ pub(super) mod tests {
             tier: Tier::Free,
             permissions: vec![],
             scope: None,
+            key_exp: None,
         }
     }
 

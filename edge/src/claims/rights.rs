@@ -6,8 +6,8 @@ use contract::{ErrorCode, Failure, Outcome};
 use super::{Authenticator, Caller, Freshness, Intent, now};
 
 /// Seconds after its token has expired for which what was begun with it may go on. For somewhat longer are the ends of
-/// its session still told. The end of an API key is told always, and its tokens are not its holder's to renew: what it has
-/// begun goes on, if it is looked at once in a token's life.
+/// its session still told. That an API key was ended is told always, and its tokens are not its holder's to renew: what it has
+/// begun goes on until the key expires, if it is looked at once in a token's life.
 const AFTER_EXPIRY: i64 = 30;
 
 /// How much live claims had seen at some time.
@@ -85,7 +85,9 @@ impl Rights {
         }
         if self.caller.is_key() {
             let claims = self.caller.claims();
-            self.until = self.until.max(now.saturating_add(claims.exp.saturating_sub(claims.iat)));
+            let end = claims.key_exp.unwrap_or(claims.exp).saturating_add(AFTER_EXPIRY);
+            let next = now.saturating_add(claims.exp.saturating_sub(claims.iat)).min(end);
+            self.until = self.until.max(next);
         }
         Ok(())
     }
@@ -163,14 +165,29 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_key_has_begun_goes_on_for_a_tokens_life_after_each_look() {
-        let expired =
-            Claims { iat: now() - 610, exp: now() - 10, scope: Some(Scope::new(Vec::new())), ..claims(1) };
+        let scope = Some(Scope::new(Vec::new()));
+        let key_exp = Some(now() + 3600);
+        let expired = Claims { iat: now() - 610, exp: now() - 10, scope, key_exp, ..claims(1) };
         let authenticator = authenticator();
         let seen = authenticator.seen();
         let mut rights = Rights::new(authenticator, Caller::new(expired), seen);
         assert!(rights.must_stand().is_ok() && rights.until >= now() + 590);
         rights.until = now() - 1;
         assert!(rights.must_stand().is_err(), "nobody looked for longer than the end of a key is remembered");
+    }
+
+    #[tokio::test]
+    async fn what_a_key_has_begun_ends_soon_after_the_key() {
+        for (since_its_end, goes_on) in [(AFTER_EXPIRY - 2, true), (AFTER_EXPIRY + 1, false)] {
+            let end = now() - since_its_end;
+            let scope = Some(Scope::new(Vec::new()));
+            let claims = Claims { iat: end - 600, exp: end, scope, key_exp: Some(end), ..claims(1) };
+            let authenticator = authenticator();
+            let seen = authenticator.seen();
+            let mut rights = Rights::new(authenticator, Caller::new(claims), seen);
+            assert_eq!(rights.must_stand().is_ok(), goes_on, "{since_its_end}");
+            assert!(rights.until <= end + AFTER_EXPIRY, "a look does not move it");
+        }
     }
 
     fn caller(role: Role, tier: Tier, permissions: &[&str]) -> Caller {

@@ -31,6 +31,8 @@ pub enum Limit {
     Uploads,
     /// Answers of core-manager that hold a connection to it.
     Answers,
+    /// Calls to our services at once.
+    Calls,
     /// How deep JSON may nest.
     JsonDepth,
     /// Requests of HTTP/2 that were given up.
@@ -54,6 +56,7 @@ impl Limit {
             Limit::BodyRoom => "body_room",
             Limit::Uploads => "uploads",
             Limit::Answers => "answers",
+            Limit::Calls => "calls",
             Limit::JsonDepth => "json_depth",
             Limit::Http2Resets => "http2_resets",
             Limit::Http2Frames => "http2_frames",

@@ -13,7 +13,7 @@ mod patience;
 mod room;
 mod serve;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::{Arc, OnceLock};
@@ -30,6 +30,7 @@ use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
 use crate::answer::{self, Refusal};
+use crate::places::Slot;
 use crate::rate::{RateLimiter, Standing};
 
 pub use cors::Origins;
@@ -55,6 +56,8 @@ struct Known {
     scheme: &'static str,
     /// The route that serves it, once that is known.
     route: OnceLock<RouteLabel>,
+    /// Where what the caller holds is counted, once that is known.
+    caller: OnceLock<Slot>,
     /// How the caller stands, once the request was counted.
     standing: OnceLock<Standing>,
 }
@@ -93,6 +96,16 @@ impl RequestContext {
         &self.0.client
     }
 
+    /// Notes who the caller is; the first time counts.
+    pub fn is_of(&self, caller: Slot) {
+        let _ = self.0.caller.set(caller);
+    }
+
+    /// The caller; `None` as long as nobody has shown good credentials.
+    pub fn caller(&self) -> Option<Slot> {
+        self.0.caller.get().copied()
+    }
+
     /// Notes which route serves the request; the first time counts.
     pub fn took(&self, route: RouteLabel) {
         let _ = self.0.route.set(route);
@@ -126,6 +139,11 @@ impl Client {
 
     pub fn header(&self) -> HeaderValue {
         self.0.clone()
+    }
+
+    /// Who is counted as one with this address.
+    pub fn household(&self) -> Household {
+        self.address().parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)).into()
     }
 }
 
@@ -228,8 +246,8 @@ fn know(front: &Front, peer: &Client, request: &Request, span: &Span) -> Request
     let scheme = if front.trusted_hops > 0 && says_https() { "https" } else { "http" };
     let ids = RequestIds::of(request.headers(), traces::traceparent(span));
     span.record("request_id", ids.request_id());
-    let (route, standing) = (OnceLock::new(), OnceLock::new());
-    RequestContext(Arc::new(Known { ids, client, scheme, route, standing }))
+    let (route, caller, standing) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+    RequestContext(Arc::new(Known { ids, client, scheme, route, caller, standing }))
 }
 
 /// The address that the outermost trusted proxy saw: each proxy appends the address that it was called from, so

@@ -14,10 +14,11 @@ use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 
 use super::pool::Answer;
-use super::turns::{Share, Shares, Turn, Turns};
+use super::turns::{Turn, Turns};
 use super::upstream::millis;
 use crate::claims::Rights;
 use crate::front::Limit;
+use crate::places::{Share, Shares, Slot};
 
 /// An answer that takes no longer was given while the session went on, and arrives whole.
 const SHORT: Duration = Duration::from_secs(1);
@@ -37,7 +38,7 @@ pub struct OpenAnswers {
 struct Held {
     answer: Arc<Mutex<Option<Answer>>>,
     /// Equal for all of one user.
-    of_user: usize,
+    of_user: Slot,
 }
 
 /// Said to the connection of the client, which then ends.
@@ -52,12 +53,12 @@ impl OpenAnswers {
     }
 
     /// Whether there may be another one for the user. Those of others would give way.
-    pub fn has_room(&self, user_id: &str) -> bool {
-        !self.turns.are_all_taken() || self.shares.has_room(user_id)
+    pub fn has_room(&self, user: Slot) -> bool {
+        !self.turns.are_all_taken() || self.shares.has_room(user)
     }
 
-    fn hold(&self, answer: Answer, user_id: &str) -> Open {
-        let share = self.shares.take(user_id);
+    fn hold(&self, answer: Answer, user: Slot) -> Open {
+        let share = self.shares.take(user);
         let held = Held { answer: Arc::new(Mutex::new(Some(answer))), of_user: share.slot() };
         let weight = |held: &Held| self.shares.of(held.of_user);
         let (turn, displaced) = self.turns.enter(held.clone(), None, millis(), weight);
@@ -129,7 +130,7 @@ impl Answering {
         let rest = if answer.holds_little() {
             Rest::Whole(answer)
         } else {
-            Rest::Open(open.hold(answer, rights.caller().user_id()))
+            Rest::Open(open.hold(answer, rights.caller().slot()))
         };
         Answering { rest, rights }
     }

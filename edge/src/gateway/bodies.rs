@@ -114,7 +114,7 @@ impl Uploading {
         self.pace.waits(now);
         let place = match &mut self.place {
             Some(place) => place,
-            none => none.insert(self.stragglers.admit(self.rights.caller().user_id())?),
+            none => none.insert(self.stragglers.admit(self.rights.caller().slot())?),
         };
         place.waits(now, waker)
     }

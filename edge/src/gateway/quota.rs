@@ -148,7 +148,7 @@ impl Reservation {
                 idempotency_key: self.key.clone(),
                 ttl_seconds: seconds(self.life),
             };
-            if let Err(status) = self.services.usage().renew(self.context.call(request)).await {
+            if let Err(status) = self.services.usage().renew(self.context.last_call(request)).await {
                 tracing::warn!(request_id = self.context.id(), %status, "a place of the quota was not renewed");
             }
         }
@@ -161,7 +161,7 @@ impl Reservation {
         let services = self.services.clone();
         insist(self.context.clone(), "commit", move |context| {
             let (mut usage, request) = (services.usage(), request.clone());
-            async move { usage.commit(context.call(request)).await.map(drop) }
+            async move { usage.commit(context.last_call(request)).await.map(drop) }
         })
         .await;
     }
@@ -172,7 +172,7 @@ impl Reservation {
         let services = self.services.clone();
         insist(self.context.clone(), "release", move |context| {
             let (mut usage, request) = (services.usage(), request.clone());
-            async move { usage.release(context.call(request)).await.map(drop) }
+            async move { usage.release(context.last_call(request)).await.map(drop) }
         })
         .await;
     }
@@ -184,7 +184,7 @@ impl Removal {
         let Removal { request, services, context } = self;
         insist(context, "removal", move |context| {
             let (mut usage, request) = (services.usage(), request.clone());
-            async move { usage.record_usage(context.call(request)).await.map(drop) }
+            async move { usage.record_usage(context.last_call(request)).await.map(drop) }
         })
         .await;
     }

@@ -10,8 +10,9 @@ use std::time::Duration;
 use contract::{ErrorCode, Failure, Outcome};
 use futures_util::task::AtomicWaker;
 
-use super::turns::{Share, Shares, Turn, Turns};
+use super::turns::{Turn, Turns};
 use crate::front::Limit;
+use crate::places::{Share, Shares, Slot};
 
 /// For so long an upload may be slower than it should.
 const GRACE_MILLIS: u64 = 60_000;
@@ -28,7 +29,7 @@ pub struct Stragglers {
 /// One that is waited for, as others see it.
 struct Straggler {
     /// Equal for all of one user.
-    of_user: usize,
+    of_user: Slot,
     gave_way: AtomicBool,
     waker: AtomicWaker,
 }
@@ -40,16 +41,16 @@ impl Stragglers {
     }
 
     /// Whether another upload of the user might be waited for. Others do not matter: their uploads would give way.
-    pub fn has_room(&self, user_id: &str) -> bool {
-        self.shares.has_room(user_id)
+    pub fn has_room(&self, user: Slot) -> bool {
+        self.shares.has_room(user)
     }
 
     /// Counts an upload of the user that must be waited for, until the place is dropped.
     ///
     /// # Errors
     /// GW003 when the user has as many as may be.
-    pub fn admit(&self, user_id: &str) -> Outcome<Place> {
-        let share = self.shares.take(user_id);
+    pub fn admit(&self, user: Slot) -> Outcome<Place> {
+        let share = self.shares.take(user);
         if share.is_too_many() {
             return Err(full());
         }
@@ -162,17 +163,17 @@ mod tests {
     #[test]
     fn a_user_has_a_share_which_is_given_back() {
         let stragglers = Stragglers::new(32);
-        let held = [0; 4].map(|_| stragglers.admit("a").expect("a place"));
-        assert!(!stragglers.has_room("a") && stragglers.admit("a").is_err());
-        assert!(stragglers.has_room("b"));
+        let held = [0; 4].map(|_| stragglers.admit(Slot::of("a")).expect("a place"));
+        assert!(!stragglers.has_room(Slot::of("a")) && stragglers.admit(Slot::of("a")).is_err());
+        assert!(stragglers.has_room(Slot::of("b")));
         drop(held);
-        assert!(stragglers.has_room("a"), "what was refused is given back");
+        assert!(stragglers.has_room(Slot::of("a")), "what was refused is given back");
     }
 
     #[test]
     fn the_upload_that_has_waited_for_the_longest_gives_way_and_one_that_moves_does_not() {
         let stragglers = Stragglers::new(4);
-        let mut places = ["a", "b", "c", "d"].map(|user| stragglers.admit(user).expect("a place"));
+        let mut places = ["a", "b", "c", "d"].map(|user| stragglers.admit(Slot::of(user)).expect("a place"));
         let mut waits = |which: usize, now| places[which].waits(now, Waker::noop());
         for now in 0..2 {
             assert!(waits(0, now).is_ok() && waits(1, now).is_ok());
@@ -189,7 +190,8 @@ mod tests {
     #[test]
     fn uploads_of_whoever_has_the_most_give_way_and_not_the_oldest_of_all() {
         let stragglers = Stragglers::new(8);
-        let mut places = ["a", "b", "b", "b", "c"].map(|user| stragglers.admit(user).expect("a place"));
+        let mut places =
+            ["a", "b", "b", "b", "c"].map(|user| stragglers.admit(Slot::of(user)).expect("a place"));
         let mut waits = |which: usize| places[which].waits(which as u64, Waker::noop());
         assert!((0..4).all(|which| waits(which).is_ok()));
         assert!(waits(4).is_ok());
@@ -199,7 +201,7 @@ mod tests {
     #[tokio::test]
     async fn whoever_waits_for_an_upload_that_gives_way_is_woken() {
         let stragglers = Stragglers::new(2);
-        let mut places = ["a", "b"].map(|user| stragglers.admit(user).expect("a place"));
+        let mut places = ["a", "b"].map(|user| stragglers.admit(Slot::of(user)).expect("a place"));
         let [slow, next] = &mut places;
         let waiting = poll_fn(|context| match slow.waits(0, context.waker()) {
             Ok(()) => Poll::Pending,

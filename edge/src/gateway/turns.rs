@@ -1,20 +1,12 @@
 //! Whose turn it is to give way, where places are few and those who hold them may be slow: of whoever holds the most of them
-//! the one that has not moved for the longest. And how many of them one user may hold.
+//! the one that has not moved for the longest.
 
 use std::collections::BTreeMap;
-use std::hash::BuildHasher;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use foldhash::fast::RandomState;
 
 /// A turn is renewed no more often, in milliseconds: whoever moves all the time takes the lock once a second.
 const RENEWED: u64 = 1000;
-/// Counters of users: whose numbers meet share one, which among so many is rare, and changes with each start.
-const SLOTS: usize = 4096;
-/// A user has the 16th part of all places, or these.
-const PARTS: usize = 16;
-const LEAST: usize = 4;
 
 /// Those who hold a place, the one that is to give way first at the front. Cheap to clone. The lock is held for as long
 /// as it takes to put one in or take one out.
@@ -120,73 +112,6 @@ impl Turn {
     }
 }
 
-/// How many places each user holds. Cheap to clone.
-#[derive(Clone)]
-pub struct Shares(Arc<Counts>);
-
-struct Counts {
-    of_user: Box<[AtomicU32]>,
-    most: u32,
-    hasher: RandomState,
-}
-
-impl Shares {
-    /// Of so many places.
-    pub fn new(places: usize) -> Self {
-        Shares(Arc::new(Counts {
-            of_user: (0..SLOTS).map(|_| AtomicU32::new(0)).collect(),
-            most: u32::try_from((places / PARTS).max(LEAST)).unwrap_or(u32::MAX),
-            hasher: RandomState::default(),
-        }))
-    }
-
-    /// Whether the user may hold another one.
-    pub fn has_room(&self, user_id: &str) -> bool {
-        self.0.of_user[self.slot(user_id)].load(Ordering::Relaxed) < self.0.most
-    }
-
-    /// Counts one of the user until it is dropped.
-    pub fn take(&self, user_id: &str) -> Share {
-        let slot = self.slot(user_id);
-        let before = self.0.of_user[slot].fetch_add(1, Ordering::Relaxed);
-        Share { counts: self.0.clone(), slot, is_too_many: before >= self.0.most }
-    }
-
-    /// How many those of one [slot](Share::slot) hold.
-    pub fn of(&self, slot: usize) -> u32 {
-        self.0.of_user[slot].load(Ordering::Relaxed)
-    }
-
-    fn slot(&self, user_id: &str) -> usize {
-        self.0.hasher.hash_one(user_id) as usize % SLOTS
-    }
-}
-
-/// One that a user holds.
-pub struct Share {
-    counts: Arc<Counts>,
-    slot: usize,
-    is_too_many: bool,
-}
-
-impl Share {
-    /// Whether the user held as many as may be when it was taken.
-    pub fn is_too_many(&self) -> bool {
-        self.is_too_many
-    }
-
-    /// What those of one user have in common.
-    pub fn slot(&self) -> usize {
-        self.slot
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.counts.of_user[self.slot].fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -255,18 +180,5 @@ mod tests {
         assert_eq!(turns.enter("d1", None, 0, weight).1, Some("b1"));
         assert_eq!(turns.enter("e1", None, 0, weight).1, Some("b2"));
         assert_eq!(turns.enter("f1", None, 0, weight).1, Some("a1"));
-    }
-
-    #[test]
-    fn a_user_has_a_share_which_others_do_not_touch() {
-        let shares = Shares::new(32);
-        let held = [0; LEAST + 1].map(|_| shares.take("a"));
-        assert_eq!(held.each_ref().map(Share::is_too_many), [false, false, false, false, true]);
-        assert_eq!(shares.of(held[0].slot()), 5);
-        assert!(!shares.has_room("a"));
-        let others = (0..99).filter(|other: &u32| shares.has_room(&other.to_string())).count();
-        assert!(others > 90, "{others}");
-        drop(held);
-        assert!(shares.has_room("a"));
     }
 }

@@ -16,7 +16,6 @@ use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
 use prometheus::{IntCounter, IntCounterVec};
-use tokio::sync::Semaphore;
 
 use super::answers::{Answering, OpenAnswers};
 use super::bodies::{Upload, Uploading, within};
@@ -24,6 +23,7 @@ use super::breaker::Breaker;
 use super::pool::{Answer, Fault, Pool};
 use super::stragglers::Stragglers;
 use crate::claims::Rights;
+use crate::places::{Place, Places, Short, Slot};
 
 /// The name of the service behind the gateway, in health and in error details.
 pub const CORE_MANAGER: &str = "core-manager";
@@ -68,7 +68,7 @@ pub struct Upstream {
     url: UpstreamUrl,
     pool: Pool,
     timeout: Duration,
-    places: Semaphore,
+    places: Places,
     stragglers: Stragglers,
     open_answers: OpenAnswers,
     breaker: Breaker,
@@ -92,7 +92,7 @@ impl From<Failure> for SendFault {
 impl Upstream {
     pub fn new(url: UpstreamUrl, timeout: Duration, concurrency: usize) -> Self {
         let pool = Pool::new(url.authority.clone());
-        let (places, stragglers) = (Semaphore::new(concurrency), Stragglers::new(concurrency));
+        let (places, stragglers) = (Places::new(concurrency), Stragglers::new(concurrency));
         let open_answers = OpenAnswers::new(concurrency);
         Upstream { url, pool, timeout, places, stragglers, open_answers, breaker: Breaker::default() }
     }
@@ -114,12 +114,12 @@ impl Upstream {
     ) -> Result<Response<Answering>, SendFault> {
         // An upload takes its time; core-manager's begins when it has everything, or takes no more of it.
         let upload = (!request.body().is_end_stream()).then(Upload::default);
-        let has_room = self.has_room(rights.caller().user_id(), upload.is_some());
-        let (true, Ok(_place)) = (has_room, self.places.try_acquire()) else {
-            RESULTS.with_label_values(&[if has_room { "overloaded" } else { "share_used_up" }]).inc();
-            let failure = Failure::new(ErrorCode::Overloaded).retry_after(Duration::from_secs(1));
-            return Err(failure.into());
-        };
+        let _place = self.place(rights.caller().slot(), upload.is_some()).map_err(|short| {
+            RESULTS
+                .with_label_values(&[if short == Short::All { "overloaded" } else { "share_used_up" }])
+                .inc();
+            Failure::new(ErrorCode::Overloaded).retry_after(Duration::from_secs(1))
+        })?;
         if !self.breaker.admits(millis) {
             RESULTS.with_label_values(&["circuit_open"]).inc();
             return Err(away().with_fact("circuit", "open").into());
@@ -135,9 +135,13 @@ impl Upstream {
         Ok(response.map(|answer| Answering::new(answer, rights, &self.open_answers)))
     }
 
-    /// Whether the user has room for what a request may come to hold.
-    fn has_room(&self, user_id: &str, is_upload: bool) -> bool {
-        self.open_answers.has_room(user_id) && (!is_upload || self.stragglers.has_room(user_id))
+    /// A place for a request of a user who has room for what it may come to hold.
+    fn place(&self, user: Slot, is_upload: bool) -> Result<Place, Short> {
+        if self.open_answers.has_room(user) && (!is_upload || self.stragglers.has_room(user)) {
+            self.places.take(user)
+        } else {
+            Err(Short::Share)
+        }
     }
 
     /// How long core-manager may take to begin its answer.

@@ -231,7 +231,7 @@ async fn logout(
     Extension(context): Extension<RequestContext>,
     headers: HeaderMap,
 ) -> Answer<axum::Json<Message>> {
-    let caller = authenticator.uncounted_caller(&headers, Intent::Act).await?;
+    let caller = authenticator.uncounted_caller(&headers, &context, Intent::Act).await?;
     caller.must_be_person()?;
     let (user_id, session_id) = (caller.user_id().to_owned(), caller.session_id().to_owned());
     let request = LogoutRequest { user_id, session_id, device: Some(device(&context, &headers)) };

@@ -43,6 +43,7 @@ use crate::services::Services;
 use crate::settings::Pages;
 use crate::ws::{self, Sockets};
 
+pub use subscription::Offer;
 pub use users::Imports;
 
 /// What handlers need. Cheap to clone.
@@ -56,6 +57,7 @@ pub struct Edge {
     pub sockets: Arc<Sockets>,
     pub imports: Arc<Imports>,
     pub waiting: Arc<Waiting>,
+    pub offer: Arc<Offer>,
 }
 
 /// The whole public listener. Cheap to clone.

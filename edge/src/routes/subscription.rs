@@ -1,12 +1,20 @@
 //! `/api/v1/subscription`: the caller's own subscription and usage, and the tiers on offer.
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
 use axum::Extension;
 use axum::extract::State;
-use contract::Outcome;
+use axum::response::IntoResponse;
+use bytes::Bytes;
 use contract::subscription::{
     CancelSubscriptionRequest, CheckQuotaRequest, GetSubscriptionRequest, GetUsageRequest, ListTiersRequest,
     Subscription, Tier,
 };
+use contract::{Failure, Outcome};
+use http::HeaderValue;
+use http::header::CONTENT_TYPE;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -247,11 +255,46 @@ struct Tiers {
 )]
 async fn tiers(
     State(services): State<Services>,
+    State(offer): State<Arc<Offer>>,
     Extension(context): Extension<RequestContext>,
-) -> Answer<axum::Json<Tiers>> {
-    let answer =
-        from_subscription(services.subscriptions().list_tiers(context.call(ListTiersRequest {})).await)?;
-    Ok(axum::Json(Tiers { tiers: answer.tiers.into_iter().map(TierBody::from).collect() }))
+) -> Answer<impl IntoResponse> {
+    let body = offer.body(&services, &context).await?;
+    Ok(([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body))
+}
+
+/// The tiers on offer as they were within the last seconds. Anybody may ask, and as long as they are known nobody else is
+/// asked.
+#[derive(Default)]
+pub struct Offer(ArcSwapOption<Known>);
+
+struct Known {
+    since: Instant,
+    body: Bytes,
+}
+
+impl Offer {
+    /// For so long they are not asked for again.
+    const FRESH: Duration = Duration::from_secs(5);
+
+    async fn body(&self, services: &Services, context: &RequestContext) -> Outcome<Bytes> {
+        if let Some(known) = self.0.load_full() {
+            if known.since.elapsed() < Self::FRESH {
+                return Ok(known.body.clone());
+            }
+            // Who comes while this one asks goes on with what is known.
+            self.know(known.body.clone());
+        }
+        let answer = services.subscriptions().list_tiers(context.call(ListTiersRequest {})).await;
+        let answer = from_subscription(answer).inspect_err(|_| self.0.store(None))?;
+        let tiers = Tiers { tiers: answer.tiers.into_iter().map(TierBody::from).collect() };
+        let body = Bytes::from(serde_json::to_vec(&tiers).map_err(Failure::internal)?);
+        self.know(body.clone());
+        Ok(body)
+    }
+
+    fn know(&self, body: Bytes) {
+        self.0.store(Some(Arc::new(Known { since: Instant::now(), body })));
+    }
 }
 
 #[utoipa::path(

@@ -1,5 +1,7 @@
 //! The services of ours that the edge calls.
 
+mod lane;
+
 use std::time::Duration;
 
 use chassis::grpc::{self, InternalChannel, REQUEST_ID, channel};
@@ -18,6 +20,8 @@ use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 
 use crate::front::RequestContext;
+use crate::places::Slot;
+use lane::{Lane, Whose};
 
 /// The names of our services, in health and in error details.
 pub const IDENTITY: &str = "identity-svc";
@@ -29,8 +33,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(8);
 /// Clients of our services. Cheap to clone.
 #[derive(Clone)]
 pub struct Services {
-    identity: InternalChannel,
-    subscription: InternalChannel,
+    identity: Lane,
+    subscription: Lane,
 }
 
 impl Services {
@@ -40,50 +44,50 @@ impl Services {
 
     /// Over channels that are made already.
     pub fn over(identity: InternalChannel, subscription: InternalChannel) -> Self {
-        Services { identity, subscription }
+        Services { identity: Lane::over(identity), subscription: Lane::over(subscription) }
     }
 
     pub fn identity_channel(&self) -> InternalChannel {
-        self.identity.clone()
+        self.identity.channel()
     }
 
     pub fn subscription_channel(&self) -> InternalChannel {
-        self.subscription.clone()
+        self.subscription.channel()
     }
 
-    pub fn auth(&self) -> AuthServiceClient<InternalChannel> {
+    pub fn auth(&self) -> AuthServiceClient<Lane> {
         AuthServiceClient::new(self.identity.clone())
     }
 
-    pub fn api_keys(&self) -> ApiKeyServiceClient<InternalChannel> {
+    pub fn api_keys(&self) -> ApiKeyServiceClient<Lane> {
         ApiKeyServiceClient::new(self.identity.clone())
     }
 
-    pub fn users(&self) -> UserServiceClient<InternalChannel> {
+    pub fn users(&self) -> UserServiceClient<Lane> {
         UserServiceClient::new(self.identity.clone())
     }
 
-    pub fn admin(&self) -> AdminServiceClient<InternalChannel> {
+    pub fn admin(&self) -> AdminServiceClient<Lane> {
         AdminServiceClient::new(self.identity.clone())
     }
 
-    pub fn projects(&self) -> ProjectServiceClient<InternalChannel> {
+    pub fn projects(&self) -> ProjectServiceClient<Lane> {
         ProjectServiceClient::new(self.identity.clone())
     }
 
-    pub fn subscriptions(&self) -> SubscriptionServiceClient<InternalChannel> {
+    pub fn subscriptions(&self) -> SubscriptionServiceClient<Lane> {
         SubscriptionServiceClient::new(self.subscription.clone())
     }
 
-    pub fn billing(&self) -> BillingServiceClient<InternalChannel> {
+    pub fn billing(&self) -> BillingServiceClient<Lane> {
         BillingServiceClient::new(self.subscription.clone())
     }
 
-    pub fn idempotency(&self) -> IdempotencyServiceClient<InternalChannel> {
+    pub fn idempotency(&self) -> IdempotencyServiceClient<Lane> {
         IdempotencyServiceClient::new(self.subscription.clone())
     }
 
-    pub fn usage(&self) -> UsageServiceClient<InternalChannel> {
+    pub fn usage(&self) -> UsageServiceClient<Lane> {
         UsageServiceClient::new(self.subscription.clone())
     }
 }
@@ -113,8 +117,20 @@ pub fn present<T>(part: Option<T>) -> Outcome<T> {
 }
 
 impl RequestContext {
-    /// A call that a request causes: it carries the request's ids and a deadline.
+    /// A call that a request causes: it carries the request's ids and a deadline, and is counted for the caller, or for the
+    /// client's address as long as nobody is known.
     pub fn call<T>(&self, message: T) -> Request<T> {
+        let mut request = self.last_call(message);
+        request.extensions_mut().insert(match self.caller() {
+            Some(slot) => Whose::Person(slot),
+            None => Whose::Stranger(Slot::of(&self.client().household())),
+        });
+        request
+    }
+
+    /// As [`call`](RequestContext::call), for one that tells what came of a request that was admitted: it is not refused for
+    /// the sake of others.
+    pub fn last_call<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         request.set_timeout(CALL_TIMEOUT);
         let ids = [(REQUEST_ID, self.id_header()), ("traceparent", self.traceparent())];

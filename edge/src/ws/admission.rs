@@ -182,7 +182,7 @@ impl Start {
         };
         quota::persist(self.context.clone(), "state of a workflow", |context| {
             let (mut keys, request) = (self.services.idempotency(), request.clone());
-            async move { keys.finish(context.call(request)).await.map(drop) }
+            async move { keys.finish(context.last_call(request)).await.map(drop) }
         })
         .await;
     }
@@ -209,7 +209,7 @@ async fn abandon(services: &Services, context: RequestContext, begin: &BeginRequ
     };
     quota::persist(context, "refusal of a start", |context| {
         let (mut keys, request) = (services.idempotency(), request.clone());
-        async move { keys.abandon(context.call(request)).await.map(drop) }
+        async move { keys.abandon(context.last_call(request)).await.map(drop) }
     })
     .await;
 }

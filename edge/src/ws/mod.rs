@@ -166,13 +166,13 @@ pub async fn upgrade(State(sockets): State<Arc<Sockets>>, mut request: Request) 
         return Err(Failure::new(ErrorCode::Forbidden).saying("This origin is not allowed").into());
     }
     let epoch = sockets.authenticator.live().epochs();
-    let caller = sockets.authenticator.identify(token(request.headers())?).await?;
+    let context = RequestContext::of(request.extensions())?.clone();
+    let caller = sockets.authenticator.identify(token(request.headers())?, &context).await?;
     let caller = sockets.authenticator.confirm(caller, Intent::Read).await?;
     let mut response = create_response_with_body(&request, Body::empty).map_err(|_| not_an_upgrade())?;
     let extensions = request.extensions_mut();
-    let context = extensions.remove::<RequestContext>();
-    let (Some(context), Some(connection), Some(held)) =
-        (context, extensions.remove::<OnUpgrade>(), extensions.remove::<ConnectionPlace>())
+    let (Some(connection), Some(held)) =
+        (extensions.remove::<OnUpgrade>(), extensions.remove::<ConnectionPlace>())
     else {
         return Err(not_an_upgrade());
     };

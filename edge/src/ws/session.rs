@@ -205,6 +205,7 @@ mod tests {
             tier: Tier::Free,
             permissions: vec![],
             scope: None,
+            key_exp: None,
         }
     }
 

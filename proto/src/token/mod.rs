@@ -55,6 +55,9 @@ pub struct Claims {
     /// That of the API key which the token stands for; absent in tokens of people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<Scope>,
+    /// When that key ends, in seconds since 1970: beyond it nothing goes on that was begun with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_exp: Option<i64>,
 }
 
 /// The account, session and token that nobody has.
@@ -81,6 +84,7 @@ impl Claims {
             tier: Tier::Free,
             permissions: Vec::new(),
             scope: None,
+            key_exp: None,
         }
     }
 
@@ -249,6 +253,7 @@ mod tests {
             tier: Tier::Free,
             permissions: vec![],
             scope: None,
+            key_exp: None,
         }
     }
 

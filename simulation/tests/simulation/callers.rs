@@ -22,5 +22,6 @@ pub fn claims(user: &str, session: &str, version: i64) -> Claims {
         tier: Tier::Free,
         permissions: Vec::new(),
         scope: None,
+        key_exp: None,
     }
 }

@@ -114,6 +114,7 @@ fn expired(user: &e2e::User) -> String {
         tier: Tier::Free,
         permissions: vec![],
         scope: None,
+        key_exp: None,
     };
     Signer::hs256(&JWT_SECRET.to_owned().into()).sign(&claims).expect("signed")
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use e2e::{Plan, Sandbox, User, until};
 use futures_util::future::{join_all, try_join_all};
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::{Request, Response, Uri, Version};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
@@ -336,27 +337,60 @@ async fn large_answers_that_are_there_at_once_give_way_as_others_do() {
 
 #[tokio::test]
 async fn who_asks_for_more_at_once_than_one_may_hold_pushes_out_nobody_else() {
-    let sandbox = with(&[("GATEWAY_CONCURRENCY", "8")]).await;
+    let sandbox = with(&[("GATEWAY_CONCURRENCY", "16")]).await;
     let (other, user) = (sandbox.register().await, sandbox.register().await);
     let mut client = Http2::connect_with(&sandbox, 16_384).await;
     let others = client.send(large(&sandbox, &other)).await.expect("an answer");
-    let asking = (0..8).map(|_| {
-        let (mut sender, mut request) = (client.0.clone(), large(&sandbox, &user));
+    let mut answers = Vec::new();
+    for _ in 0..2 {
         // All are admitted before the first is answered.
-        request.headers_mut().insert("x-stub-delay-ms", 1000.into());
-        async move {
-            sender.ready().await?;
-            sender.send_request(request).await
-        }
-    });
-    let answers = try_join_all(asking).await.expect("answers");
+        let asking = (0..8).map(|_| slow(&client, large(&sandbox, &user)));
+        answers.extend(try_join_all(asking).await.expect("answers"));
+    }
     assert!(answers.iter().all(|answer| answer.status() == 200));
     assert_eq!(bites(&sandbox, "answers").await, 1);
     let whole = timeout(LONG, others.into_body().collect()).await.expect("an end").expect("whole");
     assert_eq!(whole.to_bytes().len(), 4_000_000);
     let read = answers.into_iter().map(|answer| timeout(LONG, answer.into_body().collect()));
     let ends = join_all(read).await.into_iter().map(|end| end.expect("an end").is_ok());
-    assert_eq!(ends.filter(|&is_whole| is_whole).count(), 7);
+    assert_eq!(ends.filter(|&is_whole| is_whole).count(), 15);
+}
+
+/// Has core-manager think about a request for a second.
+fn slow(
+    client: &Http2,
+    mut request: Request<Empty<Bytes>>,
+) -> impl Future<Output = hyper::Result<Response<Incoming>>> + use<> {
+    let mut sender = client.0.clone();
+    request.headers_mut().insert("x-stub-delay-ms", 1000.into());
+    async move {
+        sender.ready().await?;
+        sender.send_request(request).await
+    }
+}
+
+#[tokio::test]
+async fn a_user_who_asks_for_much_at_once_leaves_places_at_core_manager_to_others() {
+    let sandbox = with(&[("GATEWAY_CONCURRENCY", "16")]).await;
+    let (other, user) = (sandbox.register().await, sandbox.register().await);
+    let token = format!("Bearer {}", user.token);
+    let client = Http2::connect(&sandbox).await;
+    let asking = (0..12).map(|_| {
+        let request = Http2::request(&sandbox, INSTANCES, &[("authorization", &token)]);
+        slow(&client, request)
+    });
+    let mut asking: FuturesUnordered<_> = asking.collect();
+    for _ in 0..4 {
+        let refused = asking.next().await.expect("one more").expect("an answer");
+        assert_eq!(
+            (refused.status().as_u16(), &refused.headers()["retry-after"]),
+            (503, &"1".parse().expect("a value"))
+        );
+    }
+    sandbox.edge().get(INSTANCES, &other.token).await.must_be(200);
+    while let Some(answer) = asking.next().await {
+        assert_eq!(answer.expect("an answer").status(), 200, "half of the places are anybody's");
+    }
 }
 
 #[tokio::test]

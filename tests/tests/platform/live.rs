@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::credentials::claims;
+use crate::floods::bites;
 
 const TEMPLATES: &str = "/api/v1/templates";
 const READ: &str = "/api/v1/personas/instances";
@@ -344,11 +345,13 @@ async fn a_change_binds_while_strangers_have_everybody_wait_for_the_database() {
         });
     }
     // Of one address so many wait, and the others are told at once to come back.
-    for _ in 0..44 {
+    for _ in 0..50 {
         let refused = answers.recv().await.expect("an answer");
         refused.must_fail(503, "GW003");
         assert_eq!(refused.headers["retry-after"], "1");
     }
+    assert!(bites(&sandbox, "calls").await >= 50, "they reach no service");
+    edge.get("/api/v1/user/profile", &user.token).await.must_be(200);
     let promote = ["admin", "create", "--email", &user.email, "--password-stdin"];
     sandbox.identity_command(&[], &promote).await;
     let since = Instant::now();

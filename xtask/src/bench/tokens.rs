@@ -68,6 +68,7 @@ impl Mint {
             // One: more than HAProxy can write as a list.
             permissions: vec!["personas.create".to_owned()],
             scope: None,
+            key_exp: None,
         };
         change(&mut claims);
         Ok(Minted { token: self.signer.sign(&claims)?, claims })
