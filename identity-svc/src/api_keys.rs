@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use chassis::clock::now;
+use chassis::clock::{now, shared};
 use chassis::mysql::{failed, transaction};
 use chrono::{DateTime, Utc};
 use contract::identity::{ApiKey, CreateApiKeyResponse, Device};
@@ -62,7 +62,7 @@ struct Checked {
 }
 
 impl Wanted {
-    fn check(self, limits: Limits) -> Outcome<Checked> {
+    fn check(self, limits: Limits, now: DateTime<Utc>) -> Outcome<Checked> {
         let mut failure = Failure::new(ErrorCode::InvalidRequest);
         let name = self.name.trim().to_owned();
         if !(1..=MAX_NAME).contains(&name.chars().count()) || name.chars().any(char::is_control) {
@@ -72,7 +72,6 @@ impl Wanted {
             let known = KNOWN_PERMISSIONS.join(", ");
             failure = failure.with_field("permissions", format!("must be among {known}"));
         }
-        let now = now();
         let latest = now + limits.longest_life;
         let expires_at = self.expires_at.unwrap_or(latest.min(now + USUAL_LIFE));
         if expires_at <= now || expires_at > latest {
@@ -97,7 +96,8 @@ pub async fn create(
     device: Option<Device>,
 ) -> Outcome<CreateApiKeyResponse> {
     let limits = identity.api_keys;
-    let wanted = wanted.check(limits)?;
+    let now = shared(&mut *identity.pool.acquire().await.map_err(failed)?).await.map_err(failed)?;
+    let wanted = wanted.check(limits, now)?;
     let key = api_key::spell(&OpaqueToken::generate()?.text);
     let device = known_device(device);
     let given = (identity, asking, wanted, key.as_str(), &device);
@@ -154,9 +154,8 @@ async fn must_be_open(tx: &mut MySqlConnection, asking: Asking<'_>) -> Outcome<(
 
 async fn must_have_room(tx: &mut MySqlConnection, user_id: &str, limit: i64) -> Outcome<()> {
     let used = sqlx::query_scalar!(
-        "SELECT COUNT(*) FROM api_keys WHERE user_id = ? AND expires_at > ?",
-        user_id,
-        now()
+        "SELECT COUNT(*) FROM api_keys WHERE user_id = ? AND expires_at > UTC_TIMESTAMP(6)",
+        user_id
     )
     .fetch_one(tx)
     .await
@@ -290,7 +289,7 @@ pub async fn redeem(identity: &Identity, key: &str) -> Outcome<String> {
     let mut connection = identity.pool.acquire().await.map_err(failed)?;
     let found = sqlx::query!(
         r#"SELECT id, user_id, scope, expires_at AS "expires_at: DateTime<Utc>",
-                  last_used_at AS "last_used_at: DateTime<Utc>"
+                  last_used_at AS "last_used_at: DateTime<Utc>", UTC_TIMESTAMP(6) AS "now: DateTime<Utc>"
            FROM api_keys WHERE key_hash = ?"#,
         hash(key)
     )
@@ -298,20 +297,20 @@ pub async fn redeem(identity: &Identity, key: &str) -> Outcome<String> {
     .await
     .map_err(failed)?;
     let found = found.ok_or_else(no_such_key)?;
-    let now = now();
-    if found.expires_at <= now {
+    let left = (found.expires_at - found.now).to_std().unwrap_or_default();
+    if left.is_zero() {
         return Err(Failure::new(ErrorCode::TokenExpired).saying("The API key has expired"));
     }
     let account = accounts::find(&mut connection, &found.user_id).await;
     let account = account.ok().filter(|account| account.is_active).ok_or_else(no_such_key)?;
-    if found.last_used_at.is_none_or(|last| last + USE_INTERVAL < now) {
-        sqlx::query!("UPDATE api_keys SET last_used_at = ? WHERE id = ?", now, found.id)
+    if found.last_used_at.is_none_or(|last| last + USE_INTERVAL < found.now) {
+        sqlx::query!("UPDATE api_keys SET last_used_at = ? WHERE id = ?", found.now, found.id)
             .execute(&mut *connection)
             .await
             .map_err(failed)?;
     }
     let scope = Scope::from(found.scope);
-    token(&mut connection, &identity.tokens, &account, &found.id, scope, found.expires_at).await
+    token(&mut connection, &identity.tokens, &account, &found.id, scope, left).await
 }
 
 fn no_such_key() -> Failure {
@@ -325,12 +324,12 @@ async fn token(
     account: &Account,
     key_id: &str,
     scope: Scope,
-    end: DateTime<Utc>,
+    left: Duration,
 ) -> Outcome<String> {
     let now = now();
-    let expires = end.min(now + tokens.lifetimes.access_token);
+    let expires = now + tokens.lifetimes.access_token.min(left);
     tokens.noted.cover(connection, tokens.lifetimes.access_token, expires).await?;
-    let (scope, key_exp) = (Some(scope), Some(end.timestamp()));
+    let (scope, key_exp) = (Some(scope), Some((now + left).timestamp()));
     let claims = Claims { scope, key_exp, ..tokens.claims(account, key_id, now, expires) };
     tokens.keys.keys().signer.sign(&claims.narrowed()).map_err(Failure::internal)
 }
@@ -347,10 +346,10 @@ pub async fn good_until(
     sqlx::query_scalar!(
         r#"SELECT api_keys.expires_at AS "expires_at: DateTime<Utc>"
            FROM api_keys JOIN users ON users.id = api_keys.user_id
-           WHERE api_keys.id = ? AND users.id = ? AND api_keys.expires_at > ? AND users.is_active = TRUE"#,
+           WHERE api_keys.id = ? AND users.id = ? AND api_keys.expires_at > UTC_TIMESTAMP(6)
+             AND users.is_active = TRUE"#,
         id,
-        user_id,
-        now()
+        user_id
     )
     .fetch_optional(connection)
     .await
@@ -359,9 +358,11 @@ pub async fn good_until(
 
 /// Removes keys that have expired long ago, for as long as the process lives.
 pub async fn sweep(pool: MySqlPool) {
-    sweep::sweep(pool, "old API keys", |connection| {
-        let old = sqlx::query!("DELETE FROM api_keys WHERE expires_at < ? LIMIT 1000", now() - SHOWN);
-        Box::pin(old.execute(connection))
-    })
-    .await;
+    sweep::sweep(pool, "old API keys", forget).await;
+}
+
+/// One step.
+pub fn forget(connection: &mut MySqlConnection, now: DateTime<Utc>) -> sweep::Step<'_> {
+    let old = sqlx::query!("DELETE FROM api_keys WHERE expires_at < ? LIMIT 1000", now - SHOWN);
+    Box::pin(old.execute(connection))
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use chassis::clock::now;
 use chassis::mysql::failed;
+use chrono::{DateTime, Utc};
 pub use contract::AuditAction as Action;
 use contract::Outcome;
 use contract::identity::Device;
@@ -49,9 +49,8 @@ pub async fn record(
         by.device.map_or(("", ""), |device| (device.ip_address.as_str(), device.request_id.as_str()));
     sqlx::query!(
         "INSERT INTO audit_log (id, at, actor_id, action, target_id, ip_address, request_id, sequence, details)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         VALUES (?, UTC_TIMESTAMP(6), ?, ?, ?, ?, ?, ?, ?)",
         Uuid::now_v7().to_string(),
-        now(),
         by.actor_id,
         action.name(),
         target_id,
@@ -78,12 +77,12 @@ pub async fn record_all(
         by.device.map_or(("", ""), |device| (device.ip_address.as_str(), device.request_id.as_str()));
     let (address, request_id) =
         (plain(address, crate::sign_in::MAX_ADDRESS), plain(request_id, MAX_REQUEST_ID));
-    let (now, details) = (now(), details.to_string());
+    let details = details.to_string();
     let mut statement = QueryBuilder::<MySql>::new(
         "INSERT INTO audit_log (id, at, actor_id, action, target_id, ip_address, request_id, details) ",
     );
     statement.push_values(targets, |mut row, target_id| {
-        row.push_bind(Uuid::now_v7().to_string()).push_bind(now).push_bind(by.actor_id);
+        row.push_bind(Uuid::now_v7().to_string()).push("UTC_TIMESTAMP(6)").push_bind(by.actor_id);
         row.push_bind(action.name()).push_bind(target_id);
         row.push_bind(&address).push_bind(&request_id).push_bind(&details);
     });
@@ -94,14 +93,16 @@ pub async fn record_all(
 /// Removes what is older than `kept`, for as long as the process lives; nothing without one.
 pub async fn sweep(pool: MySqlPool, kept: Option<Duration>) {
     let Some(kept) = kept else { return };
-    sweep::sweep(pool, "old entries of the audit log", |connection| forget(connection, kept)).await;
+    sweep::sweep(pool, "old entries of the audit log", |connection, now| forget(connection, now - kept))
+        .await;
 }
 
-/// One step. An entry's id says when it was made.
-pub fn forget(connection: &mut MySqlConnection, kept: Duration) -> sweep::Step<'_> {
-    let first = (now() - kept).timestamp().max(0).unsigned_abs();
+/// One step. An entry's id says when it was made by the clock of who made it, and finds it; its time is the database's.
+pub fn forget(connection: &mut MySqlConnection, before: DateTime<Utc>) -> sweep::Step<'_> {
+    let first = before.timestamp().max(0).unsigned_abs();
     let first = Uuid::new_v7(Timestamp::from_unix(NoContext, first, 0)).to_string();
-    let old = sqlx::query!("DELETE FROM audit_log WHERE id < ? ORDER BY id LIMIT 1000", first);
+    let old =
+        sqlx::query!("DELETE FROM audit_log WHERE id < ? AND at < ? ORDER BY id LIMIT 1000", first, before);
     Box::pin(old.execute(connection))
 }
 

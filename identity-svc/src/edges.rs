@@ -2,6 +2,7 @@
 //! the table that knows all of them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use chassis::mysql::failed;
 use chrono::{DateTime, Utc};
@@ -18,6 +19,8 @@ use crate::sweep;
 const SILENT: i64 = 8_000_000;
 /// An edge that has not told for this long is not listed any more. In microseconds.
 const FORGOTTEN: i64 = 300_000_000;
+/// How long its row is kept.
+const KEPT: Duration = Duration::from_secs(3600);
 /// Most edges of a list.
 const MOST: i64 = 1000;
 /// Rows that one statement writes.
@@ -138,11 +141,13 @@ async fn read(connection: &mut MySqlConnection) -> Outcome<Vec<Edge>> {
 
 /// Removes edges that are long gone, for as long as the process lives.
 pub async fn sweep(pool: MySqlPool) {
-    sweep::sweep(pool, "edges that told how they were", |connection| {
-        let old = sqlx::query!("DELETE FROM edges WHERE reported_at < NOW(6) - INTERVAL 1 HOUR LIMIT 1000");
-        Box::pin(old.execute(connection))
-    })
-    .await;
+    sweep::sweep(pool, "edges that told how they were", forget).await;
+}
+
+/// One step.
+pub fn forget(connection: &mut MySqlConnection, now: DateTime<Utc>) -> sweep::Step<'_> {
+    let old = sqlx::query!("DELETE FROM edges WHERE reported_at < ? LIMIT 1000", now - KEPT);
+    Box::pin(old.execute(connection))
 }
 
 #[cfg(test)]

@@ -131,11 +131,13 @@ async fn note(tx: &mut MySqlConnection, begun: &BTreeMap<(i64, i64), Begun>) -> 
 
 /// Removes what is too old, for as long as the process lives.
 pub async fn sweep(pool: MySqlPool) {
-    sweep::sweep(pool, "old times of enforcement", |connection| {
-        let old = sqlx::query!("DELETE FROM enforcements WHERE at < ? LIMIT 1000", now() - KEPT);
-        Box::pin(old.execute(connection))
-    })
-    .await;
+    sweep::sweep(pool, "old times of enforcement", forget).await;
+}
+
+/// One step.
+pub fn forget(connection: &mut MySqlConnection, now: DateTime<Utc>) -> sweep::Step<'_> {
+    let old = sqlx::query!("DELETE FROM enforcements WHERE at < ? LIMIT 1000", now - KEPT);
+    Box::pin(old.execute(connection))
 }
 
 #[cfg(test)]

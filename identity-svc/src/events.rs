@@ -76,10 +76,11 @@ pub async fn append_all(connection: &mut MySqlConnection, user_id: &str, changes
     .map_err(failed)?;
     let last = i64::try_from(raised.last_insert_id()).map_err(Failure::internal)?;
     let created_at = now();
-    // The lock may have been waited for, and tokens given out meanwhile.
-    let forget_at = alive.until + (created_at - alive.at) + MARGIN;
-    // However far behind our own clock is.
-    let life = (forget_at - created_at).num_seconds() + 1;
+    // From now on, as the lock may have been waited for, and tokens given out meanwhile...
+    let life = alive.until + MARGIN - alive.at;
+    let forget_at = created_at + life;
+    // ...and however far behind our own clock is.
+    let life = life.num_seconds() + 1;
     let mut numbered = (last - count + 1..).zip(changes).peekable();
     while numbered.peek().is_some() {
         let mut statement = QueryBuilder::<MySql>::new(
@@ -231,12 +232,13 @@ fn to_wire(row: Row, epoch: &str) -> AuthEvent {
     }
 }
 
-/// Removes events that no token can need any more by the clock of the database, too, for as long as the process lives.
+/// Removes events that no token can need any more, for as long as the process lives.
 pub async fn sweep(pool: MySqlPool) {
-    sweep::sweep(pool, "old auth events", |connection| {
-        let old =
-            sqlx::query!("DELETE FROM auth_events WHERE forget_at < LEAST(?, UTC_TIMESTAMP(6)) ORDER BY sequence LIMIT 1000", now());
-        Box::pin(old.execute(connection))
-    })
-    .await;
+    sweep::sweep(pool, "old auth events", forget).await;
+}
+
+/// One step.
+pub fn forget(connection: &mut MySqlConnection, now: DateTime<Utc>) -> sweep::Step<'_> {
+    let old = sqlx::query!("DELETE FROM auth_events WHERE forget_at < ? ORDER BY sequence LIMIT 1000", now);
+    Box::pin(old.execute(connection))
 }

@@ -256,6 +256,7 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     let relay = relay.map(|relay| tokio::spawn(relay.run(drain.clone())));
     let noted = identity.tokens.noted.clone();
     tokio::spawn(noted.keep(identity.pool.clone(), settings.lifetimes.access_token));
+    tokio::spawn(token_lives::sweep(identity.pool.clone()));
     health.now_ready();
     let services = rpc::services(&identity, drain.clone());
     let descriptors = settings.reflection.then_some(contract::identity::FILE_DESCRIPTOR_SET);

@@ -1,6 +1,5 @@
 //! How many projects users had day by day, kept in the transactions that make and remove them.
 
-use chassis::clock::now;
 use chassis::mysql::failed;
 use chrono::NaiveDate;
 use contract::identity::{ListProjectDaysResponse, ProjectDay};
@@ -16,10 +15,9 @@ use crate::projects;
 pub async fn keep(tx: &mut MySqlConnection, owner_id: &str) -> Outcome<()> {
     let count = projects::count(tx, owner_id).await?;
     sqlx::query!(
-        "INSERT INTO project_days (owner_id, day, projects) VALUES (?, ?, ?)
+        "INSERT INTO project_days (owner_id, day, projects) VALUES (?, UTC_DATE(), ?)
          ON DUPLICATE KEY UPDATE projects = VALUES(projects)",
         owner_id,
-        now().date_naive(),
         count
     )
     .execute(tx)

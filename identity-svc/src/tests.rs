@@ -11,7 +11,8 @@ use contract::{ErrorCode, Tier};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 use simulation::accounts::{Accounts, Change as ModelChange};
-use sqlx::{AssertSqlSafe, MySqlPool};
+use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
+use sqlx::{AssertSqlSafe, Executor, MySqlPool};
 use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::bulkhead::Bulkhead;
@@ -68,6 +69,17 @@ pub async fn identity(pool: MySqlPool) -> Identity {
         mail: Mail::new(None),
         bulkhead: Bulkhead::new(8),
     }
+}
+
+/// The same database, as it is to a process whose clock is so many days ahead of it, or behind. Its own clock stands still.
+pub async fn seen_from(pool: &MySqlPool, days_ahead: i64) -> MySqlPool {
+    let stands = chassis::clock::now().timestamp() - days_ahead * 86_400;
+    let set = format!("SET SESSION timestamp = {stands}");
+    let options = MySqlPoolOptions::new().after_connect(move |connection, _| {
+        let set = set.clone();
+        Box::pin(async move { connection.execute(AssertSqlSafe(set)).await.map(drop) })
+    });
+    options.connect_with(MySqlConnectOptions::clone(&pool.connect_options())).await.expect("a pool")
 }
 
 /// A new account; gives its id.
@@ -378,15 +390,17 @@ async fn the_audit_log_is_kept_for_as_long_as_is_said(pool: MySqlPool) {
     let mut connection = pool.acquire().await.expect("a connection");
     for days in [29, 31, 400] {
         let made = chassis::clock::now() - Duration::from_secs(days * DAY);
-        let made = Timestamp::from_unix(NoContext, made.timestamp().unsigned_abs(), 0);
-        sqlx::query("INSERT INTO audit_log SELECT ?, at, actor_id, action, target_id, ip_address, request_id, sequence, details FROM audit_log WHERE target_id = ? LIMIT 1")
-            .bind(Uuid::new_v7(made).to_string())
+        let id = Uuid::new_v7(Timestamp::from_unix(NoContext, made.timestamp().unsigned_abs(), 0));
+        sqlx::query("INSERT INTO audit_log SELECT ?, ?, actor_id, action, target_id, ip_address, request_id, sequence, details FROM audit_log WHERE target_id = ? LIMIT 1")
+            .bind(id.to_string())
+            .bind(made)
             .bind(&user_id)
             .execute(&mut *connection)
             .await
             .expect("an old entry");
     }
-    let removed = audit::forget(&mut connection, Duration::from_secs(30 * DAY)).await.expect("removed");
+    let before = chassis::clock::now() - Duration::from_secs(30 * DAY);
+    let removed = audit::forget(&mut connection, before).await.expect("removed");
     assert_eq!(removed.rows_affected(), 2);
     let kept: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM audit_log WHERE target_id = ?")
         .bind(&user_id)

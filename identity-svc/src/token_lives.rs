@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use chassis::clock::now;
+use chassis::clock::{now, shared};
 use chassis::mysql::failed;
 use chrono::{DateTime, Utc};
 use contract::{Failure, Outcome};
 use sqlx::{MySqlConnection, MySqlPool};
+
+use crate::sweep;
 
 /// How often a replica writes down that it goes on giving out tokens.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -50,15 +52,11 @@ impl Noted {
         Ok(())
     }
 
-    /// Goes on writing it down, and removes what no token can be of any more, for as long as the process lives.
+    /// Goes on writing it down for as long as the process lives.
     pub async fn keep(self, pool: MySqlPool, life: Duration) {
         loop {
             if let Err(failure) = self.note(&pool, life).await {
                 tracing::warn!(cause = ?failure.cause(), "the life of tokens was not written down");
-            }
-            let swept = sqlx::query!("DELETE FROM token_lives WHERE good_until < ?", now() - AHEAD);
-            if let Err(error) = swept.execute(&pool).await {
-                tracing::warn!(%error, "former lives of tokens were not removed");
             }
             tokio::time::sleep(INTERVAL).await;
         }
@@ -78,6 +76,17 @@ async fn write(connection: &mut MySqlConnection, life: Duration, good_until: Dat
     Ok(())
 }
 
+/// Removes lives that no token can be of any more, for as long as the process lives.
+pub async fn sweep(pool: MySqlPool) {
+    sweep::sweep(pool, "former lives of tokens", forget).await;
+}
+
+/// One step.
+pub fn forget(connection: &mut MySqlConnection, now: DateTime<Utc>) -> sweep::Step<'_> {
+    let old = sqlx::query!("DELETE FROM token_lives WHERE good_until < ? LIMIT 1000", now - AHEAD);
+    Box::pin(old.execute(connection))
+}
+
 /// Takes tokens of every life in the table for given out until now, whatever it says: a table that was restored knows
 /// nothing of those since the backup.
 ///
@@ -94,7 +103,8 @@ pub async fn revive(tx: &mut MySqlConnection) -> Outcome<()> {
     Ok(())
 }
 
-/// The tokens that may be alive at one moment.
+/// The tokens that may be alive at one moment, by the clock of the database: what ends by one that is ahead must bind on
+/// them all the same.
 pub struct Alive {
     /// That moment.
     pub at: DateTime<Utc>,
@@ -109,7 +119,7 @@ pub struct Alive {
 /// # Errors
 /// GW001 when the database is away.
 pub async fn alive(connection: &mut MySqlConnection) -> Outcome<Alive> {
-    let now = now();
+    let now = shared(connection).await.map_err(failed)?;
     let lives = sqlx::query!(
         r#"SELECT life, good_until AS "good_until: DateTime<Utc>" FROM token_lives WHERE good_until > ?"#,
         now

@@ -1,6 +1,5 @@
 //! Lists of accounts, and what is known of one.
 
-use chassis::clock::now;
 use chassis::mysql::failed;
 use chrono::{DateTime, Utc};
 use contract::identity::{GetUserDetailsResponse, ListUsersRequest, ListUsersResponse, Profile, User};
@@ -199,7 +198,7 @@ pub async fn details(identity: &Identity, actor: &Actor, user_id: &str) -> Outco
         failed_sign_ins: throttle::attempts(&mut connection, &guesses).await?,
         user: Some(user),
         projects_count: projects::count(&mut connection, user_id).await?,
-        active_sessions: sessions::count(&mut connection, user_id, now()).await?,
+        active_sessions: sessions::count(&mut connection, user_id).await?,
     })
 }
 

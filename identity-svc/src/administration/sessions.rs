@@ -1,7 +1,6 @@
 //! The sessions of another account: seeing them, and ending them all.
 
 use chassis::mysql::{failed, transaction};
-use chrono::{DateTime, Utc};
 use contract::Outcome;
 use contract::identity::Session;
 use serde_json::json;
@@ -25,11 +24,10 @@ pub async fn list(identity: &Identity, actor: &Actor, user_id: &str) -> Outcome<
 }
 
 /// How many sessions of an account are open.
-pub async fn count(connection: &mut MySqlConnection, user_id: &str, now: DateTime<Utc>) -> Outcome<i64> {
+pub async fn count(connection: &mut MySqlConnection, user_id: &str) -> Outcome<i64> {
     sqlx::query_scalar!(
-        "SELECT COUNT(*) FROM sessions WHERE user_id = ? AND ended_at IS NULL AND expires_at > ?",
-        user_id,
-        now
+        "SELECT COUNT(*) FROM sessions WHERE user_id = ? AND ended_at IS NULL AND expires_at > UTC_TIMESTAMP(6)",
+        user_id
     )
     .fetch_one(connection)
     .await

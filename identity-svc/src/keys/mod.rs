@@ -21,6 +21,8 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 pub use rotation::{Command, run, sweep};
+#[cfg(test)]
+pub use rotation::{forget, forget_holders};
 
 /// How often the table is read, and how often a replica says which keys it has.
 const POLL: Duration = Duration::from_secs(1);
@@ -123,7 +125,8 @@ impl KeyRing {
     }
 }
 
-/// Notes who is alive and accepts which keys. In the order of names, so that replicas which note the same ones at once
+/// Notes who is alive and accepts which keys, by the clock of the database: whoever was noted by one that is ahead would be
+/// waited for when he has long gone. In the order of names, so that replicas which note the same ones at once
 /// wait for each other and do not deadlock.
 ///
 /// # Errors
@@ -132,9 +135,8 @@ pub async fn hold(pool: &MySqlPool, holders: &BTreeMap<String, Vec<String>>) -> 
     let mut holders = holders.iter().peekable();
     while holders.peek().is_some() {
         let mut statement = QueryBuilder::<MySql>::new("INSERT INTO key_holders (name, key_ids, seen_at) ");
-        let seen_at = now();
         statement.push_values(holders.by_ref().take(NOTED_AT_ONCE), |mut row, (name, key_ids)| {
-            row.push_bind(name).push_bind(Json(key_ids)).push_bind(seen_at);
+            row.push_bind(name).push_bind(Json(key_ids)).push("UTC_TIMESTAMP(6)");
         });
         statement.push(" ON DUPLICATE KEY UPDATE key_ids = VALUES(key_ids), seen_at = VALUES(seen_at)");
         statement.build().execute(pool).await.map_err(failed)?;
@@ -193,8 +195,7 @@ async fn load(pool: &MySqlPool, settings: &Settings) -> Outcome<Keys> {
     let rows = sqlx::query_as!(
         Row,
         "SELECT kid, algorithm, public_key, sealed_private_key, state FROM signing_keys
-         WHERE state <> 'retired' OR retire_at > ? ORDER BY created_at, kid",
-        now()
+         WHERE state <> 'retired' OR retire_at > UTC_TIMESTAMP(6) ORDER BY created_at, kid"
     )
     .fetch_all(pool)
     .await

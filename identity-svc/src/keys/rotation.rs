@@ -18,8 +18,10 @@ use super::{Settings, describe, insert, sealed};
 use crate::audit::{self, Action, By};
 use crate::{sweep, token_lives};
 
-/// Somebody who has not been heard for this long is not alive.
-const ALIVE: Duration = Duration::from_secs(15);
+/// Somebody who has not been heard for this long is not alive. In seconds, as the database counts.
+const ALIVE: i64 = 15;
+/// How long it is known who was.
+const HOLDERS_KEPT: Duration = Duration::from_secs(3600);
 /// For how much longer than its last token lives the old key is accepted: replicas learn of the new one within seconds.
 const MARGIN: Duration = Duration::from_secs(120);
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
@@ -129,8 +131,9 @@ async fn until_known(pool: &MySqlPool, kid: &str, limit: Duration) -> Result<(),
 
 async fn without(pool: &MySqlPool, kid: &str) -> Outcome<Vec<String>> {
     let holders = sqlx::query!(
-        r#"SELECT name, key_ids AS "key_ids: Json<Vec<String>>" FROM key_holders WHERE seen_at > ? ORDER BY name"#,
-        now() - ALIVE
+        r#"SELECT name, key_ids AS "key_ids: Json<Vec<String>>" FROM key_holders
+           WHERE seen_at > UTC_TIMESTAMP(6) - INTERVAL ? SECOND ORDER BY name"#,
+        ALIVE
     )
     .fetch_all(pool)
     .await
@@ -205,17 +208,39 @@ async fn list(pool: &MySqlPool) -> Outcome<Vec<Listed>> {
 
 /// Removes keys whose last token has expired and holders that are long gone, for as long as the process lives.
 pub async fn sweep(pool: MySqlPool) {
-    let keys = sweep::sweep(pool.clone(), "old signing keys", |connection| {
-        let old = sqlx::query!(
-            "DELETE FROM signing_keys WHERE state = 'retired' AND retire_at < ? LIMIT 1000",
-            now()
-        );
-        Box::pin(old.execute(connection))
-    });
-    let holders = sweep::sweep(pool, "edges that are gone", |connection| {
-        let before = now() - Duration::from_secs(3600);
-        let old = sqlx::query!("DELETE FROM key_holders WHERE seen_at < ? LIMIT 1000", before);
-        Box::pin(old.execute(connection))
-    });
+    let keys = sweep::sweep(pool.clone(), "old signing keys", forget);
+    let holders = sweep::sweep(pool, "edges that are gone", forget_holders);
     tokio::join!(keys, holders);
+}
+
+/// One step.
+pub fn forget(connection: &mut MySqlConnection, now: DateTime<Utc>) -> sweep::Step<'_> {
+    let old =
+        sqlx::query!("DELETE FROM signing_keys WHERE state = 'retired' AND retire_at < ? LIMIT 1000", now);
+    Box::pin(old.execute(connection))
+}
+
+/// As [`forget`], of those who held them.
+pub fn forget_holders(connection: &mut MySqlConnection, now: DateTime<Utc>) -> sweep::Step<'_> {
+    let old = sqlx::query!("DELETE FROM key_holders WHERE seen_at < ? LIMIT 1000", now - HOLDERS_KEPT);
+    Box::pin(old.execute(connection))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::keys::hold;
+    use crate::tests::seen_from;
+
+    #[sqlx::test(migrations = "./migrations")]
+    async fn who_told_a_replica_that_was_ahead_is_waited_for_until_gone_and_no_longer(pool: MySqlPool) {
+        let holder = |name: &str| BTreeMap::from([(name.to_owned(), Vec::new())]);
+        let before = seen_from(&pool, 61).await;
+        hold(&before, &holder("edge gone")).await.expect("noted");
+        assert_eq!(without(&before, "k").await.expect("read"), ["edge gone"]);
+        hold(&pool, &holder("edge here")).await.expect("noted");
+        assert_eq!(without(&pool, "k").await.expect("read"), ["edge here"]);
+    }
 }

@@ -1,14 +1,15 @@
 //! The rows of `mail_outbox`. A replica that takes a mail has it for a lease; when it dies, another takes the mail
-//! after that. So each mail is sent at least once, and only after a death twice.
+//! after that. So each mail is sent at least once, and only after a death twice. All times are the database's: no mail
+//! waits, or is given up, for a clock that was wrong.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use chassis::clock::now;
+use chassis::clock::shared;
 use chassis::mysql::{failed, transaction};
 use chrono::{DateTime, Utc};
-use contract::Outcome;
 use contract::identity::Device;
+use contract::{Failure, Outcome};
 use serde_json::json;
 use sqlx::{MySqlConnection, MySqlPool};
 
@@ -27,6 +28,8 @@ pub struct Queued {
     pub email: String,
     pub device: Device,
     pub queued_at: DateTime<Utc>,
+    /// How long ago that was when it was taken.
+    pub age: Duration,
     /// How often the mail server did not want it yet.
     pub refusals: u32,
 }
@@ -38,21 +41,19 @@ struct Row {
     ip_address: String,
     request_id: String,
     queued_at: DateTime<Utc>,
+    now: DateTime<Utc>,
     refusals: i32,
 }
 
 /// Writes a mail into the outbox, due at once.
 pub async fn append(tx: &mut MySqlConnection, kind: Kind, email: &str, device: &Device) -> Outcome<()> {
-    let now = now();
     sqlx::query!(
         "INSERT INTO mail_outbox (kind, email, ip_address, request_id, queued_at, due_at, refusals)
-         VALUES (?, ?, ?, ?, ?, ?, 0)",
+         VALUES (?, ?, ?, ?, UTC_TIMESTAMP(6), UTC_TIMESTAMP(6), 0)",
         kind.name(),
         email,
         audit::plain(&device.ip_address, MAX_ADDRESS),
-        audit::plain(&device.request_id, audit::MAX_REQUEST_ID),
-        now,
-        now
+        audit::plain(&device.request_id, audit::MAX_REQUEST_ID)
     )
     .execute(tx)
     .await
@@ -77,7 +78,7 @@ pub async fn withdraw(tx: &mut MySqlConnection, purpose: Purpose, email: &str) -
 pub async fn take(pool: &MySqlPool, most: usize, most_again: usize) -> Outcome<Vec<Queued>> {
     let rows = transaction(pool, "take_mails", (most, most_again), |tx, (most, most_again)| {
         Box::pin(async move {
-            let now = now();
+            let now = shared(tx).await.map_err(failed)?;
             let mut rows = due(tx, now, 1..=i32::MAX, *most_again).await?;
             rows.extend(due(tx, now, 0..=0, most.saturating_sub(rows.len())).await?);
             for row in &rows {
@@ -101,7 +102,8 @@ async fn due(
 ) -> Outcome<Vec<Row>> {
     sqlx::query_as!(
         Row,
-        r#"SELECT id, kind, email, ip_address, request_id, queued_at AS "queued_at: DateTime<Utc>", refusals
+        r#"SELECT id, kind, email, ip_address, request_id, queued_at AS "queued_at: DateTime<Utc>",
+                  UTC_TIMESTAMP(6) AS "now: DateTime<Utc>", refusals
            FROM mail_outbox WHERE due_at <= ? AND refusals BETWEEN ? AND ?
            ORDER BY due_at LIMIT ? FOR UPDATE SKIP LOCKED"#,
         now,
@@ -123,13 +125,14 @@ fn queued(row: Row) -> Option<Queued> {
         email: row.email,
         device,
         queued_at: row.queued_at,
+        age: (row.now - row.queued_at).to_std().unwrap_or_default(),
         refusals: u32::try_from(row.refusals).unwrap_or(0),
     })
 }
 
 /// Puts a mail back that could not be tried; it is due again at once.
 pub async fn put_back(pool: &MySqlPool, mail: &Queued) -> Outcome<()> {
-    sqlx::query!("UPDATE mail_outbox SET due_at = ? WHERE id = ?", now(), mail.id)
+    sqlx::query!("UPDATE mail_outbox SET due_at = UTC_TIMESTAMP(6) WHERE id = ?", mail.id)
         .execute(pool)
         .await
         .map_err(failed)?;
@@ -139,8 +142,8 @@ pub async fn put_back(pool: &MySqlPool, mail: &Queued) -> Outcome<()> {
 /// Puts a mail back that was not wanted yet, for a later time.
 pub async fn delay(pool: &MySqlPool, mail: &Queued, pause: Duration) -> Outcome<()> {
     sqlx::query!(
-        "UPDATE mail_outbox SET due_at = ?, refusals = refusals + 1 WHERE id = ?",
-        now() + pause,
+        "UPDATE mail_outbox SET due_at = UTC_TIMESTAMP(6) + INTERVAL ? SECOND, refusals = refusals + 1 WHERE id = ?",
+        i64::try_from(pause.as_secs()).map_err(Failure::internal)?,
         mail.id
     )
     .execute(pool)
@@ -180,17 +183,17 @@ pub struct Waiting {
     pub count: i64,
     /// Those that nobody is sending, and whose time has come.
     pub due: i64,
-    pub oldest: Option<DateTime<Utc>>,
+    /// How long the oldest does, in microseconds.
+    pub oldest: Option<i64>,
 }
 
-/// How many mails wait, and since when the oldest does.
+/// How many mails wait, and for how long the oldest does.
 pub async fn waiting(pool: &MySqlPool) -> Outcome<Waiting> {
     sqlx::query_as!(
         Waiting,
-        r#"SELECT COUNT(*) AS "count: i64", COUNT(IF(due_at <= ?, 1, NULL)) AS "due: i64",
-                  MIN(queued_at) AS "oldest: DateTime<Utc>"
-           FROM mail_outbox"#,
-        now()
+        r#"SELECT COUNT(*) AS "count: i64", COUNT(IF(due_at <= UTC_TIMESTAMP(6), 1, NULL)) AS "due: i64",
+                  TIMESTAMPDIFF(MICROSECOND, MIN(queued_at), UTC_TIMESTAMP(6)) AS "oldest: i64"
+           FROM mail_outbox"#
     )
     .fetch_one(pool)
     .await

@@ -8,7 +8,7 @@ use sqlx::{MySqlPool, query, query_scalar};
 use super::Kind;
 use super::outbox::{self, Queued};
 use super::tokens::{self, Purpose};
-use crate::tests::{identity, register};
+use crate::tests::{identity, register, seen_from};
 
 const LINK: Kind = Kind::Link(Purpose::ResetPassword);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -140,4 +140,19 @@ async fn there_is_no_token_for_nobody_and_none_to_verify_what_is_verified(pool: 
     assert!(make(Purpose::ResetPassword, "a@example.com").await);
     query("UPDATE users SET is_active = FALSE").execute(&pool).await.expect("disabled");
     assert!(!make(Purpose::ResetPassword, "a@example.com").await);
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn a_replica_whose_clock_is_ahead_gives_up_no_mail_and_puts_none_off(pool: MySqlPool) {
+    let pool = seen_from(&pool, 61).await;
+    append(&pool, LINK).await;
+    query("UPDATE mail_outbox SET queued_at = UTC_TIMESTAMP(6), due_at = UTC_TIMESTAMP(6)")
+        .execute(&pool)
+        .await
+        .expect("queued by another");
+    let [mail] = &take(&pool).await[..] else { panic!("one mail") };
+    assert!(mail.age < HOUR, "{:?}", mail.age);
+    outbox::delay(&pool, mail, HOUR).await.expect("put off");
+    pass(&pool, 3601).await;
+    assert_eq!(take(&pool).await.len(), 1, "an hour later");
 }

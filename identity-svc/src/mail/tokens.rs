@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use chassis::clock::now;
 use chassis::mysql::failed;
+use chrono::{DateTime, Utc};
 use contract::{ErrorCode, Failure, Outcome};
 use sqlx::{MySqlConnection, MySqlPool};
 
@@ -78,7 +78,7 @@ pub async fn make(
     let token = OpaqueToken::generate()?;
     sqlx::query!(
         "INSERT INTO email_tokens (user_id, purpose, token_hash, email, mail_id, expires_at)
-         VALUES (?, ?, ?, ?, ?, ?)
+         VALUES (?, ?, ?, ?, ?, UTC_TIMESTAMP(6) + INTERVAL ? SECOND)
          ON DUPLICATE KEY UPDATE token_hash = VALUES(token_hash), email = VALUES(email),
                                  mail_id = VALUES(mail_id), expires_at = VALUES(expires_at)",
         account.id,
@@ -86,7 +86,7 @@ pub async fn make(
         token.hash,
         email,
         mail_id,
-        now() + life
+        i64::try_from(life.as_secs()).map_err(Failure::internal)?
     )
     .execute(tx)
     .await
@@ -103,10 +103,9 @@ pub async fn holder(connection: &mut MySqlConnection, purpose: Purpose, token: &
         Holder,
         "SELECT users.id AS user_id, users.email FROM email_tokens
          JOIN users ON users.id = email_tokens.user_id AND users.email = email_tokens.email
-         WHERE token_hash = ? AND purpose = ? AND expires_at > ? AND users.is_active = TRUE",
+         WHERE token_hash = ? AND purpose = ? AND expires_at > UTC_TIMESTAMP(6) AND users.is_active = TRUE",
         hash(token),
-        purpose.name(),
-        now()
+        purpose.name()
     )
     .fetch_optional(connection)
     .await
@@ -142,9 +141,11 @@ pub async fn forget(tx: &mut MySqlConnection, user_id: &str, purpose: Purpose) -
 
 /// Removes expired tokens, for as long as the process lives.
 pub async fn sweep(pool: MySqlPool) {
-    sweep::sweep(pool, "expired tokens of mails", |connection| {
-        let old = sqlx::query!("DELETE FROM email_tokens WHERE expires_at < ? LIMIT 1000", now());
-        Box::pin(old.execute(connection))
-    })
-    .await;
+    sweep::sweep(pool, "expired tokens of mails", remove).await;
+}
+
+/// One step.
+pub fn remove(connection: &mut MySqlConnection, now: DateTime<Utc>) -> sweep::Step<'_> {
+    let old = sqlx::query!("DELETE FROM email_tokens WHERE expires_at < ? LIMIT 1000", now);
+    Box::pin(old.execute(connection))
 }

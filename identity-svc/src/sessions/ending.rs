@@ -2,7 +2,6 @@
 //! events are given out under a lock that everybody waits for; and only of sessions that may have an access token left
 //! is an event told.
 
-use chassis::clock::now;
 use chassis::mysql::{failed, transaction};
 use chrono::{DateTime, Duration, Utc};
 use contract::identity::Device;
@@ -16,8 +15,10 @@ use crate::events::{self, Change};
 use crate::identity::Identity;
 use crate::{accounts, api_keys, token_lives};
 
-/// How much the clocks of two replicas may differ.
+/// How much the clock of a replica that gave out a token may differ from the database's.
 const SKEW: Duration = Duration::seconds(60);
+/// No session is seen later than that, whoever wrote down when it was.
+const NEVER: DateTime<Utc> = DateTime::from_timestamp_nanos(i64::MAX);
 
 /// Ends a session, if it is the user's and has not ended; tokens already issued die within a second. The caller has
 /// locked the account.
@@ -32,8 +33,8 @@ pub async fn end(
     by: By<'_>,
 ) -> Outcome<()> {
     let ended = sqlx::query!(
-        "UPDATE sessions SET ended_at = ?, ended_because = ? WHERE id = ? AND user_id = ? AND ended_at IS NULL",
-        now(),
+        "UPDATE sessions SET ended_at = UTC_TIMESTAMP(6), ended_because = ?
+         WHERE id = ? AND user_id = ? AND ended_at IS NULL",
         because.name(),
         session_id,
         user_id
@@ -144,8 +145,7 @@ pub async fn end_everybodys(pool: &MySqlPool) -> Outcome<u64> {
     let mut all = 0;
     loop {
         let ended = sqlx::query!(
-            "UPDATE sessions SET ended_at = ?, ended_because = ? WHERE ended_at IS NULL LIMIT 5000",
-            now(),
+            "UPDATE sessions SET ended_at = UTC_TIMESTAMP(6), ended_because = ? WHERE ended_at IS NULL LIMIT 5000",
             Because::Restored.name()
         )
         .execute(pool)
@@ -167,10 +167,9 @@ pub async fn end_everybodys(pool: &MySqlPool) -> Outcome<u64> {
 pub async fn make_room(tx: &mut MySqlConnection, user_id: &str, most: usize, device: &Device) -> Outcome<()> {
     let too_many = sqlx::query!(
         r#"SELECT id, last_seen_at AS "last_seen_at: DateTime<Utc>" FROM sessions
-           WHERE user_id = ? AND ended_at IS NULL AND expires_at > ?
+           WHERE user_id = ? AND ended_at IS NULL AND expires_at > UTC_TIMESTAMP(6)
            ORDER BY last_seen_at DESC, id DESC LIMIT 1 OFFSET ?"#,
         user_id,
-        now(),
         i64::try_from(most.saturating_sub(1)).map_err(Failure::internal)?
     )
     .fetch_optional(&mut *tx)
@@ -200,8 +199,7 @@ pub async fn close(
     but: Option<&str>,
     because: Because,
 ) -> Outcome<Ended> {
-    // No session is seen later than that.
-    close_until(tx, user_id, but, (now() + Duration::days(1), ""), because).await
+    close_until(tx, user_id, but, (NEVER, ""), because).await
 }
 
 /// As [`close`], for all of them and the API keys.
@@ -241,10 +239,9 @@ async fn close_until(
     .await
     .map_err(failed)?;
     let ended = sqlx::query!(
-        "UPDATE sessions SET ended_at = ?, ended_because = ?
+        "UPDATE sessions SET ended_at = UTC_TIMESTAMP(6), ended_because = ?
          WHERE user_id = ? AND ended_at IS NULL AND id <> ?
            AND (last_seen_at < ? OR (last_seen_at = ? AND id <= ?))",
-        now(),
         because.name(),
         user_id,
         but,

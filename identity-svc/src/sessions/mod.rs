@@ -1,4 +1,5 @@
-//! Sessions. A session is a row; a refresh token is one use of it, kept as its SHA-256.
+//! Sessions. A session is a row; a refresh token is one use of it, kept as its SHA-256. The times of both are the
+//! database's: what one replica writes others compare with, and whose clock is wrong must end none.
 
 mod ending;
 #[cfg(test)]
@@ -9,7 +10,7 @@ mod sweep;
 mod tests;
 mod tokens;
 
-use chassis::clock::now;
+use chassis::clock::shared;
 use chassis::mysql::failed;
 use chrono::{DateTime, Utc};
 use contract::identity::{Device, Session, TokenPair};
@@ -23,6 +24,8 @@ use crate::identity::Tokens;
 
 pub use ending::{close, close_everything, end_all, end_everybodys, end_everything, end_one, end_others};
 pub use refresh::{note_use, refresh};
+#[cfg(test)]
+pub use sweep::forget;
 pub use sweep::sweep;
 
 /// Most sessions that a list shows, those seen last first: all, unless an account has some from before they were capped.
@@ -76,7 +79,7 @@ pub async fn open(
     user_id: &str,
     device: &Device,
 ) -> Outcome<TokenPair> {
-    let (session_id, now) = (Uuid::now_v7().to_string(), now());
+    let (session_id, now) = (Uuid::now_v7().to_string(), shared(tx).await.map_err(failed)?);
     // Also locks the account: the claims that the token is made of cannot change before the session is there.
     sqlx::query!("UPDATE users SET last_login_at = ? WHERE id = ?", now, user_id)
         .execute(&mut *tx)
@@ -101,8 +104,8 @@ pub async fn open(
     .await
     .map_err(failed)?;
     let account = accounts::find(tx, user_id).await?;
-    tokens::issue(tx, tokens, &account, tokens::Of { session_id: &session_id, absolute_end, parent: None })
-        .await
+    let left = tokens.lifetimes.session;
+    tokens::issue(tx, tokens, &account, tokens::Of { session_id: &session_id, left, parent: None }).await
 }
 
 /// The open sessions of a user, the one seen last first.
@@ -113,10 +116,9 @@ pub async fn list(connection: &mut MySqlConnection, user_id: &str) -> Outcome<Ve
     let rows = sqlx::query!(
         r#"SELECT id, created_at AS "created_at: DateTime<Utc>", last_seen_at AS "last_seen_at: DateTime<Utc>",
                   expires_at AS "expires_at: DateTime<Utc>", ip_address, user_agent
-           FROM sessions WHERE user_id = ? AND ended_at IS NULL AND expires_at > ?
+           FROM sessions WHERE user_id = ? AND ended_at IS NULL AND expires_at > UTC_TIMESTAMP(6)
            ORDER BY last_seen_at DESC, id DESC LIMIT ?"#,
         user_id,
-        now(),
         MAX_LISTED
     )
     .fetch_all(connection)
@@ -145,11 +147,10 @@ pub async fn open_until(
     sqlx::query_scalar!(
         r#"SELECT sessions.expires_at AS "expires_at: DateTime<Utc>"
            FROM sessions JOIN users ON users.id = sessions.user_id
-           WHERE sessions.id = ? AND users.id = ? AND sessions.ended_at IS NULL AND sessions.expires_at > ?
-             AND users.is_active = TRUE"#,
+           WHERE sessions.id = ? AND users.id = ? AND sessions.ended_at IS NULL
+             AND sessions.expires_at > UTC_TIMESTAMP(6) AND users.is_active = TRUE"#,
         session_id,
-        user_id,
-        now()
+        user_id
     )
     .fetch_optional(connection)
     .await

@@ -2,12 +2,12 @@
 //! Two things look like that and are not: an answer that was lost on its way, and two tabs that refreshed at once. As
 //! long as nothing shows that a child of the token has arrived (it was neither spent nor was its access token seen at
 //! any edge), the token may be presented again for a short while and gets a fresh child. Of all children, the first
-//! that is spent stands for the session; the others are refused from then on.
+//! that is spent stands for the session; the others are refused from then on. All of it goes by the clock of the database:
+//! a replica whose own is ahead must not take a lost answer for theft.
 
 use std::sync::LazyLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use chassis::clock::now;
 use chassis::mysql::{failed, transaction};
 use chrono::{DateTime, Utc};
 use contract::identity::{Device, TokenPair, TokenUse};
@@ -26,6 +26,9 @@ use crate::opaque::hash;
 const SETTLING: Duration = Duration::from_millis(100);
 /// A token that comes again this soon was sent by two tabs at once; later, its answer was lost.
 const AT_ONCE: Duration = Duration::from_secs(1);
+/// By when edges have told what they see. A time before that, or to come, is of an edge whose clock is wrong. In
+/// microseconds, as the database counts.
+const TOLD_WITHIN: i64 = 3_000_000;
 /// Most uses that one report may tell.
 const MAX_USES: usize = 1000;
 
@@ -40,7 +43,7 @@ enum Refreshed {
 /// A refresh token as somebody presents it.
 struct Presented<'a> {
     hash: &'a [u8],
-    at: DateTime<Utc>,
+    since: Instant,
     settled: bool,
     device: &'a Device,
 }
@@ -51,7 +54,7 @@ struct Presented<'a> {
 /// AUTH002 when the session has expired; AUTH003 when the token is unknown or spent, or its session over.
 pub async fn refresh(identity: &Identity, token: &str, device: &Device) -> Outcome<TokenPair> {
     let hash = hash(token);
-    let mut presented = Presented { hash: &hash, at: now(), settled: false, device };
+    let mut presented = Presented { hash: &hash, since: Instant::now(), settled: false, device };
     loop {
         let given = (identity, &presented);
         let outcome = transaction(&identity.pool, "refresh", given, |tx, (identity, presented)| {
@@ -78,6 +81,9 @@ pub async fn refresh(identity: &Identity, token: &str, device: &Device) -> Outco
 
 /// A token, its session and its account, all locked.
 struct Found {
+    /// When it was presented, and when it was found.
+    presented_at: DateTime<Utc>,
+    now: DateTime<Utc>,
     session_id: String,
     user_id: String,
     is_active: bool,
@@ -95,13 +101,13 @@ async fn spend(
     presented: &Presented<'_>,
 ) -> Outcome<Refreshed> {
     let refused = |cause| Ok(Refreshed::Refused(ErrorCode::TokenInvalid, cause));
-    let Some(found) = find_and_lock(tx, presented.hash).await? else {
+    let Some(found) = find_and_lock(tx, presented).await? else {
         return refused("unknown");
     };
     if found.ended || !found.is_active {
         return refused("ended");
     }
-    let now = now();
+    let now = found.now;
     if found.expires_at <= now {
         return Ok(Refreshed::Refused(ErrorCode::TokenExpired, "expired"));
     }
@@ -117,10 +123,11 @@ async fn spend(
         None => "rotated",
         Some(_) if !presented.settled => return Ok(Refreshed::Unsettled),
         Some(spent_at) => {
-            if presented.at > spent_at + window || child_has_arrived(tx, presented).await? {
+            let at = found.presented_at;
+            if at > spent_at + window || child_has_arrived(tx, presented.hash, at).await? {
                 return end_reused(tx, &found, presented.device).await;
             }
-            if presented.at <= spent_at + AT_ONCE { "concurrent" } else { "lost_answer" }
+            if at <= spent_at + AT_ONCE { "concurrent" } else { "lost_answer" }
         }
     };
     if found.spent_at.is_none() && !mark_spent(tx, presented.hash, now).await? {
@@ -140,21 +147,24 @@ async fn spend(
     .await
     .map_err(failed)?;
     let account = accounts::find(tx, &found.user_id).await?;
-    let Found { session_id, absolute_end, .. } = found;
-    let of = Of { session_id: &session_id, absolute_end, parent: Some(presented.hash) };
+    let left = (found.absolute_end - now).to_std().unwrap_or_default();
+    let of = Of { session_id: &found.session_id, left, parent: Some(presented.hash) };
     Ok(Refreshed::Rotated(Box::new(issue(tx, &identity.tokens, &account, of).await?), cause))
 }
 
-async fn find_and_lock(tx: &mut MySqlConnection, hash: &[u8]) -> Outcome<Option<Found>> {
+async fn find_and_lock(tx: &mut MySqlConnection, presented: &Presented<'_>) -> Outcome<Option<Found>> {
+    // Looked at before any lock is waited for, and without what has been waited for until now.
+    let waited = presented.since.elapsed();
     let session = sqlx::query!(
-        "SELECT sessions.id, sessions.user_id FROM refresh_tokens
-         JOIN sessions ON sessions.id = refresh_tokens.session_id WHERE refresh_tokens.token_hash = ?",
-        hash
+        r#"SELECT sessions.id, sessions.user_id, UTC_TIMESTAMP(6) AS "now: DateTime<Utc>" FROM refresh_tokens
+           JOIN sessions ON sessions.id = refresh_tokens.session_id WHERE refresh_tokens.token_hash = ?"#,
+        presented.hash
     )
     .fetch_optional(&mut *tx)
     .await
     .map_err(failed)?;
     let Some(session) = session else { return Ok(None) };
+    let presented_at = session.now - waited;
     // The account first, as everywhere; then nothing about it or its sessions changes until the commit.
     if accounts::lock(tx, &session.user_id).await.is_err_and(|f| f.code() == ErrorCode::UserNotFound) {
         return Ok(None);
@@ -163,18 +173,21 @@ async fn find_and_lock(tx: &mut MySqlConnection, hash: &[u8]) -> Outcome<Option<
         r#"SELECT sessions.ended_at AS "ended_at: DateTime<Utc>", sessions.expires_at AS "expires_at: DateTime<Utc>",
                   sessions.absolute_expires_at AS "absolute_end: DateTime<Utc>", users.is_active AS "is_active: bool",
                   refresh_tokens.issued_at AS "issued_at: DateTime<Utc>",
-                  refresh_tokens.spent_at AS "spent_at: DateTime<Utc>", refresh_tokens.parent_hash
+                  refresh_tokens.spent_at AS "spent_at: DateTime<Utc>", refresh_tokens.parent_hash,
+                  UTC_TIMESTAMP(6) AS "now: DateTime<Utc>"
            FROM refresh_tokens
            JOIN sessions ON sessions.id = refresh_tokens.session_id
            JOIN users ON users.id = sessions.user_id
            WHERE refresh_tokens.token_hash = ?
            FOR UPDATE"#,
-        hash
+        presented.hash
     )
     .fetch_optional(tx)
     .await
     .map_err(failed)?;
     Ok(found.map(|row| Found {
+        presented_at,
+        now: row.now,
         session_id: session.id,
         user_id: session.user_id,
         is_active: row.is_active,
@@ -202,11 +215,11 @@ async fn was_overtaken(tx: &mut MySqlConnection, found: &Found, hash: &[u8]) -> 
 }
 
 /// Whether a child of the presented token is known to have reached its client before the token was presented again.
-async fn child_has_arrived(tx: &mut MySqlConnection, presented: &Presented<'_>) -> Outcome<bool> {
+async fn child_has_arrived(tx: &mut MySqlConnection, hash: &[u8], at: DateTime<Utc>) -> Outcome<bool> {
     let arrived = sqlx::query_scalar!(
         "SELECT COUNT(*) FROM refresh_tokens WHERE parent_hash = ? AND (spent_at IS NOT NULL OR used_at < ?)",
-        presented.hash,
-        presented.at
+        hash,
+        at
     )
     .fetch_one(tx)
     .await
@@ -241,11 +254,16 @@ pub async fn note_use(identity: &Identity, uses: &[TokenUse]) -> Outcome<()> {
     transaction(&identity.pool, "note_use", uses, |tx, uses| {
         Box::pin(async move {
             for used in uses.iter().take(MAX_USES) {
+                let at = used.at.and_then(from_timestamp);
                 // The tokens of a sign-in have no parent that could be presented again.
                 sqlx::query!(
-                    "UPDATE refresh_tokens SET used_at = ?
+                    "UPDATE refresh_tokens
+                     SET used_at = IF(? BETWEEN UTC_TIMESTAMP(6) - INTERVAL ? MICROSECOND AND UTC_TIMESTAMP(6),
+                                      ?, UTC_TIMESTAMP(6))
                      WHERE access_jti = ? AND used_at IS NULL AND parent_hash IS NOT NULL",
-                    used.at.and_then(from_timestamp).unwrap_or_else(now),
+                    at,
+                    TOLD_WITHIN,
+                    at,
                     used.token_id
                 )
                 .execute(&mut *tx)

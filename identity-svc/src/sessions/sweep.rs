@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use chassis::clock::now;
+use chrono::{DateTime, Utc};
 use sqlx::mysql::MySqlQueryResult;
 use sqlx::{MySqlConnection, MySqlPool};
 
@@ -12,13 +12,17 @@ const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Removes what is long over, in small steps, for as long as the process lives.
 pub async fn sweep(pool: MySqlPool) {
-    sweep::sweep(pool, "old sessions and their tokens", |connection| Box::pin(step(connection))).await;
+    sweep::sweep(pool, "old sessions and their tokens", forget).await;
+}
+
+/// One step.
+pub fn forget(connection: &mut MySqlConnection, now: DateTime<Utc>) -> sweep::Step<'_> {
+    Box::pin(step(connection, now - KEPT))
 }
 
 /// Of one kind after the other, and one replica at a time: the tokens of a session go with it, so that two who remove both at
 /// once would meet in the same rows, and one of them end as the victim of a deadlock.
-async fn step(connection: &mut MySqlConnection) -> sqlx::Result<MySqlQueryResult> {
-    let before = now() - KEPT;
+async fn step(connection: &mut MySqlConnection, before: DateTime<Utc>) -> sqlx::Result<MySqlQueryResult> {
     let spent = sqlx::query!("DELETE FROM refresh_tokens WHERE spent_at < ? LIMIT 1000", before);
     let spent = spent.execute(&mut *connection).await?;
     if spent.rows_affected() == sweep::STEP {
@@ -34,6 +38,7 @@ async fn step(connection: &mut MySqlConnection) -> sqlx::Result<MySqlQueryResult
 
 #[cfg(test)]
 mod tests {
+    use chassis::clock::now;
     use sqlx::AssertSqlSafe;
 
     use super::*;
@@ -59,7 +64,7 @@ mod tests {
         .await
         .expect("spent");
         let mut connection = pool.acquire().await.expect("a connection");
-        while step(&mut connection).await.expect("a step").rows_affected() == sweep::STEP {}
+        while forget(&mut connection, now()).await.expect("a step").rows_affected() == sweep::STEP {}
         let count = async |table| -> i64 {
             let count = format!("SELECT COUNT(*) FROM {table}");
             sqlx::query_scalar(AssertSqlSafe(count)).fetch_one(&pool).await.expect("a count")

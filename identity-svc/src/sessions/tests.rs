@@ -4,26 +4,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chassis::clock::now;
-use chrono::{DateTime, Utc};
-use contract::identity::{Device, LoginRequest};
+use chrono::{DateTime, TimeDelta, Utc};
+use contract::ErrorCode;
+use contract::identity::{Device, LoginRequest, TokenPair, TokenUse};
 use serde_json::Value;
 use sqlx::MySqlPool;
 use sqlx::types::Json;
 
-use super::{Because, end_all};
+use super::{Because, end_all, note_use, refresh};
 use crate::audit::By;
 use crate::identity::{Identity, Tokens};
 use crate::sign_in;
-use crate::tests::{identity, register};
+use crate::tests::{identity, register, seen_from};
 use crate::token_lives::Noted;
 
-async fn log_in(identity: &Identity, email: &str) {
+async fn log_in(identity: &Identity, email: &str) -> TokenPair {
     let request = LoginRequest {
         email: email.to_owned(),
         password: "correct horse battery".to_owned(),
         device: Some(Device::default()),
     };
-    sign_in::log_in(identity, request).await.expect("signed in");
+    sign_in::log_in(identity, request).await.expect("signed in")
+}
+
+/// Changes rows as a replica would that has the clock of the database.
+async fn written(pool: &MySqlPool, statement: &'static str) {
+    sqlx::query(statement).execute(pool).await.expect("written");
 }
 
 /// Sessions that are open, from the one that was opened first.
@@ -183,4 +189,79 @@ async fn a_replica_writes_down_once_what_its_tokens_live(pool: MySqlPool) {
 
 async fn good_until(pool: &MySqlPool) -> Vec<DateTime<Utc>> {
     sqlx::query_scalar("SELECT good_until FROM token_lives").fetch_all(pool).await.expect("rows")
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn a_lost_answer_is_no_theft_and_no_session_over_to_a_replica_whose_clock_is_ahead(pool: MySqlPool) {
+    let pool = seen_from(&pool, 61).await;
+    let identity = identity(pool.clone()).await;
+    let user = register(&identity, "a@example.com").await;
+    let pair = log_in(&identity, "a@example.com").await;
+    let present = async || refresh(&identity, &pair.refresh_token, &Device::default()).await;
+    present().await.expect("refreshed, and the answer is lost");
+    written(&pool, "UPDATE refresh_tokens SET issued_at = UTC_TIMESTAMP(6), spent_at = IF(spent_at IS NULL, NULL, UTC_TIMESTAMP(6))").await;
+    written(&pool, "UPDATE sessions SET expires_at = UTC_TIMESTAMP(6) + INTERVAL 1 HOUR, absolute_expires_at = expires_at").await;
+    let again = present().await.expect("presented again in its time");
+    assert!(again.expires_in > 0, "{}", again.expires_in);
+    assert_eq!(open(&pool, &user).await.len(), 2);
+    written(&pool, "UPDATE refresh_tokens SET spent_at = spent_at - INTERVAL 5 MINUTE").await;
+    assert_eq!(present().await.expect_err("too late").code(), ErrorCode::TokenInvalid);
+    assert_eq!(open(&pool, &user).await.len(), 1, "a copy ends the session all the same");
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn a_session_that_was_opened_by_a_wrong_clock_lasts_as_long_as_any(pool: MySqlPool) {
+    for days_ahead in [61, -61] {
+        let pool = seen_from(&pool, days_ahead).await;
+        let identity = identity(pool.clone()).await;
+        register(&identity, &format!("{days_ahead}@example.com")).await;
+        let wrong = count(
+            &pool,
+            "SELECT COUNT(*) FROM sessions
+             WHERE ABS(TIMESTAMPDIFF(SECOND, UTC_TIMESTAMP(6) + INTERVAL 1 HOUR, expires_at)) > 60",
+        );
+        assert_eq!(wrong.await, 0, "{days_ahead} days ahead");
+        written(&pool, "DELETE FROM users").await;
+    }
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn what_a_replica_with_a_wrong_clock_ends_binds_on_tokens_all_the_same(pool: MySqlPool) {
+    for days_ahead in [61, -61] {
+        let pool = seen_from(&pool, days_ahead).await;
+        let identity = identity(pool.clone()).await;
+        let user = register(&identity, &format!("{days_ahead}@example.com")).await;
+        written(&pool, "UPDATE sessions SET last_seen_at = UTC_TIMESTAMP(6)").await;
+        written(&pool, "REPLACE INTO token_lives VALUES (900, UTC_TIMESTAMP(6) + INTERVAL 25 MINUTE)").await;
+        end_all(&identity, &user, None, Because::Revoked, By::SYSTEM).await.expect("ended");
+        assert_eq!(open(&pool, &user).await.len(), 0, "{days_ahead} days ahead");
+        let binding =
+            "SELECT COUNT(*) FROM auth_events WHERE forget_at > UTC_TIMESTAMP(6) + INTERVAL 15 MINUTE";
+        assert_eq!(count(&pool, binding).await, 1, "{days_ahead} days ahead");
+        written(&pool, "DELETE FROM auth_events").await;
+        written(&pool, "DELETE FROM users").await;
+    }
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn an_edge_whose_clock_is_wrong_has_seen_a_token_when_it_tells_of_it(pool: MySqlPool) {
+    let identity = identity(pool.clone()).await;
+    register(&identity, "a@example.com").await;
+    let first = log_in(&identity, "a@example.com").await;
+    for off in [TimeDelta::minutes(-5), TimeDelta::minutes(5)] {
+        let none = "UPDATE refresh_tokens SET spent_at = NULL, used_at = NULL";
+        written(&pool, none).await;
+        refresh(&identity, &first.refresh_token, &Device::default()).await.expect("refreshed");
+        let ids: Vec<String> =
+            sqlx::query_scalar("SELECT access_jti FROM refresh_tokens WHERE parent_hash IS NOT NULL")
+                .fetch_all(&pool)
+                .await
+                .expect("ids");
+        let at = Some(contract::to_timestamp(now() + off));
+        let uses: Vec<_> = ids.into_iter().map(|token_id| TokenUse { token_id, at }).collect();
+        note_use(&identity, &uses).await.expect("noted");
+        let wrong = "SELECT COUNT(*) FROM refresh_tokens
+                     WHERE ABS(TIMESTAMPDIFF(SECOND, used_at, UTC_TIMESTAMP(6))) > 60";
+        assert_eq!(count(&pool, wrong).await, 0, "{off}");
+    }
 }

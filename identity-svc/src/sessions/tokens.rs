@@ -1,8 +1,9 @@
 //! The pair of tokens of a session.
 
+use std::time::Duration;
+
 use chassis::clock::now;
 use chassis::mysql::failed;
-use chrono::{DateTime, Utc};
 use contract::identity::TokenPair;
 use contract::{Failure, Outcome};
 use sqlx::MySqlConnection;
@@ -14,8 +15,8 @@ use crate::opaque::OpaqueToken;
 /// The session that tokens are made for.
 pub struct Of<'a> {
     pub session_id: &'a str,
-    /// No token outlives its session.
-    pub absolute_end: DateTime<Utc>,
+    /// How long it may yet last; no token outlives its session.
+    pub left: Duration,
     /// The hash of the refresh token that was spent for this pair.
     pub parent: Option<&'a [u8]>,
 }
@@ -28,17 +29,16 @@ pub async fn issue(
     of: Of<'_>,
 ) -> Outcome<TokenPair> {
     let (refresh, now) = (OpaqueToken::generate()?, now());
-    let expires = of.absolute_end.min(now + tokens.lifetimes.access_token);
+    let expires = now + tokens.lifetimes.access_token.min(of.left);
     tokens.noted.cover(tx, tokens.lifetimes.access_token, expires).await?;
     let claims = tokens.claims(account, of.session_id, now, expires);
     sqlx::query!(
         "INSERT INTO refresh_tokens (token_hash, session_id, parent_hash, access_jti, issued_at)
-         VALUES (?, ?, ?, ?, ?)",
+         VALUES (?, ?, ?, ?, UTC_TIMESTAMP(6))",
         refresh.hash,
         of.session_id,
         of.parent,
-        claims.jti,
-        now
+        claims.jti
     )
     .execute(tx)
     .await

@@ -2,14 +2,14 @@
 //! those that are free, each attempt makes the next one wait twice as long (OWASP Authentication Cheat Sheet, "Login
 //! Throttling"). Only failures are counted, so that one may sign in many times at once; how many guesses get through
 //! at once is bounded where password hashes are made, as long as some are free. From then on each is counted when it is
-//! admitted, in one step, as is from the first on what is counted whatever comes of it (mails, registrations).
+//! admitted, in one step, as is from the first on what is counted whatever comes of it (mails, registrations). All times
+//! are the database's: nobody waits for longer because the clock of one replica was ahead, or is let in sooner.
 
 mod rules;
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use chassis::clock::now;
 use chassis::mysql::{failed, transaction};
 use chrono::{DateTime, TimeDelta, Utc};
 use contract::{ErrorCode, Failure, Outcome};
@@ -45,13 +45,12 @@ pub fn network(address: &str) -> Option<String> {
 /// # Errors
 /// AUTH005 with the time to wait; GW001 when the database is away.
 pub async fn check(pool: &MySqlPool, subjects: &[Subject]) -> Outcome<Vec<Subject>> {
-    let now = now();
     let mut spent = Vec::new();
     for subject in subjects.iter().filter(|subject| subject.rule.free > 0) {
         let known = sqlx::query_as!(
             Known,
             r#"SELECT attempts, blocked_until AS "blocked_until: DateTime<Utc>",
-                      forget_at AS "forget_at: DateTime<Utc>"
+                      forget_at AS "forget_at: DateTime<Utc>", UTC_TIMESTAMP(6) AS "now: DateTime<Utc>"
                FROM throttles WHERE bucket = ?"#,
             subject.bucket
         )
@@ -59,21 +58,12 @@ pub async fn check(pool: &MySqlPool, subjects: &[Subject]) -> Outcome<Vec<Subjec
         .await
         .map_err(failed)?;
         let Some(known) = known else { continue };
-        if known.blocked_until > now {
-            return Err(refusal(subject, known.blocked_until, now));
-        }
-        if known.attempts(now) >= subject.rule.free {
+        known.must_not_wait(subject)?;
+        if known.attempts() >= subject.rule.free {
             spent.push(subject.clone());
         }
     }
     Ok(spent)
-}
-
-fn refusal(subject: &Subject, until: DateTime<Utc>, now: DateTime<Utc>) -> Failure {
-    REFUSED.with_label_values(&[subject.rule.name]).inc();
-    let seconds = (until - now + TimeDelta::milliseconds(999)).num_seconds();
-    let wait = Duration::from_secs(u64::try_from(seconds).unwrap_or(1));
-    Failure::new(ErrorCode::TooManyAttempts).retry_after(wait)
 }
 
 /// Takes one attempt of each subject: it is counted if every rule admits it. So of many at once no more are admitted
@@ -97,10 +87,7 @@ pub async fn admit(pool: &MySqlPool, subjects: &[Subject]) -> Outcome<()> {
 pub async fn take(tx: &mut MySqlConnection, subjects: &[Subject]) -> Outcome<()> {
     for subject in in_order(subjects) {
         let known = lock(tx, subject).await?;
-        let now = now();
-        if known.blocked_until > now {
-            return Err(refusal(subject, known.blocked_until, now));
-        }
+        known.must_not_wait(subject)?;
         add(tx, subject, known).await?;
     }
     Ok(())
@@ -139,22 +126,36 @@ struct Known {
     attempts: i32,
     blocked_until: DateTime<Utc>,
     forget_at: DateTime<Utc>,
+    /// When it was looked up.
+    now: DateTime<Utc>,
 }
 
 impl Known {
-    fn attempts(&self, now: DateTime<Utc>) -> u32 {
-        if self.forget_at > now { u32::try_from(self.attempts).unwrap_or(0) } else { 0 }
+    fn must_not_wait(&self, subject: &Subject) -> Outcome<()> {
+        let wait = self.blocked_until - self.now;
+        if wait <= TimeDelta::zero() {
+            return Ok(());
+        }
+        REFUSED.with_label_values(&[subject.rule.name]).inc();
+        let seconds = (wait + TimeDelta::milliseconds(999)).num_seconds();
+        let wait = Duration::from_secs(u64::try_from(seconds).unwrap_or(1));
+        Err(Failure::new(ErrorCode::TooManyAttempts).retry_after(wait))
+    }
+
+    fn attempts(&self) -> u32 {
+        if self.forget_at > self.now { u32::try_from(self.attempts).unwrap_or(0) } else { 0 }
     }
 }
 
 /// Reads a subject and locks it until the transaction ends, so that attempts come one after the other.
 async fn lock(tx: &mut MySqlConnection, subject: &Subject) -> Outcome<Known> {
     sqlx::query!(
-        "INSERT INTO throttles (bucket, attempts, blocked_until, forget_at) VALUES (?, 0, ?, ?)
+        "INSERT INTO throttles (bucket, attempts, blocked_until, forget_at)
+         VALUES (?, 0, ?, UTC_TIMESTAMP(6) + INTERVAL ? SECOND)
          ON DUPLICATE KEY UPDATE bucket = VALUES(bucket)",
         subject.bucket,
         DateTime::UNIX_EPOCH,
-        now() + subject.rule.forget
+        subject.rule.forget.as_secs()
     )
     .execute(&mut *tx)
     .await
@@ -162,7 +163,7 @@ async fn lock(tx: &mut MySqlConnection, subject: &Subject) -> Outcome<Known> {
     sqlx::query_as!(
         Known,
         r#"SELECT attempts, blocked_until AS "blocked_until: DateTime<Utc>",
-                  forget_at AS "forget_at: DateTime<Utc>"
+                  forget_at AS "forget_at: DateTime<Utc>", UTC_TIMESTAMP(6) AS "now: DateTime<Utc>"
            FROM throttles WHERE bucket = ? FOR UPDATE"#,
         subject.bucket
     )
@@ -173,10 +174,9 @@ async fn lock(tx: &mut MySqlConnection, subject: &Subject) -> Outcome<Known> {
 
 /// Adds an attempt to those that are known of a locked subject.
 async fn add(tx: &mut MySqlConnection, subject: &Subject, known: Known) -> Outcome<()> {
-    let (rule, now) = (subject.rule, now());
-    let attempts = known.attempts(now).saturating_add(1).min(1_000_000);
+    let (rule, now) = (subject.rule, known.now);
+    let attempts = known.attempts().saturating_add(1).min(1_000_000);
     let wait = rule.wait(attempts);
-    // Somebody whose clock is behind must not find a block that is none.
     let blocked_until = if wait.is_zero() { DateTime::UNIX_EPOCH } else { now + wait };
     sqlx::query!(
         "UPDATE throttles SET attempts = ?, blocked_until = ?, forget_at = ? WHERE bucket = ?",
@@ -200,9 +200,8 @@ pub async fn attempts(connection: &mut MySqlConnection, subject: &Subject) -> Ou
         return Ok(None);
     }
     let attempts = sqlx::query_scalar!(
-        "SELECT attempts FROM throttles WHERE bucket = ? AND forget_at > ?",
-        subject.bucket,
-        now()
+        "SELECT attempts FROM throttles WHERE bucket = ? AND forget_at > UTC_TIMESTAMP(6)",
+        subject.bucket
     )
     .fetch_optional(connection)
     .await
@@ -230,11 +229,12 @@ pub async fn forget(pool: &MySqlPool, subjects: &[Subject]) -> Outcome<()> {
 /// GW001 when the database is away.
 pub async fn vouch(pool: &MySqlPool, subject: &Subject) -> Outcome<()> {
     sqlx::query!(
-        "INSERT INTO throttles (bucket, attempts, blocked_until, forget_at) VALUES (?, 0, ?, ?)
+        "INSERT INTO throttles (bucket, attempts, blocked_until, forget_at)
+         VALUES (?, 0, ?, UTC_TIMESTAMP(6) + INTERVAL ? SECOND)
          ON DUPLICATE KEY UPDATE forget_at = VALUES(forget_at)",
         subject.bucket,
         DateTime::UNIX_EPOCH,
-        now() + subject.rule.forget
+        subject.rule.forget.as_secs()
     )
     .execute(pool)
     .await
@@ -248,9 +248,8 @@ pub async fn vouch(pool: &MySqlPool, subject: &Subject) -> Outcome<()> {
 /// GW001 when the database is away.
 pub async fn is_vouched(pool: &MySqlPool, subject: &Subject) -> Outcome<bool> {
     let known = sqlx::query_scalar!(
-        "SELECT COUNT(*) FROM throttles WHERE bucket = ? AND forget_at > ?",
-        subject.bucket,
-        now()
+        "SELECT COUNT(*) FROM throttles WHERE bucket = ? AND forget_at > UTC_TIMESTAMP(6)",
+        subject.bucket
     )
     .fetch_one(pool)
     .await
@@ -260,11 +259,13 @@ pub async fn is_vouched(pool: &MySqlPool, subject: &Subject) -> Outcome<bool> {
 
 /// Removes what is forgotten, for as long as the process lives.
 pub async fn sweep(pool: MySqlPool) {
-    sweep::sweep(pool, "old throttles", |connection| {
-        let old = sqlx::query!("DELETE FROM throttles WHERE forget_at < ? LIMIT 1000", now());
-        Box::pin(old.execute(connection))
-    })
-    .await;
+    sweep::sweep(pool, "old throttles", remove).await;
+}
+
+/// One step.
+pub fn remove(connection: &mut MySqlConnection, now: DateTime<Utc>) -> sweep::Step<'_> {
+    let old = sqlx::query!("DELETE FROM throttles WHERE forget_at < ? LIMIT 1000", now);
+    Box::pin(old.execute(connection))
 }
 
 static REFUSED: LazyLock<IntCounterVec> = LazyLock::new(|| {
@@ -281,6 +282,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
+    use crate::tests::seen_from;
 
     const LIMITS: Limits =
         Limits { account: 3, address: 100, registrations: 0, mails_to_account: 2, mails_from_address: 0 };
@@ -343,5 +345,25 @@ mod tests {
         // Those that are free, and the one that begins the wait.
         assert_eq!(admitted.values().sum::<usize>(), 5, "{admitted:?}");
         assert!(admitted.values().all(|count| *count <= 3), "{admitted:?}");
+    }
+
+    #[sqlx::test(migrations = "./migrations")]
+    async fn nobody_waits_longer_or_is_let_in_sooner_by_a_clock_that_is_ahead(pool: MySqlPool) {
+        let pool = seen_from(&pool, 61).await;
+        let subject = [LIMITS.account_from_address().of("somebody")];
+        for _ in 0..4 {
+            count(&pool, &subject).await.expect("counted");
+        }
+        let statement = "UPDATE throttles SET blocked_until = UTC_TIMESTAMP(6) + INTERVAL 9 SECOND,
+                                              forget_at = UTC_TIMESTAMP(6) + INTERVAL 1 HOUR";
+        sqlx::query(statement).execute(&pool).await.expect("written by another");
+        check(&pool, &subject).await.expect_err("must wait");
+        sqlx::query("UPDATE throttles SET blocked_until = '1970-01-01'")
+            .execute(&pool)
+            .await
+            .expect("waited");
+        count(&pool, &subject).await.expect("counted");
+        let refused = check(&pool, &subject).await.expect_err("must wait");
+        assert_eq!(refused.wait(), Some(Duration::from_secs(2)), "for the fifth attempt, and in all");
     }
 }
