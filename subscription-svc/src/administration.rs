@@ -11,7 +11,6 @@ use contract::{
 use crate::billing;
 use crate::service::{IDENTITY, Service};
 use crate::subscriptions::{Status, Subscription, change};
-use chassis::clock::now;
 
 const MAX_TRIAL_DAYS: i32 = 365;
 /// What the column holds, in characters.
@@ -83,8 +82,7 @@ pub async fn create(service: &Service, request: CreateSubscriptionRequest) -> Ou
         ("payment_method_id", payment_method.clone()),
     ];
     approve(service, request.actor.as_ref(), &request.user_id, changes).await?;
-    change(service, "create_subscription", &request.user_id, move |subscription| {
-        let now = now();
+    change(service, "create_subscription", &request.user_id, move |subscription, now| {
         let trial_ends_at = (trial_days > 0).then(|| now + Duration::days(i64::from(trial_days)));
         subscription.tier = tier;
         subscription.status = if trial_ends_at.is_some() { Status::Trialing } else { Status::Active };
@@ -126,12 +124,12 @@ pub async fn update(service: &Service, request: UpdateSubscriptionRequest) -> Ou
             ended => ended?,
         }
     }
-    change(service, "update_subscription", &request.user_id, move |subscription| {
+    change(service, "update_subscription", &request.user_id, move |subscription, now| {
         if let Some(tier) = tier {
             subscription.tier = tier;
         }
         if let Some(status) = status {
-            subscription.set_status(status, now(), grace);
+            subscription.set_status(status, now, grace);
         }
         if let Some(method) = &payment_method {
             subscription.payment_method = Some(method.clone());

@@ -2,6 +2,7 @@
 //! replica runs is over by no other's clock.
 
 use chassis::mysql::{failed, misses_parent, transaction, violated_key};
+use chrono::{DateTime, TimeDelta, Utc};
 use contract::subscription::begin_response::Answer;
 use contract::subscription::{BeginRequest, Finished, Headers, Proceed, Running, Unknown};
 use contract::{ErrorCode, Failure, Outcome};
@@ -19,8 +20,8 @@ const MAX_BODY: usize = 1024 * 1024;
 const MAX_HEADERS: usize = 16 * 1024;
 /// The longest time that one run may be given, in seconds.
 const MAX_LEASE: i32 = 3600;
-/// How long an answer is kept, in hours.
-const KEPT: i32 = 24;
+/// How long an answer is kept.
+const KEPT: TimeDelta = TimeDelta::hours(24);
 
 /// Begins a request, or says where the one with the same key stands. A run whose runner has gone (its time is over) is
 /// taken over if it is repeatable; otherwise nobody knows what came of it.
@@ -183,10 +184,7 @@ pub async fn abandon(pool: &MySqlPool, user_id: &str, key: &str, runner: &str) -
 }
 
 /// Forgets old answers.
-pub fn forget(connection: &mut MySqlConnection) -> Step<'_> {
-    let old = sqlx::query!(
-        "DELETE FROM idempotent_requests WHERE created_at < NOW(6) - INTERVAL ? HOUR LIMIT 1000",
-        KEPT
-    );
+pub fn forget(connection: &mut MySqlConnection, now: DateTime<Utc>) -> Step<'_> {
+    let old = sqlx::query!("DELETE FROM idempotent_requests WHERE created_at < ? LIMIT 1000", now - KEPT);
     Box::pin(old.execute(connection))
 }

@@ -8,7 +8,8 @@ use contract::Outcome;
 use crate::census::Census;
 use crate::service::Service;
 use crate::{subscriptions, usage};
-use chassis::clock::now;
+use chassis::clock::agreed;
+use chassis::mysql::failed;
 
 const INTERVAL: Duration = Duration::from_secs(2);
 
@@ -32,7 +33,8 @@ pub async fn run(service: Service) {
 /// # Errors
 /// GW001 when the database is away.
 pub async fn once(service: &Service) -> Outcome<()> {
-    for user_id in subscriptions::lapsed_users(&service.pool, now()).await? {
+    let now = agreed(&mut *service.pool.acquire().await.map_err(failed)?).await.map_err(failed)?;
+    for user_id in subscriptions::lapsed_users(&service.pool, now).await? {
         subscriptions::lapse(service, &user_id).await?;
     }
     usage::sweep(&service.pool).await

@@ -1,6 +1,5 @@
 //! Ending what is paid for, at Stripe as well: all of it, should a customer have come to several subscriptions there.
 
-use chassis::clock::now;
 use contract::Outcome;
 use serde::de::IgnoredAny;
 
@@ -16,9 +15,9 @@ use crate::subscriptions::{self, Subscription, change};
 /// # Errors
 /// USER001; SUB003 when Stripe is paid and its keys are gone; GW001 or GW002 when the database or Stripe is away.
 pub async fn cancel(service: &Service, user_id: &str) -> Outcome<Subscription> {
-    let subscription = change(service, "cancel_subscription", user_id, |subscription| {
+    let subscription = change(service, "cancel_subscription", user_id, |subscription, now| {
         if subscription.stripe_subscription_id.is_none() {
-            subscription.cancel(now());
+            subscription.cancel(now);
         }
     })
     .await?;

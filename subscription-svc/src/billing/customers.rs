@@ -1,8 +1,9 @@
-//! The table `stripe_customers`: whom we have made a customer. Nothing that Stripe says of others concerns us.
+//! The table `stripe_customers`: whom we have made a customer. Nothing that Stripe says of others concerns us. When one is
+//! looked at again goes by the clock of the database, or one that is ahead would put it off for all replicas.
 
-use chassis::clock::now;
+use chassis::clock::shared;
 use chassis::mysql::{failed, transaction};
-use chrono::{DateTime, Utc};
+use chrono::TimeDelta;
 use contract::{ErrorCode, Failure, Outcome};
 use sqlx::{MySqlConnection, MySqlExecutor, MySqlPool};
 
@@ -100,16 +101,17 @@ async fn keep(tx: &mut MySqlConnection, user_id: &str, id: &str) -> Outcome<Cust
     if let Some(known) = known {
         return Ok(known);
     }
+    let now = shared(tx).await.map_err(failed)?;
     sqlx::query!(
         "INSERT INTO stripe_customers (customer_id, user_id, created_at) VALUES (?, ?, ?)",
         id,
         user_id,
-        now()
+        now
     )
     .execute(&mut *tx)
     .await
     .map_err(failed)?;
-    change_locked(tx, subscription, &|subscription| {
+    change_locked(tx, subscription, now, &|subscription| {
         subscription.stripe_customer_id = Some(id.to_owned());
     })
     .await?;
@@ -137,16 +139,19 @@ pub async fn swap_checkout(pool: &MySqlPool, customer: &Customer, checkout_id: &
 ///
 /// # Errors
 /// GW001 when the database is away.
-pub async fn due(pool: &MySqlPool, now: DateTime<Utc>) -> Outcome<Vec<Customer>> {
-    select!("WHERE look_at <= ? ORDER BY look_at LIMIT 20", now).fetch_all(pool).await.map_err(failed)
+pub async fn due(pool: &MySqlPool) -> Outcome<Vec<Customer>> {
+    select!("WHERE look_at <= UTC_TIMESTAMP(6) ORDER BY look_at LIMIT 20")
+        .fetch_all(pool)
+        .await
+        .map_err(failed)
 }
 
 /// Customers whose account is deleted, some of them; those that were postponed last.
 ///
 /// # Errors
 /// GW001 when the database is away.
-pub async fn left_behind(pool: &MySqlPool, now: DateTime<Utc>) -> Outcome<Vec<Customer>> {
-    select!("WHERE user_id IS NULL AND (retry_at IS NULL OR retry_at <= ?) ORDER BY retry_at LIMIT 20", now)
+pub async fn left_behind(pool: &MySqlPool) -> Outcome<Vec<Customer>> {
+    select!("WHERE user_id IS NULL AND (retry_at IS NULL OR retry_at <= UTC_TIMESTAMP(6)) ORDER BY retry_at LIMIT 20")
         .fetch_all(pool)
         .await
         .map_err(failed)
@@ -156,11 +161,13 @@ pub async fn left_behind(pool: &MySqlPool, now: DateTime<Utc>) -> Outcome<Vec<Cu
 ///
 /// # Errors
 /// GW001 when the database is away.
-pub async fn postpone(pool: &MySqlPool, id: &str, until: DateTime<Utc>) -> Outcome<()> {
+pub async fn postpone(pool: &MySqlPool, id: &str, pause: TimeDelta) -> Outcome<()> {
     sqlx::query!(
-        "UPDATE stripe_customers SET look_at = ?, retry_at = ? WHERE customer_id = ?",
-        until,
-        until,
+        "UPDATE stripe_customers
+         SET look_at = UTC_TIMESTAMP(6) + INTERVAL ? SECOND, retry_at = UTC_TIMESTAMP(6) + INTERVAL ? SECOND
+         WHERE customer_id = ?",
+        pause.num_seconds(),
+        pause.num_seconds(),
         id
     )
     .execute(pool)

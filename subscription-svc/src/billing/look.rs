@@ -51,7 +51,6 @@ pub async fn look(
             revision,
             found,
             grace: service.grace,
-            now: now(),
         };
         let taken = transaction(&service.pool, "take_over_stripe", &answer, |tx, answer| {
             Box::pin(async move { answer.take_over(tx).await })
@@ -122,7 +121,6 @@ struct Answer<'a> {
     revision: i64,
     found: Found,
     grace: chrono::TimeDelta,
-    now: DateTime<Utc>,
 }
 
 enum Taken {
@@ -141,7 +139,8 @@ impl Answer<'_> {
             return Ok(Taken::Already(before));
         }
         let row = sqlx::query!(
-            r#"SELECT revision, past_due_since AS "past_due_since: DateTime<Utc>"
+            r#"SELECT revision, past_due_since AS "past_due_since: DateTime<Utc>",
+                      UTC_TIMESTAMP(6) AS "now: DateTime<Utc>"
                FROM stripe_customers WHERE customer_id = ?"#,
             self.customer_id
         )
@@ -162,11 +161,13 @@ impl Answer<'_> {
         self.note_event(tx).await?;
         let best = self.found.best();
         let late = best.is_some_and(Standing::is_late);
-        let past_due_since = row.past_due_since.or(Some(self.now)).filter(|_| late);
-        let grace_ends = past_due_since.unwrap_or(self.now) + self.grace;
-        let after = change_locked(tx, before, &|subscription| match best {
-            Some(standing) => standing.apply(subscription, grace_ends, self.now),
-            None => standing::end(subscription, self.now),
+        // By the clock of the database: no grace is over because our own is ahead.
+        let now = row.now;
+        let past_due_since = row.past_due_since.or(Some(now)).filter(|_| late);
+        let grace_ends = past_due_since.unwrap_or(now) + self.grace;
+        let after = change_locked(tx, before, now, &|subscription| match best {
+            Some(standing) => standing.apply(subscription, grace_ends, now),
+            None => standing::end(subscription, now),
         })
         .await?;
         if matches!(self.found, Found::Deleted) {
@@ -177,7 +178,7 @@ impl Answer<'_> {
             "UPDATE stripe_customers SET revision = revision + 1, past_due_since = ?, look_at = ?
              WHERE customer_id = ?",
             past_due_since,
-            standing::next_look(&after, self.now),
+            standing::next_look(&after, now),
             self.customer_id
         )
         .execute(tx)
@@ -197,7 +198,7 @@ impl Answer<'_> {
 
     async fn note_event(&self, tx: &mut MySqlConnection) -> Outcome<()> {
         if let Some(event) = self.event {
-            sqlx::query!("INSERT INTO stripe_events (id, taken_at) VALUES (?, ?)", event, self.now)
+            sqlx::query!("INSERT INTO stripe_events (id, taken_at) VALUES (?, UTC_TIMESTAMP(6))", event)
                 .execute(tx)
                 .await
                 .map_err(failed)?;

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use chassis::clock::now;
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use contract::{ErrorCode, Outcome};
 use sqlx::MySqlConnection;
 
@@ -43,7 +42,7 @@ async fn sweep(service: &Service, billing: &Billing) -> Outcome<()> {
 }
 
 async fn look_at_the_due(service: &Service, billing: &Billing) -> Outcome<()> {
-    for customer in customers::due(&service.pool, now()).await? {
+    for customer in customers::due(&service.pool).await? {
         match look(service, billing, &customer, None).await {
             Err(failure) if failure.code() == ErrorCode::UserNotFound => {}
             outcome => go_on(service, &customer, outcome.map(drop)).await?,
@@ -54,7 +53,7 @@ async fn look_at_the_due(service: &Service, billing: &Billing) -> Outcome<()> {
 
 /// Deleting a customer ends all that it pays for.
 async fn end_for_the_deleted(service: &Service, billing: &Billing) -> Outcome<()> {
-    for customer in customers::left_behind(&service.pool, now()).await? {
+    for customer in customers::left_behind(&service.pool).await? {
         go_on(service, &customer, delete(service, billing, &customer.id).await).await?;
     }
     Ok(())
@@ -70,7 +69,7 @@ async fn go_on(service: &Service, customer: &Customer, outcome: Outcome<()>) -> 
     let Err(failure) = outcome else { return Ok(()) };
     let is_refusal = failure.code() == ErrorCode::Internal;
     let pause = if is_refusal { REFUSED_PAUSE } else { AWAY_PAUSE };
-    customers::postpone(&service.pool, &customer.id, now() + pause).await?;
+    customers::postpone(&service.pool, &customer.id, pause).await?;
     if is_refusal {
         tracing::warn!(customer = customer.id, cause = ?failure.cause(), "a customer is left for later: {failure}");
         return Ok(());
@@ -79,7 +78,7 @@ async fn go_on(service: &Service, customer: &Customer, outcome: Outcome<()>) -> 
 }
 
 /// Forgets old events.
-pub fn forget(connection: &mut MySqlConnection) -> Step<'_> {
-    let old = sqlx::query!("DELETE FROM stripe_events WHERE taken_at < ? LIMIT 1000", now() - EVENTS_KEPT);
+pub fn forget(connection: &mut MySqlConnection, now: DateTime<Utc>) -> Step<'_> {
+    let old = sqlx::query!("DELETE FROM stripe_events WHERE taken_at < ? LIMIT 1000", now - EVENTS_KEPT);
     Box::pin(old.execute(connection))
 }

@@ -1,7 +1,8 @@
 //! Changes to one subscription, each with the change of tier that follows from it.
 
-use chassis::clock::now;
-use chassis::mysql::transaction;
+use chassis::clock::{now, shared};
+use chassis::mysql::{failed, transaction};
+use chrono::{DateTime, Utc};
 use contract::{ErrorCode, Outcome};
 use sqlx::MySqlConnection;
 
@@ -9,7 +10,7 @@ use super::{Subscription, lock, write};
 use crate::service::Service;
 use crate::{outbox, usage};
 
-/// Changes a subscription under its lock; a change of the tier that counts goes into the outbox in the same
+/// Changes a subscription under its lock, as of now by the clock of the database; a change of the tier that counts goes into the outbox in the same
 /// transaction.
 ///
 /// # Errors
@@ -18,12 +19,13 @@ pub async fn change(
     service: &Service,
     name: &'static str,
     user_id: &str,
-    apply: impl Fn(&mut Subscription) + Send + Sync,
+    apply: impl Fn(&mut Subscription, DateTime<Utc>) + Send + Sync,
 ) -> Outcome<Subscription> {
     let changed = transaction(&service.pool, name, (user_id, apply), |tx, (user_id, apply)| {
         Box::pin(async move {
             let before = lock(tx, user_id).await?;
-            change_locked(tx, before, apply).await
+            let now = shared(tx).await.map_err(failed)?;
+            change_locked(tx, before, now, &|subscription| apply(subscription, now)).await
         })
     })
     .await?;
@@ -31,7 +33,7 @@ pub async fn change(
     Ok(changed)
 }
 
-/// Changes a subscription whose lock is held. The relay may be [hurried](crate::outbox::Relay::hurry) once it is
+/// Changes a subscription whose lock is held; `now` is the database's. The relay may be [hurried](crate::outbox::Relay::hurry) once it is
 /// committed.
 ///
 /// # Errors
@@ -39,6 +41,7 @@ pub async fn change(
 pub async fn change_locked(
     tx: &mut MySqlConnection,
     before: Subscription,
+    now: DateTime<Utc>,
     apply: &(impl Fn(&mut Subscription) + Send + Sync),
 ) -> Outcome<Subscription> {
     let mut subscription = before.clone();
@@ -46,7 +49,6 @@ pub async fn change_locked(
     if subscription == before {
         return Ok(before);
     }
-    let now = now();
     subscription.updated_at = now;
     write(tx, &subscription).await?;
     usage::follow(tx, &subscription).await?;
@@ -59,12 +61,14 @@ pub async fn change_locked(
     Ok(subscription)
 }
 
-/// Ends a subscription whose time is over, and changes nothing when it is not.
+/// Ends a subscription whose time is over by all clocks, and changes nothing when it is not.
 ///
 /// # Errors
 /// GW001 when the database is away.
 pub async fn lapse(service: &Service, user_id: &str) -> Outcome<()> {
-    let ended = change(service, "lapse_subscription", user_id, |subscription| subscription.lapse(now()));
+    let ended = change(service, "lapse_subscription", user_id, |subscription, shared| {
+        subscription.lapse(shared.min(now()));
+    });
     match ended.await {
         Err(failure) if failure.code() == ErrorCode::UserNotFound => Ok(()),
         outcome => outcome.map(drop),

@@ -7,7 +7,6 @@ use sqlx::{MySql, MySqlConnection, MySqlPool, QueryBuilder};
 use uuid::Uuid;
 
 use super::{Status, Subscription, TRIAL_SLACK};
-use chassis::clock::now;
 
 struct Row {
     id: String,
@@ -111,16 +110,12 @@ async fn read(connection: &mut MySqlConnection, user_id: &str) -> Outcome<Option
 
 /// Makes the subscription that every user starts with; does nothing when there is one.
 async fn make_free(tx: &mut MySqlConnection, user_id: &str) -> Outcome<()> {
-    let now = now();
     let made = sqlx::query!(
         "INSERT INTO subscriptions (id, user_id, tier, status, start_date, created_at, updated_at)
-         VALUES (?, ?, 'free', 'active', ?, ?, ?)
+         VALUES (?, ?, 'free', 'active', UTC_TIMESTAMP(6), UTC_TIMESTAMP(6), UTC_TIMESTAMP(6))
          ON DUPLICATE KEY UPDATE user_id = VALUES(user_id)",
         Uuid::now_v7().to_string(),
-        user_id,
-        now,
-        now,
-        now
+        user_id
     )
     .execute(tx)
     .await;
@@ -153,14 +148,13 @@ pub async fn welcome(pool: &MySqlPool, user_ids: &[String]) -> Outcome<()> {
 async fn make_free_for(pool: &MySqlPool, user_ids: &[String]) -> Outcome<()> {
     transaction(pool, "first_subscriptions", user_ids, |tx, user_ids| {
         Box::pin(async move {
-            let now = now();
             let mut statement = QueryBuilder::<MySql>::new(
                 "INSERT INTO subscriptions (id, user_id, tier, status, start_date, created_at, updated_at) ",
             );
             statement.push_values(*user_ids, |mut row, user_id| {
                 row.push_bind(Uuid::now_v7().to_string()).push_bind(user_id);
                 row.push_bind(Tier::Free.name()).push_bind(Status::Active.name());
-                row.push_bind(now).push_bind(now).push_bind(now);
+                row.push("UTC_TIMESTAMP(6)").push("UTC_TIMESTAMP(6)").push("UTC_TIMESTAMP(6)");
             });
             statement.push(" ON DUPLICATE KEY UPDATE user_id = VALUES(user_id)");
             match statement.build().execute(tx).await {

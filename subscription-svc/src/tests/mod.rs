@@ -19,7 +19,7 @@ use contract::identity::User;
 use contract::subscription::Actor;
 use contract::{Failure, Outcome};
 use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
-use sqlx::{Executor, MySqlPool};
+use sqlx::{AssertSqlSafe, Executor, MySqlPool};
 use tonic::{Response, Status};
 use uuid::Uuid;
 
@@ -52,6 +52,17 @@ pub async fn service(
     (service, fake)
 }
 
+/// The same service, as it is when its clock is 61 days ahead of the database's, which stands still.
+async fn ahead(service: Service) -> Service {
+    let stands = chassis::clock::now().timestamp() - 61 * 86_400;
+    let options = MySqlPoolOptions::new().after_connect(move |connection, _| {
+        let set = AssertSqlSafe(format!("SET SESSION timestamp = {stands}"));
+        Box::pin(async move { connection.execute(set).await.map(drop) })
+    });
+    let database = MySqlConnectOptions::clone(&service.pool.connect_options());
+    Service { pool: options.connect_with(database).await.expect("a pool"), ..service }
+}
+
 /// The part of `users` that the foreign keys need, then the service's own tables.
 async fn prepare(pool: &MySqlPool) {
     pool.execute(
@@ -77,7 +88,7 @@ pub async fn new_user(service: &Service) -> String {
 }
 
 async fn count(service: &Service, table: &'static str) -> i64 {
-    sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT COUNT(*) FROM {table}")))
+    sqlx::query_scalar(AssertSqlSafe(format!("SELECT COUNT(*) FROM {table}")))
         .fetch_one(&service.pool)
         .await
         .expect("a count")

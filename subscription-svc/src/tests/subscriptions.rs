@@ -12,9 +12,10 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
 use tonic::Request;
 use uuid::Uuid;
 
-use super::{actor, administrator, count, new_user, outcome, refusal, service};
+use super::{actor, administrator, ahead, count, new_user, outcome, refusal, service};
 use crate::rpc::Subscriptions;
 use crate::subscriptions::{self, Status};
+use crate::{forgetting, sweep};
 use chassis::clock::now;
 
 #[sqlx::test(migrations = false)]
@@ -339,5 +340,84 @@ async fn the_tiers_are_those_of_the_contract(options: MySqlPoolOptions, database
             .await
             .expect("a limit");
         assert_eq!(sold, tier.requests_per_minute().map_or(-1, i64::from), "the edge limits to what is sold");
+    }
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_replica_whose_clock_is_ahead_ends_no_trial_no_grace_and_nothing_that_is_paid_for(
+    options: MySqlPoolOptions,
+    database: MySqlConnectOptions,
+) {
+    let (service, _) = service(options, database).await;
+    let service = ahead(service).await;
+    let rpc = Subscriptions(service.clone());
+    let mut users = Vec::new();
+    for (status, has_cancelled) in [("trialing", false), ("past_due", false), ("active", true)] {
+        let user = new_user(&service).await;
+        subscriptions::find(&service.pool, &user).await.expect("a subscription");
+        sqlx::query(
+            "UPDATE subscriptions
+             SET tier = 'premium', status = ?, trial_ends_at = UTC_TIMESTAMP(6) + INTERVAL 1 HOUR,
+                 end_date = trial_ends_at, cancelled_at = IF(?, UTC_TIMESTAMP(6), NULL)
+             WHERE user_id = ?",
+        )
+        .bind(status)
+        .bind(has_cancelled)
+        .bind(&user)
+        .execute(&service.pool)
+        .await
+        .expect("written by another");
+        users.push((user, status));
+    }
+    sweep::once(&service).await.expect("swept");
+    for (user, status) in &users {
+        subscriptions::lapse(&service, user).await.expect("looked at");
+        let request = UpdateSubscriptionRequest {
+            actor: administrator(),
+            user_id: user.clone(),
+            payment_method_id: Some("pm_1".to_owned()),
+            ..Default::default()
+        };
+        let changed = outcome(rpc.update_subscription(Request::new(request)).await).expect("changed");
+        assert_eq!(&changed.subscription.expect("a subscription").status, status);
+    }
+    assert_eq!(count(&service, "tier_outbox").await, 0, "nobody's tier has changed");
+
+    let over = "UPDATE subscriptions SET trial_ends_at = UTC_TIMESTAMP(6), end_date = UTC_TIMESTAMP(6)";
+    sqlx::query(over).execute(&service.pool).await.expect("an hour later");
+    sweep::once(&service).await.expect("swept");
+    let statuses: Vec<String> = sqlx::query_scalar("SELECT status FROM subscriptions ORDER BY status")
+        .fetch_all(&service.pool)
+        .await
+        .expect("rows");
+    assert_eq!(statuses, ["canceled", "expired", "expired"]);
+    assert_eq!(count(&service, "tier_outbox").await, 3);
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_replica_whose_clock_is_ahead_forgets_what_is_due_and_nothing_else(
+    options: MySqlPoolOptions,
+    database: MySqlConnectOptions,
+) {
+    let (service, _) = service(options, database).await;
+    let service = ahead(service).await;
+    let user = new_user(&service).await;
+    for (key, age) in [("new", 0), ("old", 200)] {
+        for insert in [
+            "INSERT INTO reservations (user_id, idempotency_key, resource, state, created_at, expires_at)
+             VALUES (?, ?, 'content', 'released', UTC_TIMESTAMP(6), UTC_TIMESTAMP(6) - INTERVAL ? DAY)",
+            "INSERT INTO usage_records (user_id, idempotency_key, recorded_at)
+             VALUES (?, ?, UTC_TIMESTAMP(6) - INTERVAL ? DAY)",
+            "INSERT INTO idempotent_requests (user_id, idempotency_key, fingerprint, runner, created_at)
+             VALUES (?, ?, REPEAT('f', 32), '', UTC_TIMESTAMP(6) - INTERVAL ? DAY)",
+            "INSERT INTO stripe_events (id, taken_at) VALUES (CONCAT(?, ?), UTC_TIMESTAMP(6) - INTERVAL ? DAY)",
+        ] {
+            let row = sqlx::query(insert).bind(&user).bind(key).bind(age).execute(&service.pool);
+            row.await.expect("written by another");
+        }
+    }
+    forgetting::once(&service.pool).await.expect("forgotten");
+    for table in ["reservations", "usage_records", "idempotent_requests", "stripe_events"] {
+        assert_eq!(count(&service, table).await, 1, "{table}");
     }
 }

@@ -11,7 +11,7 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
 use tonic::Request;
 use uuid::Uuid;
 
-use super::{administrator, count, new_user, outcome, refusal, service};
+use super::{administrator, ahead, count, new_user, outcome, refusal, service};
 use crate::administration;
 use crate::rpc::Usage;
 use crate::service::Service;
@@ -115,6 +115,35 @@ async fn what_is_recorded_counts_in_the_month_of_a_paid_tier(
         record(&service, &user, "content", delta, key).await.expect("counted");
         assert_eq!(used().await, expected, "{key}");
     }
+}
+
+#[sqlx::test(migrations = false)]
+async fn no_month_is_over_because_a_replica_is_ahead(
+    options: MySqlPoolOptions,
+    database: MySqlConnectOptions,
+) {
+    let (service, _) = service(options, database).await;
+    let service = ahead(service).await;
+    let user = new_user(&service).await;
+    let request = CreateSubscriptionRequest {
+        actor: administrator(),
+        user_id: user.clone(),
+        tier: "basic".to_owned(),
+        ..Default::default()
+    };
+    administration::create(&service, request).await.expect("made");
+    let begun = "UPDATE subscriptions SET start_date = UTC_TIMESTAMP(6)";
+    sqlx::query(begun).execute(&service.pool).await.expect("written by another");
+    for round in 1..=3 {
+        record(&service, &user, "content", 1, &format!("key-{round}")).await.expect("counted");
+    }
+    let same = "SELECT COUNT(*) FROM usage_counters JOIN subscriptions USING (user_id)
+                WHERE period_start = start_date AND month_used = 3";
+    let same: i64 = sqlx::query_scalar(same).fetch_one(&service.pool).await.expect("a count");
+    assert_eq!(same, 1);
+    let today = "SELECT COUNT(*) FROM usage_days WHERE day = UTC_DATE()";
+    let today: i64 = sqlx::query_scalar(today).fetch_one(&service.pool).await.expect("a count");
+    assert_eq!(today, 1);
 }
 
 #[sqlx::test(migrations = false)]

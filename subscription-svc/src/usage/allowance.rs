@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use chassis::clock::now;
+use chassis::clock::shared;
 use chassis::mysql::failed;
 use chrono::{DateTime, Datelike, Months, Utc};
 use contract::{Outcome, Resource};
@@ -45,7 +45,8 @@ impl Allowance {
         Self::by(tx, &subscription, resource).await
     }
 
-    /// As [`Allowance::of`], of a subscription that is known.
+    /// As [`Allowance::of`], of a subscription that is known. By the clock of the database, as what was used in a month is
+    /// forgotten when the next one begins.
     ///
     /// # Errors
     /// GW001 when the database is away.
@@ -54,7 +55,7 @@ impl Allowance {
         subscription: &Subscription,
         resource: Resource,
     ) -> Outcome<Self> {
-        let now = now();
+        let now = shared(connection).await.map_err(failed)?;
         let limit = tiers::limit(connection, subscription.effective_tier(now), resource).await?;
         let monthly = resource == Resource::Content && limit.content_is_monthly;
         let month = monthly.then(|| month_of(subscription.start_date, now));

@@ -30,10 +30,9 @@ const USUAL_DAYS: u64 = 30;
 pub async fn keep(tx: &mut MySqlConnection, user_id: &str, resource: &str) -> Outcome<()> {
     sqlx::query!(
         "INSERT INTO usage_days (user_id, resource, day, used, period_start)
-         SELECT user_id, resource, ?, IF(by_month, month_used, used), IF(by_month, period_start, ?)
+         SELECT user_id, resource, UTC_DATE(), IF(by_month, month_used, used), IF(by_month, period_start, ?)
          FROM usage_counters WHERE user_id = ? AND resource = ?
          ON DUPLICATE KEY UPDATE used = VALUES(used), period_start = VALUES(period_start)",
-        now().date_naive(),
         LONG_AGO,
         user_id,
         resource

@@ -229,10 +229,9 @@ pub async fn record(service: &Service, request: RecordUsageRequest) -> Outcome<(
 
 async fn is_first(tx: &mut MySqlConnection, user_id: &str, key: &str) -> Outcome<bool> {
     let inserted = sqlx::query!(
-        "INSERT INTO usage_records (user_id, idempotency_key, recorded_at) VALUES (?, ?, ?)",
+        "INSERT INTO usage_records (user_id, idempotency_key, recorded_at) VALUES (?, ?, UTC_TIMESTAMP(6))",
         user_id,
-        key,
-        now()
+        key
     )
     .execute(tx)
     .await;

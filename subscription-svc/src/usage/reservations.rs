@@ -3,7 +3,6 @@
 //! rare is left to a second look in the same transaction: the first of a resource, the turn of a month, another tier, a
 //! key that was used before, a refusal.
 
-use chassis::clock::now;
 use chassis::mysql::{failed, violated_key};
 use contract::subscription::{RenewRequest, ReserveRequest, ReserveResponse};
 use contract::{ErrorCode, Failure, Outcome, Resource};
@@ -88,7 +87,7 @@ macro_rules! where_there_is_room {
             $statement
                 + " WHERE c.user_id = ? AND c.resource = ? AND (
                         SELECT c.by_month = (t.content_is_monthly AND c.resource = 'content')
-                               AND (NOT c.by_month OR (c.period_start >= s.start_date AND c.period_end > ?))
+                               AND (NOT c.by_month OR (c.period_start >= s.start_date AND c.period_end > UTC_TIMESTAMP(6)))
                                AND (IF(c.resource = 'content', t.max_content_items, t.max_personas) < 0
                                     OR IF(c.by_month, c.month_used, c.used) + c.reserved
                                        < IF(c.resource = 'content', t.max_content_items, t.max_personas))
@@ -102,17 +101,14 @@ macro_rules! where_there_is_room {
 /// Keeps the key and takes a place, in this order: the counter's lock is the one that others wait for. The INSERT only
 /// looks at the counter, so that nobody waits who has nothing left.
 async fn take_at_once(tx: &mut MySqlConnection, place: &Place<'_>) -> Outcome<Step> {
-    let now = now();
     let inserted = where_there_is_room!(
         "INSERT INTO reservations (user_id, idempotency_key, resource, state, created_at, expires_at)
-         SELECT c.user_id, ?, c.resource, 'reserved', ?, UTC_TIMESTAMP(6) + INTERVAL ? SECOND
+         SELECT c.user_id, ?, c.resource, 'reserved', UTC_TIMESTAMP(6), UTC_TIMESTAMP(6) + INTERVAL ? SECOND
          FROM usage_counters c",
         place.key,
-        now,
         place.seconds,
         place.user_id,
-        place.resource.name(),
-        now
+        place.resource.name()
     )
     .execute(&mut *tx)
     .await;
@@ -125,8 +121,7 @@ async fn take_at_once(tx: &mut MySqlConnection, place: &Place<'_>) -> Outcome<St
     let taken = where_there_is_room!(
         "UPDATE usage_counters c SET c.reserved = c.reserved + 1",
         place.user_id,
-        place.resource.name(),
-        now
+        place.resource.name()
     )
     .execute(tx)
     .await
@@ -217,11 +212,10 @@ async fn insert(tx: &mut MySqlConnection, place: &Place<'_>) -> Outcome<Option<S
     let &Place { user_id, resource, key, seconds } = place;
     let inserted = sqlx::query!(
         "INSERT INTO reservations (user_id, idempotency_key, resource, state, created_at, expires_at)
-         VALUES (?, ?, ?, 'reserved', ?, UTC_TIMESTAMP(6) + INTERVAL ? SECOND)",
+         VALUES (?, ?, ?, 'reserved', UTC_TIMESTAMP(6), UTC_TIMESTAMP(6) + INTERVAL ? SECOND)",
         user_id,
         key,
         resource.name(),
-        now(),
         seconds
     )
     .execute(&mut *tx)
@@ -270,13 +264,12 @@ async fn take(tx: &mut MySqlConnection, user_id: &str, allowance: &Allowance) ->
     let month = allowance.period();
     sqlx::query!(
         "INSERT INTO usage_counters (user_id, resource, used, reserved, by_month, period_start, period_end, updated_at)
-         VALUES (?, ?, 0, 0, ?, ?, ?, ?) ON DUPLICATE KEY UPDATE user_id = VALUES(user_id)",
+         VALUES (?, ?, 0, 0, ?, ?, ?, UTC_TIMESTAMP(6)) ON DUPLICATE KEY UPDATE user_id = VALUES(user_id)",
         user_id,
         allowance.resource.name(),
         allowance.is_monthly(),
         month.start,
-        month.end,
-        now()
+        month.end
     )
     .execute(&mut *tx)
     .await

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use chassis::clock::now;
 use chassis::mysql::{Lane, failed, transaction};
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use contract::{Failure, Outcome};
 use sqlx::{MySqlConnection, MySqlPool};
 
@@ -44,18 +44,15 @@ pub async fn commit(lane: &Lane, user_id: &str, key: &str) -> Outcome<()> {
 /// Counts what is reserved in one statement, where the day has its row already and that says what the counter says.
 /// Gives whether it was so.
 async fn count_at_once(connection: &mut MySqlConnection, user_id: &str, key: &[u8]) -> Outcome<bool> {
-    let now = now();
     // By how much both grow is said twice, as nobody knows which of the tables is written first.
     let done = sqlx::query!(
         "UPDATE reservations r
          JOIN usage_counters c ON c.user_id = r.user_id AND c.resource = r.resource
-         JOIN usage_days d ON d.user_id = r.user_id AND d.resource = r.resource AND d.day = ?
+         JOIN usage_days d ON d.user_id = r.user_id AND d.resource = r.resource AND d.day = UTC_DATE()
          SET r.state = 'committed', c.reserved = GREATEST(c.reserved - 1, 0), c.used = c.used + 1,
-             c.month_used = c.month_used + c.by_month, c.updated_at = ?, d.used = d.used + 1
+             c.month_used = c.month_used + c.by_month, c.updated_at = UTC_TIMESTAMP(6), d.used = d.used + 1
          WHERE r.user_id = ? AND r.idempotency_key = ? AND r.state = 'reserved'
            AND d.period_start = IF(c.by_month, c.period_start, ?) AND d.used = IF(c.by_month, c.month_used, c.used)",
-        now.date_naive(),
-        now,
         user_id,
         key,
         LONG_AGO
@@ -152,10 +149,10 @@ pub async fn sweep(pool: &MySqlPool) -> Outcome<()> {
 }
 
 /// Forgets keys that nobody can repeat any more.
-pub fn forget(connection: &mut MySqlConnection) -> Step<'_> {
+pub fn forget(connection: &mut MySqlConnection, now: DateTime<Utc>) -> Step<'_> {
     let old = sqlx::query!(
         "DELETE FROM reservations WHERE state <> 'reserved' AND expires_at < ? LIMIT 1000",
-        now() - KEYS_KEPT
+        now - KEYS_KEPT
     );
     Box::pin(old.execute(connection))
 }
