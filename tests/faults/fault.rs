@@ -22,7 +22,7 @@ pub struct Field {
     /// What attacks, until it is healed.
     attackers: JoinSet<()>,
     sockets: Vec<Socket>,
-    /// Who signs in beyond what can be hashed, and how many a second can be; or whose sessions must outlast it.
+    /// Who signs in beyond what can be hashed, and how many a second can be; or whose sessions or trials must outlast it.
     strangers: Vec<User>,
     peak: f64,
     broken: Vec<String>,
@@ -118,8 +118,10 @@ const PEAK: Duration = Duration::from_secs(3);
 const FLOOD: Duration = Duration::from_secs(6);
 /// By when the places of unknown outcomes must be free again.
 const SETTLED: Duration = Duration::from_secs(60);
-/// How far a clock jumps, in seconds: further than any access token lives and than any place is reserved.
+/// How far the clock of an edge jumps, in seconds: further than any access token lives.
 const JUMP: i64 = 7200;
+/// How far that of a service does: further than anything is kept for that runs out.
+const LEAP: i64 = 61 * 86_400;
 /// How long core-manager takes to make what is counted, while clocks are wrong: many sweeps go by.
 const MAKING_MS: u64 = 2500;
 /// By when a process has noticed that its clock was set: libfaketime looks again when more than one second has passed,
@@ -218,10 +220,10 @@ impl Fault {
         match self {
             Fault::EdgeClockAhead => Some(("edge-0", JUMP)),
             Fault::EdgeClockBehind => Some(("edge-0", -JUMP)),
-            Fault::IdentityClockAhead => Some(("identity-svc-0", JUMP)),
-            Fault::IdentityClockBehind => Some(("identity-svc-0", -JUMP)),
-            Fault::SubscriptionClockAhead => Some(("subscription-svc-0", JUMP)),
-            Fault::SubscriptionClockBehind => Some(("subscription-svc-0", -JUMP)),
+            Fault::IdentityClockAhead => Some(("identity-svc-0", LEAP)),
+            Fault::IdentityClockBehind => Some(("identity-svc-0", -LEAP)),
+            Fault::SubscriptionClockAhead => Some(("subscription-svc-0", LEAP)),
+            Fault::SubscriptionClockBehind => Some(("subscription-svc-0", -LEAP)),
             _ => None,
         }
     }
@@ -256,6 +258,15 @@ impl Field {
                 let users = self.users(10).await;
                 for user in users.iter().cycle().take(SESSIONS) {
                     self.strangers.push(self.sandbox.log_in(user).await);
+                }
+            }
+            Fault::SubscriptionClockAhead | Fault::SubscriptionClockBehind => {
+                let admin = self.sandbox.administrator().await;
+                self.strangers = self.users(10).await;
+                for user in &self.strangers {
+                    let trial = json!({ "user_id": user.id, "tier": "premium", "trial_days": 14 });
+                    let made = self.sandbox.edge().post("/api/v1/admin/subscriptions", &admin.token, trial);
+                    made.await.must_be(201);
                 }
             }
             Fault::Overload => {
@@ -379,6 +390,13 @@ impl Field {
             }
             Fault::SubscriptionClockAhead | Fault::SubscriptionClockBehind => {
                 self.set_clock(fault, false).await;
+                for user in &self.strangers {
+                    let reply =
+                        self.sandbox.edge().get("/api/v1/subscription", &user.token).await.must_be(200);
+                    if reply["status"] != "trialing" {
+                        self.broken.push(format!("a trial is over: {reply}"));
+                    }
+                }
                 self.sandbox.stub.send(Method::DELETE, "/stub/behaviour", None, &[], None).await.must_be(204);
             }
             Fault::IdleSockets | Fault::ReconnectHerd => self.sockets.clear(),
@@ -454,12 +472,13 @@ impl Field {
         tokio::time::sleep(LOOK_AT_CLOCK).await;
     }
 
-    /// Refreshes the sessions, each of which must go on.
+    /// Refreshes the sessions, each of which must go on, though the first answer is lost and the token presented again.
     async fn refresh_all(&mut self) {
         let refreshing = self.strangers.iter().enumerate().map(|(place, user)| {
             let client = self.client(place);
             async move {
                 let body = json!({ "refresh_token": user.refresh_token });
+                client.open_post("/api/v1/auth/refresh", body.clone()).await.must_be(200);
                 let tokens = client.open_post("/api/v1/auth/refresh", body).await.must_be(200);
                 User::of(&tokens, user.email.clone())
             }
