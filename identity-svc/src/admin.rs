@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use chassis::mysql;
 use clap::Subcommand;
+use contract::{ErrorCode, Failure};
 
 use crate::administrators;
 use crate::settings::Settings;
@@ -17,6 +18,10 @@ pub enum Command {
     Create {
         #[arg(long)]
         email: String,
+        /// For what runs at each start: does nothing where there is an administrator already, active or not, and
+        /// promotes no account.
+        #[arg(long)]
+        if_none: bool,
         /// The client that a new account belongs to.
         #[arg(long, default_value = "admin")]
         client_id: String,
@@ -34,7 +39,7 @@ pub enum Command {
 /// # Errors
 /// What is wrong with the arguments, or that the database is away.
 pub async fn run(settings: Settings, command: Command) -> Result<(), Box<dyn Error>> {
-    let Command::Create { email, client_id, password_stdin: _, password_file } = command;
+    let Command::Create { email, if_none, client_id, password_stdin: _, password_file } = command;
     if !is_client_id(&client_id) {
         return Err("--client-id: must have 1 to 100 letters, digits, dots, hyphens or underscores".into());
     }
@@ -51,15 +56,43 @@ pub async fn run(settings: Settings, command: Command) -> Result<(), Box<dyn Err
     let pool = mysql::pool(&settings.database);
     crate::migrate(&pool).await?;
     let identity = crate::state(&settings, pool).await?;
+    if if_none {
+        let made = administrators::make_first_administrator(&identity, &email, &client_id, password).await;
+        let is_made = made.map_err(|failure| match failure.code() {
+            ErrorCode::UserExists => taken(&email),
+            _ => told(&failure),
+        })?;
+        println!(
+            "{}",
+            if is_made {
+                format!("{email} is now an administrator")
+            } else {
+                "there is an administrator already; nothing was done".to_owned()
+            }
+        );
+        return Ok(());
+    }
     let made = administrators::make_administrator(&identity, &email, &client_id, password).await;
-    let is_new = made.map_err(|failure| {
-        let fields: Vec<String> =
-            failure.fields().iter().map(|(name, fault)| format!("{name} {fault}")).collect();
-        if fields.is_empty() { format!("{failure:?}") } else { fields.join("; ") }
-    })?;
     println!(
         "{email} {}",
-        if is_new { "is now an administrator" } else { "was there already and is an administrator" }
+        if made.map_err(|failure| told(&failure))? {
+            "is now an administrator"
+        } else {
+            "was there already and is an administrator"
+        }
     );
     Ok(())
+}
+
+fn told(failure: &Failure) -> String {
+    let fields: Vec<String> =
+        failure.fields().iter().map(|(name, fault)| format!("{name} {fault}")).collect();
+    if fields.is_empty() { format!("{failure:?}") } else { fields.join("; ") }
+}
+
+fn taken(email: &str) -> String {
+    format!(
+        "there is no administrator, and {email} belongs to an account that somebody has registered, which is not \
+         promoted: give another --email, or, if you know whose account it is, run this again without --if-none"
+    )
 }

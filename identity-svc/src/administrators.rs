@@ -76,9 +76,59 @@ pub async fn make_administrator(
     if promote(identity, &email).await? {
         return Ok(false);
     }
+    let account = account_of(identity, email, client_id, typed).await?;
+    transaction(&identity.pool, "create_administrator", &account, |tx, account| {
+        Box::pin(async move { create(tx, account).await })
+    })
+    .await?;
+    Ok(true)
+}
+
+/// Makes a new account the first administrator. Gives whether it did: where somebody is one already, active or not,
+/// nothing is done, also when several come at once.
+///
+/// # Errors
+/// REQ001, USER003; USER002 when the address belongs to somebody, who is not promoted.
+pub async fn make_first_administrator(
+    identity: &Identity,
+    email: &str,
+    client_id: &str,
+    typed: &str,
+) -> Outcome<bool> {
+    let email = Email::parse(email).map_err(|fault| Failure::field("email", fault))?;
+    if is_any(&mut *identity.pool.acquire().await.map_err(failed)?).await? {
+        return Ok(false);
+    }
+    let account = account_of(identity, email, client_id, typed).await?;
+    transaction(&identity.pool, "create_administrator", &account, |tx, account| {
+        Box::pin(async move {
+            // One at a time; the row is there from the first migration on.
+            sqlx::query!("SELECT id FROM auth_sequence WHERE id = 1 FOR UPDATE")
+                .fetch_one(&mut *tx)
+                .await
+                .map_err(failed)?;
+            if is_any(tx).await? {
+                return Ok(false);
+            }
+            create(tx, account).await?;
+            Ok(true)
+        })
+    })
+    .await
+}
+
+async fn is_any(connection: &mut MySqlConnection) -> Outcome<bool> {
+    let one = sqlx::query_scalar!("SELECT id FROM users WHERE role = 'admin' LIMIT 1")
+        .fetch_optional(connection)
+        .await
+        .map_err(failed)?;
+    Ok(one.is_some())
+}
+
+async fn account_of(identity: &Identity, email: Email, client_id: &str, typed: &str) -> Outcome<NewAccount> {
     let password = password::check(typed, "password", identity.min_password_length, &email)?;
     let password_hash = identity.hasher.hash(password).await?;
-    let account = NewAccount {
+    Ok(NewAccount {
         email,
         password_hash,
         client_id: client_id.to_owned(),
@@ -86,15 +136,12 @@ pub async fn make_administrator(
         first_name: None,
         last_name: None,
         company: None,
-    };
-    transaction(&identity.pool, "create_administrator", &account, |tx, account| {
-        Box::pin(async move {
-            let user_id = accounts::insert(tx, account).await?;
-            audit::record(tx, By::SYSTEM, Action::AdministratorMade, Some(&user_id), None, json!({})).await
-        })
     })
-    .await?;
-    Ok(true)
+}
+
+async fn create(tx: &mut MySqlConnection, account: &NewAccount) -> Outcome<()> {
+    let user_id = accounts::insert(tx, account).await?;
+    audit::record(tx, By::SYSTEM, Action::AdministratorMade, Some(&user_id), None, json!({})).await
 }
 
 async fn promote(identity: &Identity, email: &Email) -> Outcome<bool> {

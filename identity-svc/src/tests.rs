@@ -272,6 +272,48 @@ async fn the_first_administrator_is_made_or_promoted(pool: MySqlPool) {
 }
 
 #[sqlx::test(migrations = "./migrations")]
+async fn who_has_taken_the_address_of_the_first_administrator_is_not_promoted(pool: MySqlPool) {
+    let identity = identity(pool.clone()).await;
+    let make = async |email: &str, password: &str| {
+        administrators::make_first_administrator(&identity, email, "admin", password).await
+    };
+    let stranger = register(&identity, "admin@example.com").await;
+    let refused = make("admin@example.com", "correct horse battery").await.expect_err("refused");
+    assert_eq!(refused.code(), ErrorCode::UserExists);
+    assert!(make("first@example.com", "correct horse battery").await.expect("made"));
+
+    // Also one who cannot sign in is one.
+    sqlx::query("UPDATE users SET is_active = FALSE WHERE role = 'admin'").execute(&pool).await.expect("set");
+    for email in ["admin@example.com", "second@example.com"] {
+        assert!(!make(email, "").await.expect("nothing was done"));
+    }
+    let mut connection = pool.acquire().await.expect("a connection");
+    assert_eq!(accounts::find(&mut connection, &stranger).await.expect("there").role.name(), "user");
+    let users: i64 =
+        sqlx::query_scalar("SELECT COUNT(*) FROM users").fetch_one(&pool).await.expect("a count");
+    assert_eq!(users, 2);
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn of_many_first_administrators_at_once_one_is_made(pool: MySqlPool) {
+    let identity = identity(pool.clone()).await;
+    let attempts: Vec<_> = (0..8)
+        .map(|n| {
+            let (identity, email) = (identity.clone(), format!("a{n}@example.com"));
+            tokio::spawn(async move {
+                let password = "correct horse battery";
+                administrators::make_first_administrator(&identity, &email, "admin", password).await
+            })
+        })
+        .collect();
+    let mut made = 0;
+    for attempt in attempts {
+        made += usize::from(attempt.await.expect("ran").expect("made or not"));
+    }
+    assert_eq!(made, 1);
+}
+
+#[sqlx::test(migrations = "./migrations")]
 async fn no_session_opened_with_the_old_password_survives_its_change(pool: MySqlPool) {
     const OLD: &str = "correct horse battery";
     let identity = identity(pool.clone()).await;

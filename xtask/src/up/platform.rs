@@ -237,11 +237,11 @@ pub fn equip(mut command: Command, unit: &Unit) -> Command {
     command
 }
 
-/// Makes the administrator, or leaves the one of the last run as it is.
+/// Makes the first administrator; where there is one already nothing is done.
 async fn create_administrator(plan: &Plan, profile: &str, password: &str) -> Outcome {
     let identity = plan.identity.first().ok_or("no identity-svc is planned")?;
     let mut command = command(identity, profile);
-    command.args(["admin", "create", "--email", ADMINISTRATOR, "--password-stdin"]);
+    command.args(["admin", "create", "--if-none", "--email", ADMINISTRATOR, "--password-stdin"]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn()?;
     if let Some(mut input) = child.stdin.take() {
