@@ -18,6 +18,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::settings::Env;
 use tls::Tls;
+pub(crate) use tls::roots;
 
 /// The metadata key, and HTTP header, that ties the logs of all processes for one request together.
 pub const REQUEST_ID: &str = "x-request-id";

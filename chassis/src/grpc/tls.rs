@@ -240,12 +240,17 @@ impl Pems {
 
     fn roots(&self) -> Result<Option<Arc<RootCertStore>>, String> {
         let Some(text) = &self.authority else { return Ok(None) };
-        let mut roots = RootCertStore::empty();
-        for certificate in certificates(text)? {
-            roots.add(certificate).map_err(|fault| fault.to_string())?;
-        }
-        Ok(Some(Arc::new(roots)))
+        Ok(Some(Arc::new(roots(text)?)))
     }
+}
+
+/// The authorities whose certificates a text in PEM has, at least one.
+pub fn roots(text: &str) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(text)? {
+        roots.add(certificate).map_err(|fault| fault.to_string())?;
+    }
+    Ok(roots)
 }
 
 /// The certificate of the process, with its key.

@@ -3,7 +3,6 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::str::FromStr;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -11,7 +10,7 @@ use contract::{ErrorCode, Failure, Outcome};
 use http::StatusCode;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::error::ErrorKind;
-use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlSslMode};
+use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, MySqlConnection, MySqlPool, Row};
 use tracing::Instrument;
 
@@ -22,9 +21,11 @@ mod lane;
 mod meters;
 mod migrations;
 mod refusals;
+mod tls;
 
 pub use lane::Lane;
 pub use migrations::{SetupError, migrate};
+use tls::Tls;
 
 /// What the server says to the victim of a deadlock.
 const DEADLOCK: u16 = 1213;
@@ -47,22 +48,8 @@ pub struct Settings {
     user: String,
     password: SecretString,
     database: String,
-    tls: TlsMode,
+    tls: Tls,
     connections: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct TlsMode(MySqlSslMode);
-
-impl FromStr for TlsMode {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mode = text
-            .parse()
-            .map_err(|_| "must be disabled, preferred, required, verify_ca or verify_identity")?;
-        Ok(TlsMode(mode))
-    }
 }
 
 impl Settings {
@@ -74,31 +61,28 @@ impl Settings {
             user: env.value("AUTH_DB_USER", user, "The service's own database user"),
             password: env.password("AUTH_DB_PASSWORD", "Password of the database user"),
             database: env.value("AUTH_DB_NAME", "auth_db", "The schema"),
-            tls: env.value(
-                "AUTH_DB_TLS",
-                "preferred",
-                "`disabled`, `preferred`, `required`, `verify_ca` or `verify_identity`",
-            ),
+            tls: Tls::read(env),
             connections: env.number(
                 "AUTH_DB_CONNECTIONS",
                 "10",
                 2..=1000,
-                "Most connections of this process",
+                "Most connections of this process for what it is asked; a migration, and each removal of what has \
+                 expired, has one of its own beside them",
             ),
         }
     }
 
     fn options(&self) -> MySqlConnectOptions {
-        MySqlConnectOptions::new()
+        let options = MySqlConnectOptions::new()
             .host(&self.host)
             .port(self.port)
             .username(&self.user)
             .password(self.password.expose_secret())
             .database(&self.database)
-            .ssl_mode(self.tls.0)
             // With their text and time, never with their values; for traces, and for logs at that level.
             .log_statements(log::LevelFilter::Debug)
-            .log_slow_statements(log::LevelFilter::Off, Duration::MAX)
+            .log_slow_statements(log::LevelFilter::Off, Duration::MAX);
+        self.tls.demanded(options)
     }
 }
 

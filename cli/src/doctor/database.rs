@@ -57,7 +57,7 @@ pub async fn look(members: &[Member]) -> Look {
 
 /// All that makes one login another.
 fn login(member: &Member) -> Vec<String> {
-    let texts = ["AUTH_DB_HOST", "AUTH_DB_PORT", "AUTH_DB_USER", "AUTH_DB_NAME", "AUTH_DB_TLS"];
+    let texts = ["AUTH_DB_HOST", "AUTH_DB_PORT", "AUTH_DB_USER", "AUTH_DB_NAME", "AUTH_DB_TLS", "AUTH_DB_CA"];
     let mut login: Vec<String> = texts.iter().map(|name| member.survey.text(name).to_owned()).collect();
     login
         .extend(member.survey.secret("AUTH_DB_PASSWORD").map(|password| password.expose_secret().to_owned()));
@@ -174,6 +174,10 @@ fn told_by(error: &sqlx::Error, place: &str) -> (String, String) {
         }
         Some(1040 | 1203) => "raise max_connections of the server, or lower AUTH_DB_CONNECTIONS",
         Some(_) => "look at the log of the server",
+        None if is_of_a_stranger(error) => {
+            "set AUTH_DB_CA_FILE to the certificates of the authority that signed the server's, and for verify_identity \
+             AUTH_DB_HOST to a name that stands in it"
+        }
         None if matches!(error, sqlx::Error::Tls(_)) => "set AUTH_DB_TLS to what the server can do",
         None => {
             return (
@@ -187,9 +191,28 @@ fn told_by(error: &sqlx::Error, place: &str) -> (String, String) {
     (says, remedy.to_owned())
 }
 
+/// Whether the server has a certificate that is not believed.
+fn is_of_a_stranger(error: &sqlx::Error) -> bool {
+    let fault = match error {
+        sqlx::Error::Io(error) => error.get_ref().and_then(|error| error.downcast_ref()),
+        sqlx::Error::Tls(error) => error.downcast_ref(),
+        _ => None,
+    };
+    matches!(fault, Some(rustls::Error::InvalidCertificate(_)))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
+
+    #[test]
+    fn who_does_not_believe_the_certificate_is_told_of_the_authority() {
+        let fault = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        let (says, remedy) = told_by(&sqlx::Error::Io(io::Error::other(fault)), "db:3306");
+        assert!(says.contains("UnknownIssuer") && remedy.contains("AUTH_DB_CA"), "{says}: {remedy}");
+    }
 
     #[test]
     fn supported_servers_are_told_from_older_ones() {

@@ -66,7 +66,7 @@ fn the_migration_is_given_what_opens_the_database_and_no_other_secret() {
         let given: Vec<_> = container.given().into_keys().collect();
         assert_eq!(given, ["AUTH_DB_PASSWORD_FILE"], "{}", container.process);
         let mounted = container.pod["volumes"][0]["projected"]["sources"].as_array().expect("sources");
-        let secrets: Vec<_> = mounted.iter().map(|source| source["secret"]["name"].clone()).collect();
+        let secrets: Vec<_> = mounted.iter().filter_map(|source| source["secret"]["name"].as_str()).collect();
         assert_eq!(secrets, ["identity-svc-database", "subscription-svc-database"]);
     }
     assert_eq!(job.containers().count(), 2);
