@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::kubernetes::{documents, env_file};
 use super::settings::{read, settings, workspace};
@@ -185,12 +185,27 @@ fn internal_listeners_stay_internal_and_nobody_talks_unless_it_is_said() {
     let denies = documents("base").iter().any(|document| {
         let spec = &document.value["spec"];
         document.kind() == "NetworkPolicy"
-            && spec["podSelector"] == serde_json::json!({})
-            && spec["policyTypes"] == serde_json::json!(["Ingress", "Egress"])
+            && spec["podSelector"] == json!({})
+            && spec["policyTypes"] == json!(["Ingress", "Egress"])
             && spec["ingress"].is_null()
             && spec["egress"].is_null()
     });
     assert!(denies, "there is no policy that denies what no other admits");
+}
+
+#[test]
+fn who_leads_to_the_edge_leads_to_the_proof_that_its_host_is_ours() {
+    let admitted = |folder: &str, labels: Value| {
+        let policy = documents(folder).into_iter().find(|document| {
+            document.kind() == "NetworkPolicy"
+                && document.value["spec"]["podSelector"]["matchLabels"] == labels
+                && document.value["spec"]["ingress"].is_array()
+        });
+        policy.expect("a policy").value["spec"]["ingress"][0].clone()
+    };
+    let edge = admitted("base", json!({ "app.kubernetes.io/name": "edge" }));
+    let solver = admitted("overlays/production", json!({ "acme.cert-manager.io/http01-solver": "true" }));
+    assert_eq!((&solver["from"], &solver["ports"]), (&edge["from"], &json!([{ "port": 8089 }])));
 }
 
 /// The hosts of a list of URLs.
