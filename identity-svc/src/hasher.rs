@@ -9,7 +9,7 @@ use argon2::{Algorithm, Argon2, Block, Params, Version};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use contract::{ErrorCode, Failure, Outcome};
-use prometheus::{Histogram, IntCounter, IntGauge};
+use prometheus::{Histogram, IntCounterVec, IntGauge};
 use ring::rand::{SecureRandom, SystemRandom};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
@@ -145,11 +145,11 @@ impl Hasher {
             1 => most.min(2),
             _ => most,
         };
-        self.shares.take(format!("{kind}\n{whose}"), most).ok_or_else(refused)
+        self.shares.take(format!("{kind}\n{whose}"), most).ok_or_else(|| refused("share"))
     }
 
     fn place(&self, address: Option<Share>) -> Outcome<Turn> {
-        let place = self.places.clone().try_acquire_owned().map_err(|_| refused())?;
+        let place = self.places.clone().try_acquire_owned().map_err(|_| refused("queue"))?;
         Ok(Turn { _place: place, _address: address, account: OnceLock::new() })
     }
 
@@ -242,8 +242,8 @@ impl Hasher {
     }
 }
 
-fn refused() -> Failure {
-    METRICS.refused.inc();
+fn refused(reason: &str) -> Failure {
+    METRICS.refused.with_label_values(&[reason]).inc();
     Failure::new(ErrorCode::Overloaded).retry_after(Duration::from_secs(1))
 }
 
@@ -368,24 +368,33 @@ fn needs_more_memory(stored: &str, cost: Cost) -> bool {
 
 struct Metrics {
     waiting: IntGauge,
-    refused: IntCounter,
+    refused: IntCounterVec,
     seconds: Histogram,
 }
 
 static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics {
     waiting: prometheus::register_int_gauge!("identity_password_hash_waiting", "Hashes that wait for a core")
         .unwrap_or_else(|e| unreachable!("registered once: {e}")),
-    refused: prometheus::register_int_counter!(
-        "identity_password_hashes_refused_total",
-        "Hashes that were refused because too many waited, or too many of one account or address"
-    )
-    .unwrap_or_else(|e| unreachable!("registered once: {e}")),
+    refused: refusals().unwrap_or_else(|e| unreachable!("registered once: {e}")),
     seconds: prometheus::register_histogram!(
         "identity_password_hash_seconds",
         "Duration of one Argon2id hash"
     )
     .unwrap_or_else(|e| unreachable!("registered once: {e}")),
 });
+
+fn refusals() -> prometheus::Result<IntCounterVec> {
+    let refused = prometheus::register_int_counter_vec!(
+        "identity_password_hashes_refused_total",
+        "Hashes that were refused because too many waited (queue), or too many of one account or address (share)",
+        &["reason"]
+    )?;
+    // From nought, so that the first refusal is a rise.
+    for reason in ["queue", "share"] {
+        refused.with_label_values(&[reason]);
+    }
+    Ok(refused)
+}
 
 #[cfg(test)]
 mod tests {
@@ -497,6 +506,21 @@ mod tests {
         });
         let takers = takers.count() + 1;
         assert!(turns.len() == all && takers > 40, "{takers} of {all}");
+    }
+
+    #[tokio::test]
+    async fn who_asks_for_more_than_a_share_is_counted_apart_from_a_full_queue() {
+        let refused = |reason: &str| METRICS.refused.with_label_values(&[reason]).get();
+        let (shares, queue) = (refused("share"), refused("queue"));
+        let hasher = Hasher::new(CHEAP, 1, 1).expect("a hasher");
+        let all = hasher.places.acquire_many(hasher.places.available_permits() as u32).await.expect("places");
+        assert!(hasher.turn(Some("one")).is_err());
+        // Other tests are refused, too.
+        assert!(refused("queue") > queue);
+        drop(all);
+        let _turn = hasher.turn(Some("one")).expect("a turn");
+        assert!(hasher.turn(Some("one")).is_err());
+        assert!(refused("share") > shares);
     }
 
     #[tokio::test]
