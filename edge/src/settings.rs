@@ -1,6 +1,7 @@
 //! Every setting of the edge.
 
 use std::net::SocketAddr;
+use std::str::FromStr;
 use std::time::Duration;
 
 use chassis::settings::Env;
@@ -30,6 +31,21 @@ pub struct Settings {
     pub sockets: SocketSettings,
     pub front: FrontSettings,
     pub pages: Pages,
+}
+
+/// A name that identity-svc takes.
+struct EdgeName(String);
+
+impl FromStr for EdgeName {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if contract::is_edge_name(text) {
+            Ok(EdgeName(text.to_owned()))
+        } else {
+            Err(contract::EDGE_NAME_RULE)
+        }
+    }
 }
 
 /// What is there for people who look at it in a browser.
@@ -137,7 +153,8 @@ impl Settings {
             },
             name: env
                 .optional("EDGE_NAME", "What this edge is called in the audit log; made up by default")
-                .unwrap_or_else(|| format!("edge {}", uuid::Uuid::now_v7())),
+                .unwrap_or_else(|| EdgeName(format!("edge {}", uuid::Uuid::now_v7())))
+                .0,
             staleness: Staleness {
                 limit: Duration::from_secs(env.number(
                     "LIVE_CLAIMS_STALE_SECONDS",
@@ -399,6 +416,24 @@ impl SocketSettings {
                 0..=60,
                 "Seconds that a socket outlives its token, in which nothing but `auth.refresh` is served",
             )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chassis::settings::survey;
+
+    use super::*;
+
+    #[test]
+    fn an_edge_that_nobody_would_see_in_the_list_does_not_start() {
+        let name = |name: &str| survey([("EDGE_NAME".to_owned(), name.to_owned())], Settings::read);
+        for unseen in ["é", "a\tb", &"x".repeat(101)] {
+            assert!(name(unseen).is_faulty("EDGE_NAME"), "{unseen:?}");
+        }
+        for seen in ["", "edge 7", &"x".repeat(100)] {
+            assert!(!name(seen).is_faulty("EDGE_NAME"), "{seen:?}");
         }
     }
 }

@@ -9,7 +9,7 @@ use chassis::clock::now;
 use chassis::mysql::{failed, transaction};
 use chrono::{DateTime, Utc};
 use contract::identity::{EdgeState, ReportEnforcementRequest};
-use contract::{Failure, Outcome, from_timestamp};
+use contract::{EDGE_NAME_RULE, Failure, Outcome, from_timestamp, is_edge_name};
 use sqlx::{MySql, MySqlConnection, MySqlPool, QueryBuilder};
 
 use crate::{edges, keys, sweep};
@@ -52,9 +52,8 @@ impl Reports {
     /// # Errors
     /// REQ001.
     pub fn take(&self, report: ReportEnforcementRequest) -> Outcome<()> {
-        let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
-        if !(1..=100).contains(&report.edge.len()) || !plain(&report.edge) {
-            return Err(Failure::field("edge", "must have 1 to 100 visible ASCII characters"));
+        if !is_edge_name(&report.edge) {
+            return Err(Failure::field("edge", EDGE_NAME_RULE));
         }
         if report.enforced.len() > MAX_RANGES || report.key_ids.len() > MAX_KEYS {
             return Err(Failure::field(

@@ -38,6 +38,12 @@ pub const ERROR_DOMAIN: &str = "persona-platform";
 pub const MAX_IMPORT_ROWS: usize = 500;
 pub const MAX_IMPORT_PASSWORDS: usize = 25;
 
+/// What the name of an edge must be, and whether a text is one.
+pub const EDGE_NAME_RULE: &str = "must have 1 to 100 visible ASCII characters";
+pub fn is_edge_name(text: &str) -> bool {
+    (1..=100).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ')
+}
+
 /// What a field is told whose id is not one.
 pub const NOT_AN_ID: &str = "must be a UUID in its canonical form";
 
