@@ -7,6 +7,7 @@ pub mod drain;
 pub mod grpc;
 pub mod health;
 pub mod internal;
+pub mod listener;
 pub mod logs;
 pub mod memory;
 pub mod mysql;

@@ -29,8 +29,7 @@ use std::sync::Arc;
 use chassis::drain::Drain;
 use chassis::health::{Health, Need};
 use chassis::settings::Survey;
-use chassis::{descriptors, internal, logs, memory};
-use tokio::net::TcpListener;
+use chassis::{descriptors, internal, listener, logs, memory};
 
 use body::Room;
 use claims::{Authenticator, Itself, LiveClaims, Sights, Watch};
@@ -112,8 +111,8 @@ async fn serve(mut settings: Settings) -> Result<(), Box<dyn Error>> {
     front::fit(&mut settings.front, &mut settings.gateway, descriptors::limit());
     let drain = Drain::on_signals(settings.drain.clone())?;
     let health = Health::default();
-    let listener = TcpListener::bind(settings.listen).await?;
-    let private = TcpListener::bind(settings.internal_listen).await?;
+    let listener = listener::bind("EDGE_LISTEN", settings.listen).await?;
+    let private = listener::bind("EDGE_INTERNAL_LISTEN", settings.internal_listen).await?;
     tracing::info!(public = %listener.local_addr()?, internal = %private.local_addr()?, "the edge listens");
 
     let services = Services::connect(&settings.identity, &settings.subscription, &settings.internal);

@@ -51,11 +51,10 @@ use chassis::drain::Drain;
 use chassis::health::{Health, Need};
 use chassis::mysql::SetupError;
 use chassis::settings::Survey;
-use chassis::{descriptors, grpc, internal, logs, memory, mysql};
+use chassis::{descriptors, grpc, internal, listener, logs, memory, mysql};
 use clap::{Parser, Subcommand};
 use sqlx::MySqlPool;
 use sqlx::migrate::Migrator;
-use tokio::net::TcpListener;
 
 use bulkhead::Bulkhead;
 use enforcement::Reports;
@@ -219,8 +218,8 @@ fn hasher(settings: &PasswordSettings) -> Result<Hasher, BadCost> {
 async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     let drain = Drain::on_signals(settings.drain.clone())?;
     let health = Health::default();
-    let public = TcpListener::bind(settings.listen).await?;
-    let private = TcpListener::bind(settings.internal_listen).await?;
+    let public = listener::bind("IDENTITY_LISTEN", settings.listen).await?;
+    let private = listener::bind("IDENTITY_INTERNAL_LISTEN", settings.internal_listen).await?;
     tracing::info!(grpc = %public.local_addr()?, internal = %private.local_addr()?, "identity-svc listens");
     let internal = tokio::spawn(internal::serve(private, "identity-svc", health.clone(), drain.clone()));
 
@@ -275,10 +274,11 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
 
 /// The database may come up after the service.
 async fn migrate_when_possible(pool: &MySqlPool) -> Result<(), SetupError> {
+    let database = mysql::place(pool);
     loop {
         match migrate(pool).await {
             Err(error) if error.may_pass() => {
-                tracing::warn!(%error, "the tables cannot be brought up to date; trying again");
+                tracing::warn!(%error, database, "the tables cannot be brought up to date; trying again");
                 tokio::time::sleep(RETRY).await;
             }
             outcome => return outcome,

@@ -28,11 +28,10 @@ use chassis::drain::Drain;
 use chassis::health::{Health, Need};
 use chassis::mysql::SetupError;
 use chassis::settings::Survey;
-use chassis::{descriptors, grpc, internal, logs, memory, mysql};
+use chassis::{descriptors, grpc, internal, listener, logs, memory, mysql};
 use clap::{Parser, Subcommand};
 use sqlx::MySqlPool;
 use sqlx::migrate::Migrator;
-use tokio::net::TcpListener;
 
 use billing::Billing;
 use outbox::Relay;
@@ -142,8 +141,8 @@ async fn migrate(pool: &MySqlPool) -> Result<(), SetupError> {
 async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
     let drain = Drain::on_signals(settings.drain.clone())?;
     let health = Health::default();
-    let public = TcpListener::bind(settings.listen).await?;
-    let private = TcpListener::bind(settings.internal_listen).await?;
+    let public = listener::bind("SUBSCRIPTION_LISTEN", settings.listen).await?;
+    let private = listener::bind("SUBSCRIPTION_INTERNAL_LISTEN", settings.internal_listen).await?;
     tracing::info!(grpc = %public.local_addr()?, internal = %private.local_addr()?, "subscription-svc listens");
     let internal = tokio::spawn(internal::serve(private, "subscription-svc", health.clone(), drain.clone()));
 
@@ -195,16 +194,17 @@ fn watch_dependencies(health: &Health, pool: &MySqlPool, identity: &grpc::Intern
 
 /// The database may come up after the service, and so may the table `users`, which the foreign keys need.
 async fn migrate_when_possible(pool: &MySqlPool) -> Result<(), SetupError> {
+    let database = mysql::place(pool);
     loop {
         match users_exist(pool).await {
             Ok(true) => match migrate(pool).await {
                 Err(error) if error.may_pass() => {
-                    tracing::warn!(%error, "the tables cannot be brought up to date; trying again");
+                    tracing::warn!(%error, database, "the tables cannot be brought up to date; trying again");
                 }
                 outcome => return outcome,
             },
             Ok(false) => tracing::info!("waiting for the table `users`, which identity-svc makes"),
-            Err(error) => tracing::warn!(%error, "the database cannot be used; trying again"),
+            Err(error) => tracing::warn!(%error, database, "the database cannot be used; trying again"),
         }
         tokio::time::sleep(RETRY).await;
     }

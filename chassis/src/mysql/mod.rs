@@ -113,6 +113,12 @@ pub async fn connect(settings: &Settings) -> Result<MySqlConnection, sqlx::Error
     settings.options().connect().await
 }
 
+/// Where a pool looks for its server, for those who look for it in vain.
+pub fn place(pool: &MySqlPool) -> String {
+    let options = pool.connect_options();
+    format!("{}:{}", options.get_host(), options.get_port())
+}
+
 /// Closes the connections of a pool; those that somebody holds after two seconds end with the process.
 pub async fn close(pool: &MySqlPool) {
     let _ = tokio::time::timeout(CLOSE_LIMIT, pool.close()).await;
@@ -284,10 +290,10 @@ pub fn server_code(error: &sqlx::Error) -> Option<u16> {
 }
 
 /// No room on its disk (1021, 1114), shutting down (1053), too many connections (1040, 1203, 1226), of a host that failed too
-/// often (1129), read-only (1290, 1836), access while starting (3168), and a connection that the server has given up: killed
-/// (1927), or silent for too long (4031).
+/// often (1129), read-only (1290, 1836), there for administrators alone (3032), access while starting (3168), and a connection
+/// that the server has given up: killed (1927), or silent for too long (4031).
 fn is_refusal_to_serve(code: u16) -> bool {
-    matches!(code, 1021 | 1040 | 1053 | 1114 | 1129 | 1203 | 1226 | 1290 | 1836 | 1927 | 3168 | 4031)
+    matches!(code, 1021 | 1040 | 1053 | 1114 | 1129 | 1203 | 1226 | 1290 | 1836 | 1927 | 3032 | 3168 | 4031)
 }
 
 /// The account or the host is not admitted (any more). A start ends with that; what already runs waits for somebody to mend
@@ -341,7 +347,7 @@ mod tests {
 
     #[test]
     fn a_server_without_room_or_that_stops_is_away_and_one_that_minds_the_statement_is_not() {
-        for away in [1021, 1114, 1040, 1053, 1290] {
+        for away in [1021, 1114, 1040, 1053, 1290, 3032] {
             assert!(is_refusal_to_serve(away), "{away}");
         }
         for other in [1062, 1064, 1213, 1452] {
