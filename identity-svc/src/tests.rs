@@ -1,5 +1,6 @@
 //! Rules that only a real database can show.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,10 @@ use crate::token_lives::Noted;
 use crate::watching::Watching;
 use crate::{accounts, administrators, api_keys, audit, claims, sign_in};
 
+fn token_keys(algorithm: Algorithm, secret: &str) -> keys::Settings {
+    keys::Settings { algorithm, secrets: vec![secret.to_owned().into()], audience: "test".to_owned() }
+}
+
 /// A service on a database of the test's own.
 pub async fn identity(pool: MySqlPool) -> Identity {
     let lifetimes = Lifetimes {
@@ -40,11 +45,7 @@ pub async fn identity(pool: MySqlPool) -> Identity {
         session: Duration::from_secs(7200),
         refresh_retry: Duration::from_secs(60),
     };
-    let settings = keys::Settings {
-        algorithm: Algorithm::Hs256,
-        secrets: vec!["0123456789abcdef0123456789abcdef".to_owned().into()],
-        audience: "test".to_owned(),
-    };
+    let settings = token_keys(Algorithm::Hs256, "0123456789abcdef0123456789abcdef");
     let keys = KeyRing::open(&pool, settings).await.expect("keys");
     let holders = Holders::new();
     let tail = Tail::new(holders.clone());
@@ -311,6 +312,35 @@ async fn of_many_first_administrators_at_once_one_is_made(pool: MySqlPool) {
         made += usize::from(attempt.await.expect("ran").expect("made or not"));
     }
     assert_eq!(made, 1);
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn when_the_secret_is_lost_that_opens_the_signing_key_there_is_a_way_to_another(pool: MySqlPool) {
+    let (lost, new) =
+        (token_keys(Algorithm::EdDsa, "the former one"), token_keys(Algorithm::EdDsa, "a new one"));
+    let former = KeyRing::open(&pool, lost.clone()).await.expect("keys").keys();
+    let refused = KeyRing::open(&pool, new.clone()).await.err().expect("refused");
+    let cause = refused.cause().expect("a cause").to_string();
+    assert!(cause.contains("JWT_PREVIOUS_SECRET_KEYS") && cause.contains("rotate --at-once"), "{cause}");
+
+    // Whoever runs can still open it, so that nobody needs that way.
+    let holder = BTreeMap::from([("identity-svc 1".to_owned(), vec!["another".to_owned()])]);
+    keys::hold(&pool, &holder).await.expect("noted");
+    let at_once = || keys::Command::Rotate { wait: 0, at_once: true };
+    let fault = keys::run(&pool, &new, at_once()).await.expect_err("somebody runs").to_string();
+    assert!(fault.contains("identity-svc 1"), "{fault}");
+    assert!(KeyRing::open(&pool, lost).await.is_ok(), "the former key still signs");
+
+    sqlx::query("DELETE FROM key_holders").execute(&pool).await.expect("gone");
+    keys::run(&pool, &new, at_once()).await.expect("rotated");
+    let keys = KeyRing::open(&pool, new).await.expect("keys").keys();
+    for set in [&former.set, &keys.set] {
+        assert!(
+            keys.verifier.verify(&set.sample, 0).is_ok(),
+            "what was signed before is good until it expires"
+        );
+    }
+    assert_ne!(former.set.sample, keys.set.sample);
 }
 
 #[sqlx::test(migrations = "./migrations")]

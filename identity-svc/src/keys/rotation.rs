@@ -25,6 +25,8 @@ const HOLDERS_KEPT: Duration = Duration::from_secs(3600);
 /// For how much longer than its last token lives the old key is accepted: replicas learn of the new one within seconds.
 const MARGIN: Duration = Duration::from_secs(120);
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// Who is missing when nobody is alive: edges are only heard through it.
+const NOBODY_RUNS: &str = "identity-svc, of which no replica runs";
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -34,6 +36,10 @@ pub enum Command {
         /// Seconds to wait for edges and replicas before giving up; the old key then goes on signing.
         #[arg(long, default_value_t = 120)]
         wait: u64,
+        /// Waits for nobody, for when no identity-svc runs, as none can open the key that signs: the secret that it was
+        /// sealed with is lost. Its tokens are good until they expire.
+        #[arg(long, conflicts_with = "wait")]
+        at_once: bool,
     },
     /// Shows the keys, one JSON object a line.
     List,
@@ -64,10 +70,18 @@ pub async fn run(pool: &MySqlPool, settings: &Settings, command: Command) -> Res
             }
             Ok(())
         }
-        Command::Rotate { wait } => {
+        Command::Rotate { wait, at_once } => {
             let kid = prepare(pool, settings).await.map_err(told)?;
-            println!("The new key {kid} ({}) waits until everybody has it.", settings.algorithm);
-            until_known(pool, &kid, Duration::from_secs(wait)).await?;
+            if at_once {
+                let missing = without(pool, &kid).await.map_err(told)?;
+                if !missing.is_empty() && missing != [NOBODY_RUNS] {
+                    let missing = missing.join(", ");
+                    return Err(format!("stop them first, or rotate without --at-once: {missing}").into());
+                }
+            } else {
+                println!("The new key {kid} ({}) waits until everybody has it.", settings.algorithm);
+                until_known(pool, &kid, Duration::from_secs(wait)).await?;
+            }
             activate(pool, settings, &kid).await.map_err(told)?;
             println!("It signs from now on. Tokens of the old key are good until they expire.");
             Ok(())
@@ -139,7 +153,7 @@ async fn without(pool: &MySqlPool, kid: &str) -> Outcome<Vec<String>> {
     .await
     .map_err(failed)?;
     if holders.is_empty() {
-        return Ok(vec!["identity-svc, of which no replica runs".to_owned()]);
+        return Ok(vec![NOBODY_RUNS.to_owned()]);
     }
     let missing = holders.into_iter().filter(|holder| !holder.key_ids.0.iter().any(|held| held == kid));
     Ok(missing.map(|holder| holder.name).collect())

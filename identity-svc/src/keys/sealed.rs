@@ -28,7 +28,12 @@ pub fn seal(secret: &SecretString, kid: &str, private: &SecretSlice<u8>) -> Outc
 
 /// Opens what [`seal`] made with any of the secrets.
 pub fn open(secrets: &[SecretString], kid: &str, sealed: &[u8]) -> Outcome<SecretSlice<u8>> {
-    let unreadable = || Failure::internal(format!("the signing key {kid} was sealed with another secret"));
+    let unreadable = || {
+        Failure::internal(format!(
+            "the signing key {kid} was sealed with another secret than JWT_SECRET_KEY: put that one among \
+             JWT_PREVIOUS_SECRET_KEYS; if it is lost, `identity-svc keys rotate --at-once` has a new key sign"
+        ))
+    };
     let (nonce, text) = sealed.split_first_chunk::<NONCE_LEN>().ok_or_else(unreadable)?;
     for secret in secrets {
         let (nonce, aad) = (Nonce::assume_unique_for_key(*nonce), Aad::from(kid.as_bytes()));
