@@ -1,5 +1,5 @@
 //! Places that many share, such as those for requests to core-manager: there are so many, and whoever has a share of them
-//! gets another one only while half of them are free. So nobody is held up as long as there is room, and nobody takes all.
+//! gets another one only while half of them are free. So one alone has at most half, and the others share the rest.
 
 use std::hash::{BuildHasher, Hash};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};

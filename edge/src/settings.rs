@@ -261,7 +261,8 @@ impl GatewaySettings {
                 "GATEWAY_CONCURRENCY",
                 "1024",
                 1..=1_000_000,
-                "Most requests that wait for core-manager at once, and most of its answers that are under way",
+                "Most requests that wait for core-manager at once, half of them of one user, and most of its answers that \
+                 are under way",
             ) as usize,
             reservation_life: Duration::from_secs(env.number(
                 "QUOTA_RESERVATION_SECONDS",

@@ -30,6 +30,8 @@ const REFUSED_FOR: Duration = Duration::from_secs(1);
 pub struct ApiKeys {
     tokens: Cache<String, Arc<str>>,
     refused: Cache<String, (Instant, ErrorCode)>,
+    /// Those that were good when they were asked about last.
+    good: Cache<String, ()>,
     unknown: Places,
     known: Places,
     identity: ApiKeyServiceClient<InternalChannel>,
@@ -40,6 +42,7 @@ impl ApiKeys {
         ApiKeys {
             tokens: Cache::new(MOST),
             refused: Cache::new(MOST),
+            good: Cache::new(MOST),
             unknown: Places::new(UNKNOWN_AT_ONCE),
             known: Places::new(KNOWN_AT_ONCE),
             identity: ApiKeyServiceClient::new(identity),
@@ -67,14 +70,14 @@ impl ApiKeys {
             self.tokens.remove_if(key, |token| Arc::ptr_eq(token, former));
         }
         let ask = async {
-            let _place = self.place(former.is_some(), client)?;
+            let _place = self.place(key, client)?;
             self.ask(key).await
         };
         self.tokens.get_or_insert_async(key, ask).await
     }
 
-    fn place(&self, is_known: bool, client: &Client) -> Outcome<Place> {
-        let places = if is_known { &self.known } else { &self.unknown };
+    fn place(&self, key: &str, client: &Client) -> Outcome<Place> {
+        let places = if self.good.get(key).is_some() { &self.known } else { &self.unknown };
         places.take(Slot::of(&client.household())).map_err(|_| {
             REDEEMED.with_label_values(&["overloaded"]).inc();
             Failure::new(ErrorCode::Overloaded).retry_after(Duration::from_secs(1))
@@ -87,12 +90,14 @@ impl ApiKeys {
         match self.identity.clone().redeem_api_key(request).await {
             Ok(answer) => {
                 REDEEMED.with_label_values(&["redeemed"]).inc();
+                self.good.insert(key.to_owned(), ());
                 Ok(answer.into_inner().access_token.into())
             }
             Err(status) => {
                 let failure = Failure::from_status(status, IDENTITY);
                 if matches!(failure.code(), ErrorCode::TokenInvalid | ErrorCode::TokenExpired) {
                     REDEEMED.with_label_values(&["refused"]).inc();
+                    self.good.remove(key);
                     self.refused.insert(key.to_owned(), (Instant::now(), failure.code()));
                     return Err(failure);
                 }
@@ -127,8 +132,9 @@ mod tests {
         let keys = ApiKeys::new(grpc::channel(&nowhere, &settings));
         let [one, other] = ["192.0.2.1", "192.0.2.2"]
             .map(|address| Client::new(address.parse::<IpAddr>().expect("an address")));
-        let taken: Vec<_> = std::iter::from_fn(|| keys.place(false, &one).ok()).collect();
+        keys.good.insert("good".to_owned(), ());
+        let taken: Vec<_> = std::iter::from_fn(|| keys.place("made up", &one).ok()).collect();
         assert_eq!(taken.len(), UNKNOWN_AT_ONCE / 2);
-        assert!(keys.place(false, &other).is_ok() && keys.place(true, &one).is_ok());
+        assert!(keys.place("unknown", &other).is_ok() && keys.place("good", &one).is_ok());
     }
 }

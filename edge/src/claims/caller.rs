@@ -16,7 +16,7 @@ use prometheus::IntCounterVec;
 
 use super::api_keys::ApiKeys;
 use super::sights::Sights;
-use super::{Freshness, LiveClaims, recent};
+use super::{Freshness, LiveClaims, Rights, recent};
 use crate::answer::Refusal;
 use crate::front::RequestContext;
 use crate::places::Slot;
@@ -442,9 +442,13 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
         let context = RequestContext::of(&parts.extensions)?;
-        let caller = Authenticator::from_ref(state).caller(&parts.headers, context, Intent::Act).await?;
+        let authenticator = Authenticator::from_ref(state);
+        let seen = authenticator.seen();
+        let caller = authenticator.caller(&parts.headers, context, Intent::Act).await?;
         caller.must_be_admin()?;
         parts.extensions.insert(caller.clone());
+        // For what takes longer than a body of JSON, or the answer to one.
+        parts.extensions.insert(Rights::new(authenticator, caller.clone(), seen));
         Ok(Admin(caller))
     }
 }

@@ -48,6 +48,14 @@ impl Rights {
         self.look(|now, then| now.must_hold_all_of(then))
     }
 
+    /// As [`must_stand`](Rights::must_stand), for work on what has come whole: the token may expire meanwhile.
+    ///
+    /// # Errors
+    /// AUTH003, AUTH004.
+    pub fn must_not_be_taken(&mut self) -> Outcome<()> {
+        self.look_at_changes(|now, then| now.must_hold_all_of(then))
+    }
+
     /// Whether the session goes on, at the same cost. Nobody knows that of one from before the database was restored.
     ///
     /// # Errors
@@ -77,17 +85,22 @@ impl Rights {
         if now > self.until {
             return Err(Failure::new(ErrorCode::TokenExpired));
         }
-        let live = self.authenticator.live();
-        let changes = live.changes();
-        if changes != self.seen.changes {
-            check(&self.caller.under(live)?, &self.caller)?;
-            self.seen.changes = changes;
-        }
+        self.look_at_changes(check)?;
         if self.caller.is_key() {
             let claims = self.caller.claims();
             let end = claims.key_exp.unwrap_or(claims.exp).saturating_add(AFTER_EXPIRY);
             let next = now.saturating_add(claims.exp.saturating_sub(claims.iat)).min(end);
             self.until = self.until.max(next);
+        }
+        Ok(())
+    }
+
+    fn look_at_changes(&mut self, check: impl FnOnce(&Caller, &Caller) -> Outcome<()>) -> Outcome<()> {
+        let live = self.authenticator.live();
+        let changes = live.changes();
+        if changes != self.seen.changes {
+            check(&self.caller.under(live)?, &self.caller)?;
+            self.seen.changes = changes;
         }
         Ok(())
     }

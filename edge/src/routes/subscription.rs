@@ -16,6 +16,7 @@ use contract::{Failure, Outcome};
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -265,7 +266,11 @@ async fn tiers(
 /// The tiers on offer as they were within the last seconds. Anybody may ask, and as long as they are known nobody else is
 /// asked.
 #[derive(Default)]
-pub struct Offer(ArcSwapOption<Known>);
+pub struct Offer {
+    known: ArcSwapOption<Known>,
+    /// Held by whoever asks.
+    asking: Mutex<()>,
+}
 
 struct Known {
     since: Instant,
@@ -275,25 +280,25 @@ struct Known {
 impl Offer {
     /// For so long they are not asked for again.
     const FRESH: Duration = Duration::from_secs(5);
+    /// For so long they are good for those who come while somebody asks again.
+    const GOOD: Duration = Duration::from_secs(15);
 
     async fn body(&self, services: &Services, context: &RequestContext) -> Outcome<Bytes> {
-        if let Some(known) = self.0.load_full() {
-            if known.since.elapsed() < Self::FRESH {
-                return Ok(known.body.clone());
-            }
-            // Who comes while this one asks goes on with what is known.
-            self.know(known.body.clone());
+        let known = self.known.load_full();
+        let within = |age: Duration| known.as_ref().filter(|known| known.since.elapsed() < age);
+        if let Some(known) = within(Self::FRESH) {
+            return Ok(known.body.clone());
+        }
+        let asking = self.asking.try_lock();
+        if let (Some(known), Err(_)) = (within(Self::GOOD), &asking) {
+            return Ok(known.body.clone());
         }
         let answer = services.subscriptions().list_tiers(context.call(ListTiersRequest {})).await;
-        let answer = from_subscription(answer).inspect_err(|_| self.0.store(None))?;
+        let answer = from_subscription(answer)?;
         let tiers = Tiers { tiers: answer.tiers.into_iter().map(TierBody::from).collect() };
         let body = Bytes::from(serde_json::to_vec(&tiers).map_err(Failure::internal)?);
-        self.know(body.clone());
+        self.known.store(Some(Arc::new(Known { since: Instant::now(), body: body.clone() })));
         Ok(body)
-    }
-
-    fn know(&self, body: Bytes) {
-        self.0.store(Some(Arc::new(Known { since: Instant::now(), body })));
     }
 }
 

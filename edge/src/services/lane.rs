@@ -1,6 +1,6 @@
 //! A channel on which so many calls are on their way at most. Those of people and those of strangers have places of their
-//! own: what anybody may ask for (to sign in, the tiers, the events of Stripe) takes none from who has signed in, and stands in
-//! no queue before it.
+//! own: what anybody may ask for (to sign in, the tiers, the events of Stripe) takes none from who has signed in, and no more of it
+//! than that is on the connection, and before the service, at once.
 
 use std::pin::Pin;
 use std::sync::Arc;

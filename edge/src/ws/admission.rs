@@ -189,7 +189,7 @@ impl Start {
 
     /// Unless another start has it by now, which then stays what the id stands for.
     async fn take_the_id_again(&mut self) {
-        let begun = self.services.idempotency().begin(self.context.call(self.begin.clone())).await;
+        let begun = self.services.idempotency().begin(self.context.last_call(self.begin.clone())).await;
         match begun.map(|answer| answer.into_inner().answer) {
             Ok(Some(Begun::Proceed(proceed))) => self.runner = proceed.runner,
             Ok(_) => {}

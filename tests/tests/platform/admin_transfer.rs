@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 
 const IMPORT: &str = "/api/v1/admin/users/import";
 const EXPORT: &str = "/api/v1/admin/users/export";
+const USERS: &str = "/api/v1/admin/users";
 /// `correct horse battery`, hashed elsewhere at a low cost.
 const HASH: &str = "$argon2id$v=19$m=64,t=1,p=1$c29tZXNhbHRzb21lc2FsdA$HASH";
 
@@ -239,10 +240,8 @@ async fn seed(connection: &mut MySqlConnection, thousands: usize) {
     sqlx::raw_sql(profiles).execute(&mut *connection).await.expect("seeded");
 }
 
-#[tokio::test]
-async fn an_export_that_breaks_off_cannot_be_taken_for_a_whole_one() {
-    let sandbox = Sandbox::start().await;
-    let (admin, edge) = (sandbox.administrator().await, sandbox.edge());
+/// An export that has begun, of much more than fits on the way to whoever reads it.
+async fn begun_export(sandbox: &Sandbox, admin: &User) -> TcpStream {
     seed(&mut sandbox.connection().await, 30).await;
     let body = json!({ "format": "csv" }).to_string();
     let request = format!(
@@ -251,18 +250,53 @@ async fn an_export_that_breaks_off_cannot_be_taken_for_a_whole_one() {
         admin.token,
         body.len()
     );
-    let mut stream = TcpStream::connect(edge.authority()).await.expect("a connection");
+    let mut stream = TcpStream::connect(sandbox.edge().authority()).await.expect("a connection");
     stream.write_all(request.as_bytes()).await.expect("sent");
     let mut begun = vec![0; 4096];
     stream.read_exact(&mut begun).await.expect("a beginning");
     let begun = String::from_utf8_lossy(&begun).into_owned();
     assert!(begun.starts_with("HTTP/1.1 200") && begun.contains("'=HYPERLINK(1)"), "{begun}");
-    sandbox.database.set_open(false);
+    stream
+}
+
+async fn must_break_off(mut stream: TcpStream) {
     let mut rest = Vec::new();
     // A reset is as good as an end.
     let _ = stream.read_to_end(&mut rest).await;
     assert!(!rest.ends_with(b"0\r\n\r\n"), "the last chunk of a chunked body was sent");
+}
+
+#[tokio::test]
+async fn an_export_that_breaks_off_cannot_be_taken_for_a_whole_one() {
+    let sandbox = Sandbox::start().await;
+    let stream = begun_export(&sandbox, &sandbox.administrator().await).await;
+    sandbox.database.set_open(false);
+    must_break_off(stream).await;
     sandbox.database.set_open(true);
+}
+
+#[tokio::test]
+async fn an_export_and_an_import_end_with_the_session() {
+    let sandbox = Sandbox::start().await;
+    let (admin, edge) = (sandbox.administrator().await, sandbox.edge());
+    let export = begun_export(&sandbox, &admin).await;
+    let beginning = format!(
+        "POST {IMPORT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\
+         content-type: multipart/form-data; boundary=b\r\ncontent-length: 100000\r\n\r\n\
+         --b\r\ncontent-disposition: form-data; name=\"file\"\r\n\r\nemail\nz@y.org\n",
+        admin.token
+    );
+    let mut import = TcpStream::connect(edge.authority()).await.expect("a connection");
+    import.write_all(beginning.as_bytes()).await.expect("sent");
+    edge.post("/api/v1/auth/logout", &admin.token, json!({})).await.must_be(200);
+    until("the logout binds", async || edge.get(USERS, &admin.token).await.code() == "AUTH003").await;
+    must_break_off(export).await;
+    // Long before it is whole.
+    import.write_all(b"y@y.org\n").await.expect("sent");
+    let mut answer = vec![0; 1024];
+    let length = import.read(&mut answer).await.expect("an answer");
+    let answer = String::from_utf8_lossy(&answer[..length]);
+    assert!(answer.starts_with("HTTP/1.1 401") && answer.contains("AUTH003"), "{answer}");
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 
 use super::cells::{Format, Writer};
 use crate::answer::Answer;
-use crate::claims::Admin;
+use crate::claims::{Admin, Rights};
 use crate::front::RequestContext;
 use crate::json::Json;
 use crate::openapi::kinds;
@@ -96,6 +96,7 @@ pub async fn export(
     Admin(caller): Admin,
     State(services): State<Services>,
     Extension(context): Extension<RequestContext>,
+    Extension(rights): Extension<Rights>,
     headers: HeaderMap,
     Json(body): Json<Export>,
 ) -> Answer<Response> {
@@ -111,7 +112,7 @@ pub async fn export(
     let pages = from_identity(services.admin().export_users(context.call(request)).await)?;
     let writer = Writer::new(format, fields);
     let begin = writer.begin()?;
-    let document = Document { pages, writer, context, part: Part::Begin(begin) };
+    let document = Document { pages, writer, context, rights, part: Part::Begin(begin) };
     let chunks = stream::try_unfold(document, async |mut document| {
         let chunk = document.next().await.inspect_err(|failure| document.report(failure))?;
         Ok::<_, Failure>(chunk.map(|chunk| (chunk, document)))
@@ -131,6 +132,7 @@ struct Document {
     pages: Streaming<ExportUsersResponse>,
     writer: Writer,
     context: RequestContext,
+    rights: Rights,
     part: Part,
 }
 
@@ -142,6 +144,8 @@ enum Part {
 
 impl Document {
     async fn next(&mut self) -> Outcome<Option<Vec<u8>>> {
+        // It goes on for as long as its reader likes.
+        self.rights.must_stand()?;
         match std::mem::replace(&mut self.part, Part::Rows) {
             Part::Begin(bytes) => Ok(Some(bytes)),
             Part::Rows => match self.pages.message().await {

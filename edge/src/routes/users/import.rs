@@ -24,7 +24,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::rows::{self, Batch};
 use crate::answer::{self, Answer};
-use crate::claims::Admin;
+use crate::claims::{Admin, Rights};
 use crate::front::RequestContext;
 use crate::json::Parameters;
 use crate::openapi::kinds;
@@ -137,6 +137,7 @@ pub async fn import(
     Admin(caller): Admin,
     State(edge): State<Edge>,
     Extension(context): Extension<RequestContext>,
+    Extension(mut rights): Extension<Rights>,
     headers: HeaderMap,
     Parameters(Mode { dry_run }): Parameters<Mode>,
     parts: Result<Multipart, MultipartRejection>,
@@ -147,8 +148,8 @@ pub async fn import(
             .saying("The body must be multipart/form-data")
     })?;
     let place = edge.imports.place()?;
-    let Upload { file, client_id } = Upload::receive(parts, edge.imports.limit).await?;
-    edge.authenticator.confirm_again(&caller).await?;
+    let Upload { file, client_id } = Upload::receive(parts, edge.imports.limit, &mut rights).await?;
+    rights.clone().confirm().await?;
     let (sender, batches) = mpsc::channel(1);
     tokio::task::spawn_blocking(move || rows::read(file, &sender));
     let mut run = Run {
@@ -156,6 +157,7 @@ pub async fn import(
         actor_id: caller.user_id().to_owned(),
         device: device(&context, &headers),
         context,
+        rights,
         client_id,
         batches,
         tally: Tally { dry_run, ..Tally::default() },
@@ -182,15 +184,17 @@ struct Upload {
 }
 
 impl Upload {
-    async fn receive(mut parts: Multipart, limit: usize) -> Outcome<Upload> {
+    /// However slowly they come: for as long as the rights of whoever sends them stand.
+    async fn receive(mut parts: Multipart, limit: usize, rights: &mut Rights) -> Outcome<Upload> {
         let (mut file, mut client_id) = (None, None);
         while let Some(part) = patiently(parts.next_field()).await? {
             let name = part.name().unwrap_or_default().to_owned();
             let is_again = match name.as_str() {
-                "file" => file.replace(save(part, limit).await?).is_some(),
-                "client_id" => client_id.replace(text(part).await?).is_some(),
+                "file" => file.replace(save(part, limit, rights).await?).is_some(),
+                "client_id" => client_id.replace(text(part, rights).await?).is_some(),
                 _ => false,
             };
+            rights.must_stand()?;
             if is_again {
                 return Err(Failure::field(name, "must stand once"));
             }
@@ -225,11 +229,12 @@ async fn patiently<T>(next: impl Future<Output = Result<T, MultipartError>>) -> 
 }
 
 /// A file without a name that is gone when it is closed.
-async fn save(mut part: Field<'_>, limit: usize) -> Outcome<File> {
+async fn save(mut part: Field<'_>, limit: usize, rights: &mut Rights) -> Outcome<File> {
     let file = tempfile::tempfile().map_err(Failure::internal)?;
     let mut file = tokio::fs::File::from_std(file);
     let mut length = 0;
     while let Some(chunk) = patiently(part.chunk()).await? {
+        rights.must_stand()?;
         length += chunk.len();
         if length > limit {
             let fault = format!("The file is larger than {limit} bytes");
@@ -243,9 +248,10 @@ async fn save(mut part: Field<'_>, limit: usize) -> Outcome<File> {
     Ok(file)
 }
 
-async fn text(mut part: Field<'_>) -> Outcome<String> {
+async fn text(mut part: Field<'_>, rights: &mut Rights) -> Outcome<String> {
     let mut bytes = Vec::new();
     while let Some(chunk) = patiently(part.chunk()).await? {
+        rights.must_stand()?;
         if bytes.len() + chunk.len() > MAX_CLIENT_ID {
             return Err(Failure::field("client_id", "is too long"));
         }
@@ -258,6 +264,7 @@ async fn text(mut part: Field<'_>) -> Outcome<String> {
 struct Run {
     services: Services,
     context: RequestContext,
+    rights: Rights,
     actor_id: String,
     device: Device,
     client_id: String,
@@ -270,6 +277,7 @@ struct Run {
 impl Run {
     /// Sends the next rows on. A file without rows is one call all the same, which looks at the caller.
     async fn step(&mut self) -> Outcome<()> {
+        self.rights.must_not_be_taken()?;
         let batch = match self.batches.recv().await {
             Some(batch) => batch?,
             None => return Err(Failure::internal("the reader of a file broke off")),
