@@ -55,6 +55,11 @@ pub async fn run(settings: Settings, command: Command) -> Result<(), Box<dyn Err
     let password = password.trim_end_matches(['\r', '\n']);
     let pool = mysql::pool(&settings.database);
     crate::migrate(&pool).await?;
+    let one_is_there = "there is an administrator already; nothing was done";
+    if if_none && administrators::are_there(&pool).await.map_err(|failure| told(&failure))? {
+        println!("{one_is_there}");
+        return Ok(());
+    }
     let identity = crate::state(&settings, pool).await?;
     if if_none {
         let made = administrators::make_first_administrator(&identity, &email, &client_id, password).await;
@@ -64,11 +69,7 @@ pub async fn run(settings: Settings, command: Command) -> Result<(), Box<dyn Err
         })?;
         println!(
             "{}",
-            if is_made {
-                format!("{email} is now an administrator")
-            } else {
-                "there is an administrator already; nothing was done".to_owned()
-            }
+            if is_made { format!("{email} is now an administrator") } else { one_is_there.to_owned() }
         );
         return Ok(());
     }

@@ -4,7 +4,7 @@ use chassis::clock::now;
 use chassis::mysql::{failed, transaction};
 use contract::{ErrorCode, Failure, Outcome, Role};
 use serde_json::json;
-use sqlx::MySqlConnection;
+use sqlx::{MySqlConnection, MySqlPool};
 
 use crate::accounts::{self, NewAccount};
 use crate::audit::{self, Action, By};
@@ -96,7 +96,7 @@ pub async fn make_first_administrator(
     typed: &str,
 ) -> Outcome<bool> {
     let email = Email::parse(email).map_err(|fault| Failure::field("email", fault))?;
-    if is_any(&mut *identity.pool.acquire().await.map_err(failed)?).await? {
+    if are_there(&identity.pool).await? {
         return Ok(false);
     }
     let account = account_of(identity, email, client_id, typed).await?;
@@ -115,6 +115,14 @@ pub async fn make_first_administrator(
         })
     })
     .await
+}
+
+/// Whether somebody is an administrator, active or not.
+///
+/// # Errors
+/// GW001 when the database is away.
+pub async fn are_there(pool: &MySqlPool) -> Outcome<bool> {
+    is_any(&mut *pool.acquire().await.map_err(failed)?).await
 }
 
 async fn is_any(connection: &mut MySqlConnection) -> Outcome<bool> {

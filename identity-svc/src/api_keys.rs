@@ -310,7 +310,7 @@ pub async fn redeem(identity: &Identity, key: &str) -> Outcome<String> {
             .map_err(failed)?;
     }
     let scope = Scope::from(found.scope);
-    token(&mut connection, &identity.tokens, &account, &found.id, scope, left).await
+    token(&mut connection, &identity.tokens, &account, &found.id, scope, (found.now, left)).await
 }
 
 fn no_such_key() -> Failure {
@@ -324,9 +324,9 @@ async fn token(
     account: &Account,
     key_id: &str,
     scope: Scope,
-    left: Duration,
+    (shared, left): (DateTime<Utc>, Duration),
 ) -> Outcome<String> {
-    let now = now();
+    let now = shared.min(now());
     let expires = now + tokens.lifetimes.access_token.min(left);
     tokens.noted.cover(connection, tokens.lifetimes.access_token, expires).await?;
     let (scope, key_exp) = (Some(scope), Some((now + left).timestamp()));

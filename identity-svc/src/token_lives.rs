@@ -103,14 +103,14 @@ pub async fn revive(tx: &mut MySqlConnection) -> Outcome<()> {
     Ok(())
 }
 
-/// The tokens that may be alive at one moment, by the clock of the database: what ends by one that is ahead must bind on
-/// them all the same.
+/// The tokens that may be alive at one moment.
 pub struct Alive {
-    /// That moment.
+    /// That moment, by the clock of the database.
     pub at: DateTime<Utc>,
-    /// When the oldest of them was given out, at the earliest.
+    /// When the oldest of them was given out, at the earliest: by that clock or ours, whichever is behind, as what ends while
+    /// one of them is ahead must bind on them all the same.
     pub since: DateTime<Utc>,
-    /// When the last of them has expired.
+    /// When the last of them has expired, by the clock of the database.
     pub until: DateTime<Utc>,
 }
 
@@ -119,19 +119,20 @@ pub struct Alive {
 /// # Errors
 /// GW001 when the database is away.
 pub async fn alive(connection: &mut MySqlConnection) -> Outcome<Alive> {
-    let now = shared(connection).await.map_err(failed)?;
+    let shared = shared(connection).await.map_err(failed)?;
+    let agreed = shared.min(now());
     let lives = sqlx::query!(
         r#"SELECT life, good_until AS "good_until: DateTime<Utc>" FROM token_lives WHERE good_until > ?"#,
-        now
+        agreed
     )
     .fetch_all(connection)
     .await
     .map_err(failed)?;
-    let mut alive = Alive { at: now, since: now, until: now };
+    let mut alive = Alive { at: shared, since: agreed, until: shared };
     for row in lives {
         let life = chrono::Duration::seconds(i64::from(row.life));
-        alive.since = alive.since.min(now - life);
-        alive.until = alive.until.max(row.good_until.min(now + life));
+        alive.since = alive.since.min(agreed - life);
+        alive.until = alive.until.max(shared + (row.good_until - agreed).min(life));
     }
     Ok(alive)
 }

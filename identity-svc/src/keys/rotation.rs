@@ -76,7 +76,7 @@ pub async fn run(pool: &MySqlPool, settings: &Settings, command: Command) -> Res
                 let missing = without(pool, &kid).await.map_err(told)?;
                 if !missing.is_empty() && missing != [NOBODY_RUNS] {
                     let missing = missing.join(", ");
-                    return Err(format!("stop them first, or rotate without --at-once: {missing}").into());
+                    return Err(format!("these run, or ran until a moment ago: {missing}; stop every identity-svc, wait for 15 seconds and try again, or rotate without --at-once").into());
                 }
             } else {
                 println!("The new key {kid} ({}) waits until everybody has it.", settings.algorithm);

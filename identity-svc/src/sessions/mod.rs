@@ -105,7 +105,7 @@ pub async fn open(
     .map_err(failed)?;
     let account = accounts::find(tx, user_id).await?;
     let left = tokens.lifetimes.session;
-    tokens::issue(tx, tokens, &account, tokens::Of { session_id: &session_id, left, parent: None }).await
+    tokens::issue(tx, tokens, &account, tokens::Of { session_id: &session_id, now, left, parent: None }).await
 }
 
 /// The open sessions of a user, the one seen last first.

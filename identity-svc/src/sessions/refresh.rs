@@ -124,7 +124,9 @@ async fn spend(
         Some(_) if !presented.settled => return Ok(Refreshed::Unsettled),
         Some(spent_at) => {
             let at = found.presented_at;
-            if at > spent_at + window || child_has_arrived(tx, presented.hash, at).await? {
+            // One that is to come yet was written while the database was ahead: nobody knows how long ago that was.
+            let is_late = at > spent_at + window || spent_at > now + window;
+            if is_late || child_has_arrived(tx, presented.hash, at).await? {
                 return end_reused(tx, &found, presented.device).await;
             }
             if at <= spent_at + AT_ONCE { "concurrent" } else { "lost_answer" }
@@ -148,7 +150,7 @@ async fn spend(
     .map_err(failed)?;
     let account = accounts::find(tx, &found.user_id).await?;
     let left = (found.absolute_end - now).to_std().unwrap_or_default();
-    let of = Of { session_id: &found.session_id, left, parent: Some(presented.hash) };
+    let of = Of { session_id: &found.session_id, now, left, parent: Some(presented.hash) };
     Ok(Refreshed::Rotated(Box::new(issue(tx, &identity.tokens, &account, of).await?), cause))
 }
 

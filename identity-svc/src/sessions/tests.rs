@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chassis::clock::now;
 use chrono::{DateTime, TimeDelta, Utc};
 use contract::ErrorCode;
@@ -240,6 +242,36 @@ async fn what_a_replica_with_a_wrong_clock_ends_binds_on_tokens_all_the_same(poo
         assert_eq!(count(&pool, binding).await, 1, "{days_ahead} days ahead");
         written(&pool, "DELETE FROM auth_events").await;
         written(&pool, "DELETE FROM users").await;
+    }
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn what_ends_binds_on_tokens_of_before_the_clock_of_the_database_leapt(pool: MySqlPool) {
+    let user = register(&identity(pool.clone()).await, "a@example.com").await;
+    let leapt = seen_from(&pool, -1).await;
+    end_all(&identity(leapt.clone()).await, &user, None, Because::Revoked, By::SYSTEM).await.expect("ended");
+    let binding = "SELECT COUNT(*) FROM auth_events WHERE forget_at > UTC_TIMESTAMP(6) + INTERVAL 15 MINUTE";
+    assert_eq!(count(&leapt, binding).await, 1);
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn no_token_is_good_for_longer_than_its_end_is_remembered_whichever_clock_is_ahead(pool: MySqlPool) {
+    for days_ahead in [61, -61] {
+        let pool = seen_from(&pool, days_ahead).await;
+        let identity = identity(pool.clone()).await;
+        let email = format!("{days_ahead}@example.com");
+        register(&identity, &email).await;
+        let pair = log_in(&identity, &email).await;
+        let again = refresh(&identity, &pair.refresh_token, &Device::default()).await.expect("refreshed");
+        let agreed = chassis::clock::agreed(&mut pool.acquire().await.expect("a connection")).await;
+        let latest = agreed.expect("the time").timestamp() + 900;
+        for token in [pair.access_token, again.access_token] {
+            let payload = token.split('.').nth(1).expect("claims");
+            let claims = URL_SAFE_NO_PAD.decode(payload).expect("base64");
+            let claims: Value = serde_json::from_slice(&claims).expect("JSON");
+            let end = claims["exp"].as_i64().expect("an end");
+            assert!((latest - 60..=latest).contains(&end), "{days_ahead} days ahead: {end}, {latest}");
+        }
     }
 }
 

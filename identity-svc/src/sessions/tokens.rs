@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use chassis::clock::now;
+use chassis::clock;
 use chassis::mysql::failed;
+use chrono::{DateTime, Utc};
 use contract::identity::TokenPair;
 use contract::{Failure, Outcome};
 use sqlx::MySqlConnection;
@@ -15,6 +16,8 @@ use crate::opaque::OpaqueToken;
 /// The session that tokens are made for.
 pub struct Of<'a> {
     pub session_id: &'a str,
+    /// By the clock of the database.
+    pub now: DateTime<Utc>,
     /// How long it may yet last; no token outlives its session.
     pub left: Duration,
     /// The hash of the refresh token that was spent for this pair.
@@ -28,7 +31,8 @@ pub async fn issue(
     account: &Account,
     of: Of<'_>,
 ) -> Outcome<TokenPair> {
-    let (refresh, now) = (OpaqueToken::generate()?, now());
+    // No token is good for longer than the end of its session is remembered, though our clock be ahead.
+    let (refresh, now) = (OpaqueToken::generate()?, of.now.min(clock::now()));
     let expires = now + tokens.lifetimes.access_token.min(of.left);
     tokens.noted.cover(tx, tokens.lifetimes.access_token, expires).await?;
     let claims = tokens.claims(account, of.session_id, now, expires);

@@ -21,6 +21,9 @@ use crate::sweep;
 
 pub use rules::{Limits, Rule};
 
+/// How far the clock of the database may go back without a wait being over.
+const SLACK: Duration = Duration::from_secs(60);
+
 /// Whose attempts a rule counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
@@ -133,7 +136,10 @@ struct Known {
 impl Known {
     fn must_not_wait(&self, subject: &Subject) -> Outcome<()> {
         let wait = self.blocked_until - self.now;
-        if wait <= TimeDelta::zero() {
+        // A longer one than there is was written while the clock of the database was ahead.
+        let is_over =
+            wait.to_std().map_or(true, |wait| wait.is_zero() || wait > subject.rule.longest() + SLACK);
+        if is_over {
             return Ok(());
         }
         REFUSED.with_label_values(&[subject.rule.name]).inc();
@@ -345,6 +351,18 @@ mod tests {
         // Those that are free, and the one that begins the wait.
         assert_eq!(admitted.values().sum::<usize>(), 5, "{admitted:?}");
         assert!(admitted.values().all(|count| *count <= 3), "{admitted:?}");
+    }
+
+    #[sqlx::test(migrations = "./migrations")]
+    async fn a_wait_that_a_clock_ahead_has_written_is_over_when_it_is_right(pool: MySqlPool) {
+        let subject = [LIMITS.account_from_address().of("somebody")];
+        count(&pool, &subject).await.expect("counted");
+        for (wait, is_over) in [("15 MINUTE", false), ("20 MINUTE", true), ("61 DAY", true)] {
+            let statement =
+                format!("UPDATE throttles SET blocked_until = UTC_TIMESTAMP(6) + INTERVAL {wait}");
+            sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&pool).await.expect("written");
+            assert_eq!(check(&pool, &subject).await.is_ok(), is_over, "{wait}");
+        }
     }
 
     #[sqlx::test(migrations = "./migrations")]

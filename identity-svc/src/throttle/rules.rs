@@ -110,6 +110,11 @@ impl Rule {
         Subject { rule: self, bucket: digest(&SHA256, text.as_bytes()).as_ref().to_vec() }
     }
 
+    /// The longest that one waits.
+    pub(super) fn longest(self) -> Duration {
+        self.longest
+    }
+
     /// How long the attempt after this many makes one wait.
     pub(super) fn wait(self, attempts: u32) -> Duration {
         match attempts.saturating_sub(self.free) {

@@ -128,6 +128,17 @@ async fn a_key_that_was_sealed_with_another_secret_never_signs() {
 }
 
 #[tokio::test]
+async fn where_there_is_an_administrator_a_start_makes_none_and_opens_no_key() {
+    let settings = vec![("JWT_ALGORITHM", "EdDSA".to_owned())];
+    let sandbox = Sandbox::planned(Plan { settings, ..Plan::default() }).await;
+    sandbox.administrator().await;
+    let another = [("JWT_SECRET_KEY", "another secret than the key was sealed with")];
+    let arguments = ["admin", "create", "--if-none", "--email", "admin@example.com", "--password-stdin"];
+    let said = sandbox.identity_command(&another, &arguments).await;
+    assert!(said.contains("nothing was done"), "{said}");
+}
+
+#[tokio::test]
 async fn tokens_of_a_former_secret_are_good_until_they_expire() {
     let former = "a-former-secret-of-at-least-32-bytes".to_owned();
     let settings = vec![("JWT_PREVIOUS_SECRET_KEYS", former.clone())];
