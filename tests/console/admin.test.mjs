@@ -211,7 +211,8 @@ test("the log of all accounts is searched by what was done, by whom, to whom and
   await log.getByText("Nothing is in the log.").waitFor();
   const today = new Date().toISOString().slice(0, 10);
   await goTo(page, `/admin/audit?of=${own}&as=actor_id&action=permission_revoked&from=${today}&to=${today}`);
-  await log.getByText("20 entries").or(log.getByText("11 entries")).waitFor();
+  // With what other journeys took away today.
+  await log.getByText(/(1[1-9]|20) entries/).waitFor();
   await goTo(page, `/admin/audit?action=permission_revoked&to=2020-01-01`);
   await log.getByText("Nothing is in the log.").waitFor();
   await page.goBack();
@@ -220,8 +221,9 @@ test("the log of all accounts is searched by what was done, by whom, to whom and
 
 test("edges are shown as they are, and the page follows them", async (t) => {
   const [page, user] = [await administrator(t, "/admin/edges"), await newUser()];
-  const row = page.getByRole("row").nth(1);
-  await row.getByText("fresh").waitFor();
+  // Beside those that ran here before and are silent.
+  const row = page.getByRole("row").filter({ hasText: "fresh" });
+  await row.waitFor();
   const sockets = async () => Number(await row.getByRole("cell").nth(4).innerText());
   const before = await sockets();
   const theirs = await signedIn(await visitor(t), user, "/workflows");
