@@ -22,5 +22,10 @@ pub async fn shared(connection: &mut MySqlConnection) -> sqlx::Result<DateTime<U
 /// # Errors
 /// When the database is away.
 pub async fn agreed(connection: &mut MySqlConnection) -> sqlx::Result<DateTime<Utc>> {
-    Ok(shared(connection).await?.min(now()))
+    shared(connection).await.map(agreed_with)
+}
+
+/// As [`agreed`], where the database has just said what its clock is.
+pub fn agreed_with(shared: DateTime<Utc>) -> DateTime<Utc> {
+    shared.min(now())
 }

@@ -4,7 +4,9 @@
 use std::hash::{BuildHasher, Hash};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
+use contract::{ErrorCode, Failure};
 use foldhash::fast::RandomState;
 
 /// Counters of those who share: whose numbers meet share one, which among so many is rare, and changes with each start.
@@ -106,6 +108,12 @@ pub enum Short {
     All,
     /// Half are, and whoever asks has a share of them.
     Share,
+}
+
+impl From<Short> for Failure {
+    fn from(_: Short) -> Self {
+        Failure::new(ErrorCode::Overloaded).retry_after(Duration::from_secs(1))
+    }
 }
 
 /// A place, until it is dropped.

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use chassis::clock::{now, shared};
+use chassis::clock::{agreed_with, now, shared};
 use chassis::mysql::{failed, transaction};
 use chrono::{DateTime, Utc};
 use contract::identity::{ApiKey, CreateApiKeyResponse, Device};
@@ -326,7 +326,7 @@ async fn token(
     scope: Scope,
     (shared, left): (DateTime<Utc>, Duration),
 ) -> Outcome<String> {
-    let now = shared.min(now());
+    let now = agreed_with(shared);
     let expires = now + tokens.lifetimes.access_token.min(left);
     tokens.noted.cover(connection, tokens.lifetimes.access_token, expires).await?;
     let (scope, key_exp) = (Some(scope), Some((now + left).timestamp()));

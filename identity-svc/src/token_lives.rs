@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use chassis::clock::{now, shared};
+use chassis::clock::{agreed_with, now, shared};
 use chassis::mysql::failed;
 use chrono::{DateTime, Utc};
 use contract::{Failure, Outcome};
@@ -120,7 +120,7 @@ pub struct Alive {
 /// GW001 when the database is away.
 pub async fn alive(connection: &mut MySqlConnection) -> Outcome<Alive> {
     let shared = shared(connection).await.map_err(failed)?;
-    let agreed = shared.min(now());
+    let agreed = agreed_with(shared);
     let lives = sqlx::query!(
         r#"SELECT life, good_until AS "good_until: DateTime<Utc>" FROM token_lives WHERE good_until > ?"#,
         agreed

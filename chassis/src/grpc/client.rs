@@ -16,7 +16,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
-use tower::Service;
+use tower::{BoxError, Service};
 
 use super::tls::Tls;
 use super::{CALL_TIMEOUT, Settings, call, handshakes, meters};
@@ -207,8 +207,6 @@ impl InternalChannel {
         }
     }
 }
-
-type BoxError = Box<dyn StdError + Send + Sync>;
 
 fn is_unreached(error: &(dyn StdError + 'static)) -> bool {
     causes(error).any(|cause| cause.is::<tonic::ConnectError>())

@@ -78,9 +78,9 @@ impl ApiKeys {
 
     fn place(&self, key: &str, client: &Client) -> Outcome<Place> {
         let places = if self.good.get(key).is_some() { &self.known } else { &self.unknown };
-        places.take(Slot::of(&client.household())).map_err(|_| {
+        places.take(Slot::of(&client.household())).map_err(|short| {
             REDEEMED.with_label_values(&["overloaded"]).inc();
-            Failure::new(ErrorCode::Overloaded).retry_after(Duration::from_secs(1))
+            short.into()
         })
     }
 
@@ -121,15 +121,12 @@ static REDEEMED: LazyLock<IntCounterVec> = LazyLock::new(|| {
 mod tests {
     use std::net::IpAddr;
 
-    use chassis::grpc;
-
     use super::*;
+    use crate::services::tests::nowhere;
 
     #[tokio::test]
     async fn whoever_shows_made_up_keys_leaves_places_to_others_and_to_keys_that_were_good() {
-        let settings = grpc::Settings::plain("0123456789abcdef0123456789abcdef".to_owned().into());
-        let nowhere = ["http://127.0.0.1:1".parse().expect("a URI")];
-        let keys = ApiKeys::new(grpc::channel(&nowhere, &settings));
+        let keys = ApiKeys::new(nowhere());
         let [one, other] = ["192.0.2.1", "192.0.2.2"]
             .map(|address| Client::new(address.parse::<IpAddr>().expect("an address")));
         keys.good.insert("good".to_owned(), ());

@@ -144,7 +144,6 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use chassis::grpc;
     use contract::token::{Claims, Scope};
     use contract::{ANY_PERMISSION, Role, Tier};
 
@@ -152,15 +151,14 @@ mod tests {
     use crate::claims::live::tests::claims;
     use crate::claims::{LiveClaims, Sights, Staleness};
     use crate::rate::{Limits, RateLimiter};
+    use crate::services::tests::nowhere;
 
     /// One that has heard nothing.
     fn authenticator() -> Authenticator {
         let limits = Staleness { limit: Duration::from_secs(5), grace: Duration::from_secs(5) };
-        let settings = grpc::Settings::plain("0123456789abcdef0123456789abcdef".to_owned().into());
-        let identity = grpc::channel(&["http://127.0.0.1:1".parse().expect("a URI")], &settings);
         let rate = RateLimiter::new(Limits::off(), None);
         let live = Arc::new(LiveClaims::new(limits));
-        Authenticator::new(live, Sights::new().0, rate, identity)
+        Authenticator::new(live, Sights::new().0, rate, nowhere())
     }
 
     #[tokio::test]

@@ -118,7 +118,7 @@ impl Upstream {
             RESULTS
                 .with_label_values(&[if short == Short::All { "overloaded" } else { "share_used_up" }])
                 .inc();
-            Failure::new(ErrorCode::Overloaded).retry_after(Duration::from_secs(1))
+            Failure::from(short)
         })?;
         if !self.breaker.admits(millis) {
             RESULTS.with_label_values(&["circuit_open"]).inc();

@@ -5,13 +5,12 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use chassis::grpc::InternalChannel;
-use contract::{ErrorCode, Failure};
+use contract::Failure;
 use http::{Request, Response};
 use tonic::body::Body;
-use tower::Service;
+use tower::{BoxError, Service};
 
 use crate::front::Limit;
 use crate::places::{Places, Slot};
@@ -50,8 +49,6 @@ impl Lane {
     }
 }
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
 impl Service<Request<Body>> for Lane {
     type Response = Response<Body>;
     type Error = BoxError;
@@ -67,10 +64,12 @@ impl Service<Request<Body>> for Lane {
             Some(Whose::Person(slot)) => Some(self.0.people.take(*slot)),
             Some(Whose::Stranger(slot)) => Some(self.0.strangers.take(*slot)),
         };
-        let Ok(place) = place.transpose() else {
-            Limit::Calls.bites();
-            let failure = Failure::new(ErrorCode::Overloaded).retry_after(Duration::from_secs(1));
-            return Box::pin(std::future::ready(Err(failure.to_status().into())));
+        let place = match place.transpose() {
+            Ok(place) => place,
+            Err(short) => {
+                Limit::Calls.bites();
+                return Box::pin(std::future::ready(Err(Failure::from(short).to_status().into())));
+            }
         };
         let call = self.channel().call(request);
         Box::pin(async move {
@@ -83,17 +82,18 @@ impl Service<Request<Body>> for Lane {
 
 #[cfg(test)]
 mod tests {
-    use chassis::grpc;
+    use std::time::Duration;
+
+    use contract::ErrorCode;
     use futures_util::FutureExt;
     use tonic::Status;
 
     use super::*;
+    use crate::services::tests::nowhere;
 
     #[tokio::test]
     async fn strangers_take_no_place_of_people_and_what_was_admitted_is_told_to_its_end() {
-        let settings = grpc::Settings::plain("0123456789abcdef0123456789abcdef".to_owned().into());
-        let nowhere = ["http://127.0.0.1:1".parse().expect("a URI")];
-        let lane = Lane::over(grpc::channel(&nowhere, &settings));
+        let lane = Lane::over(nowhere());
         let call = |whose: Option<Whose>| {
             let mut request = Request::new(Body::empty());
             whose.map(|whose| request.extensions_mut().insert(whose));

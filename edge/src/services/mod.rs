@@ -142,3 +142,14 @@ impl RequestContext {
         request
     }
 }
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    /// A channel to a service that is not there.
+    pub fn nowhere() -> InternalChannel {
+        let settings = grpc::Settings::plain("0123456789abcdef0123456789abcdef".to_owned().into());
+        channel(&["http://127.0.0.1:1".parse().expect("a URI")], &settings)
+    }
+}

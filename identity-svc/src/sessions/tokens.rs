@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chassis::clock;
+use chassis::clock::agreed_with;
 use chassis::mysql::failed;
 use chrono::{DateTime, Utc};
 use contract::identity::TokenPair;
@@ -32,7 +32,7 @@ pub async fn issue(
     of: Of<'_>,
 ) -> Outcome<TokenPair> {
     // No token is good for longer than the end of its session is remembered, though our clock be ahead.
-    let (refresh, now) = (OpaqueToken::generate()?, of.now.min(clock::now()));
+    let (refresh, now) = (OpaqueToken::generate()?, agreed_with(of.now));
     let expires = now + tokens.lifetimes.access_token.min(of.left);
     tokens.noted.cover(tx, tokens.lifetimes.access_token, expires).await?;
     let claims = tokens.claims(account, of.session_id, now, expires);

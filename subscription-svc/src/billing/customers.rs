@@ -142,11 +142,12 @@ pub async fn swap_checkout(pool: &MySqlPool, customer: &Customer, checkout_id: &
 pub async fn due(pool: &MySqlPool) -> Outcome<Vec<Customer>> {
     // None is put off for longer than a day: one that is was while the clock of the database was ahead.
     select!(
-        "WHERE look_at <= UTC_TIMESTAMP(6) OR look_at > UTC_TIMESTAMP(6) + INTERVAL 2 DAY ORDER BY look_at LIMIT 20"
+        "WHERE look_at <= UTC_TIMESTAMP(6) OR look_at > UTC_TIMESTAMP(6) + INTERVAL 2 DAY \
+         ORDER BY look_at LIMIT 20"
     )
-        .fetch_all(pool)
-        .await
-        .map_err(failed)
+    .fetch_all(pool)
+    .await
+    .map_err(failed)
 }
 
 /// Customers whose account is deleted, some of them; those that were postponed last.

@@ -1,6 +1,6 @@
 //! Changes to one subscription, each with the change of tier that follows from it.
 
-use chassis::clock::{now, shared};
+use chassis::clock::{agreed_with, shared};
 use chassis::mysql::{failed, transaction};
 use chrono::{DateTime, Utc};
 use contract::{ErrorCode, Outcome};
@@ -10,8 +10,8 @@ use super::{Subscription, lock, write};
 use crate::service::Service;
 use crate::{outbox, usage};
 
-/// Changes a subscription under its lock, as of now by the clock of the database; a change of the tier that counts goes into the outbox in the same
-/// transaction.
+/// Changes a subscription under its lock, as of now by the clock of the database; a change of the tier that counts goes into
+/// the outbox in the same transaction.
 ///
 /// # Errors
 /// USER001; GW001 when the database is away.
@@ -33,8 +33,8 @@ pub async fn change(
     Ok(changed)
 }
 
-/// Changes a subscription whose lock is held; `now` is the database's. The relay may be [hurried](crate::outbox::Relay::hurry) once it is
-/// committed.
+/// Changes a subscription whose lock is held; `now` is the database's. The relay may be
+/// [hurried](crate::outbox::Relay::hurry) once it is committed.
 ///
 /// # Errors
 /// GW001 when the database is away.
@@ -67,7 +67,7 @@ pub async fn change_locked(
 /// GW001 when the database is away.
 pub async fn lapse(service: &Service, user_id: &str) -> Outcome<()> {
     let ended = change(service, "lapse_subscription", user_id, |subscription, shared| {
-        subscription.lapse(shared.min(now()));
+        subscription.lapse(agreed_with(shared));
     });
     match ended.await {
         Err(failure) if failure.code() == ErrorCode::UserNotFound => Ok(()),

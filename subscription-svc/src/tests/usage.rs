@@ -83,20 +83,26 @@ async fn the_same_usage_key_counts_once(options: MySqlPoolOptions, database: MyS
     assert_eq!(count(&service, "usage_records").await, 11);
 }
 
-#[sqlx::test(migrations = false)]
-async fn what_is_recorded_counts_in_the_month_of_a_paid_tier(
-    options: MySqlPoolOptions,
-    database: MySqlConnectOptions,
-) {
-    let (service, _) = service(options, database).await;
-    let user = new_user(&service).await;
+/// One who pays by the month.
+async fn new_user_of_basic(service: &Service) -> String {
+    let user = new_user(service).await;
     let request = CreateSubscriptionRequest {
         actor: administrator(),
         user_id: user.clone(),
         tier: "basic".to_owned(),
         ..Default::default()
     };
-    administration::create(&service, request).await.expect("made");
+    administration::create(service, request).await.expect("made");
+    user
+}
+
+#[sqlx::test(migrations = false)]
+async fn what_is_recorded_counts_in_the_month_of_a_paid_tier(
+    options: MySqlPoolOptions,
+    database: MySqlConnectOptions,
+) {
+    let (service, _) = service(options, database).await;
+    let user = new_user_of_basic(&service).await;
     let used = async || check(&service, &user, "content").await.expect("a check").used;
     for round in 1..=3 {
         record(&service, &user, "content", 1, &format!("key-{round}")).await.expect("counted");
@@ -124,14 +130,7 @@ async fn no_month_is_over_because_a_replica_is_ahead(
 ) {
     let (service, _) = service(options, database).await;
     let service = ahead(service).await;
-    let user = new_user(&service).await;
-    let request = CreateSubscriptionRequest {
-        actor: administrator(),
-        user_id: user.clone(),
-        tier: "basic".to_owned(),
-        ..Default::default()
-    };
-    administration::create(&service, request).await.expect("made");
+    let user = new_user_of_basic(&service).await;
     let begun = "UPDATE subscriptions SET start_date = UTC_TIMESTAMP(6)";
     sqlx::query(begun).execute(&service.pool).await.expect("written by another");
     for round in 1..=3 {
