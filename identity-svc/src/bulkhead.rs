@@ -8,7 +8,7 @@ use std::time::Duration;
 use contract::identity::Device;
 use contract::{ErrorCode, Failure, Outcome};
 use prometheus::IntCounter;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use crate::shares::{Share, Shares};
 use crate::throttle::network;
@@ -27,11 +27,11 @@ pub struct Bulkhead {
     turns: Arc<Semaphore>,
 }
 
-/// A place and a turn, until it is dropped.
+/// A place, until it is dropped.
 pub struct Place {
+    turns: Arc<Semaphore>,
     _place: OwnedSemaphorePermit,
     _share: Option<Share>,
-    _turn: OwnedSemaphorePermit,
 }
 
 impl Bulkhead {
@@ -45,19 +45,29 @@ impl Bulkhead {
         }
     }
 
-    /// A place for a call of somebody at a device, when its turn has come.
+    /// A place for a call of somebody at a device.
     ///
     /// # Errors
     /// GW003 when there is none.
-    pub async fn enter(&self, device: Option<&Device>) -> Outcome<Place> {
+    pub fn enter(&self, device: Option<&Device>) -> Outcome<Place> {
         let network = device.and_then(|device| network(&device.ip_address));
         let share = match network {
             Some(network) => Some(self.shares.take(network, PER_ADDRESS).ok_or_else(refused)?),
             None => None,
         };
         let place = self.places.clone().try_acquire_owned().map_err(|_| refused())?;
-        let turn = self.turns.clone().acquire_owned().await.map_err(Failure::internal)?;
-        Ok(Place { _place: place, _share: share, _turn: turn })
+        Ok(Place { turns: self.turns.clone(), _place: place, _share: share })
+    }
+}
+
+impl Place {
+    /// A turn to use the database, until it is dropped, when it has come. Whoever waits for something else gives it back
+    /// first.
+    ///
+    /// # Errors
+    /// ERR000, never: the turns are not closed.
+    pub async fn turn(&self) -> Outcome<SemaphorePermit<'_>> {
+        self.turns.acquire().await.map_err(Failure::internal)
     }
 }
 
@@ -80,16 +90,14 @@ mod tests {
 
     use super::*;
 
-    /// At once.
-    fn enter(bulkhead: &Bulkhead, address: &str) -> Option<Outcome<Place>> {
-        let device = Device { ip_address: address.to_owned(), ..Device::default() };
-        bulkhead.enter(Some(&device)).now_or_never()
+    fn enter(bulkhead: &Bulkhead, address: &str) -> Outcome<Place> {
+        bulkhead.enter(Some(&Device { ip_address: address.to_owned(), ..Device::default() }))
     }
 
     #[test]
     fn one_address_leaves_places_for_others_and_all_together_have_so_many() {
-        let bulkhead = Bulkhead::new(u32::MAX);
-        let enter = |address: &str| enter(&bulkhead, address).expect("nobody waits");
+        let bulkhead = Bulkhead::new(1);
+        let enter = |address: &str| enter(&bulkhead, address);
         let one: Vec<_> = (0..PER_ADDRESS).map(|_| enter("192.0.2.1").expect("a place")).collect();
         let refused = enter("192.0.2.1").err().expect("refused");
         assert_eq!((refused.code(), refused.wait()), (ErrorCode::Overloaded, Some(Duration::from_secs(1))));
@@ -102,10 +110,10 @@ mod tests {
     #[test]
     fn a_herd_leaves_connections_to_others() {
         let bulkhead = Bulkhead::new(4);
-        let mut running: Vec<_> = (0..3).map_while(|_| enter(&bulkhead, "192.0.2.1")).collect();
-        assert_eq!(running.len(), 3);
-        assert!(enter(&bulkhead, "192.0.2.2").is_none(), "it waits");
+        let places: Vec<_> = (0..4).map(|_| enter(&bulkhead, "192.0.2.1").expect("a place")).collect();
+        let mut running: Vec<_> = places.iter().map_while(|place| place.turn().now_or_never()).collect();
+        assert_eq!(running.len(), 3, "the others wait");
         running.pop();
-        enter(&bulkhead, "192.0.2.2").expect("its turn").expect("a place");
+        assert!(places[3].turn().now_or_never().expect("its turn").is_ok());
     }
 }

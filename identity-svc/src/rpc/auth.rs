@@ -36,11 +36,8 @@ impl AuthService for Auth {
 
     async fn refresh(&self, request: Request<RefreshRequest>) -> Result<Response<RefreshResponse>, Status> {
         let RefreshRequest { refresh_token, device } = request.into_inner();
-        let pair = async {
-            let _place = self.0.bulkhead.enter(device.as_ref()).await?;
-            sessions::refresh(&self.0, &refresh_token, &known_device(device)).await
-        };
-        answer(pair.await.map(|tokens| RefreshResponse { tokens: Some(tokens) }))
+        let pair = sessions::refresh(&self.0, &refresh_token, &known_device(device)).await;
+        answer(pair.map(|tokens| RefreshResponse { tokens: Some(tokens) }))
     }
 
     async fn validate_token(
@@ -128,7 +125,8 @@ impl AuthService for Auth {
     ) -> Result<Response<VerifyEmailResponse>, Status> {
         let VerifyEmailRequest { token, device } = request.into_inner();
         let verified = async {
-            let _place = self.0.bulkhead.enter(device.as_ref()).await?;
+            let place = self.0.bulkhead.enter(device.as_ref())?;
+            let _turn = place.turn().await?;
             verification::verify(&self.0, &token, device).await
         };
         answer(verified.await.map(|()| VerifyEmailResponse {}))
@@ -140,7 +138,8 @@ impl AuthService for Auth {
     ) -> Result<Response<ForgotPasswordResponse>, Status> {
         let request = request.into_inner();
         let asked = async {
-            let _place = self.0.bulkhead.enter(request.device.as_ref()).await?;
+            let place = self.0.bulkhead.enter(request.device.as_ref())?;
+            let _turn = place.turn().await?;
             recovery::forgot(&self.0, request).await
         };
         answer(asked.await.map(|()| ForgotPasswordResponse {}))

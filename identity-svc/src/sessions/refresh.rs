@@ -51,11 +51,14 @@ struct Presented<'a> {
 /// Spends a refresh token for a new pair.
 ///
 /// # Errors
-/// AUTH002 when the session has expired; AUTH003 when the token is unknown or spent, or its session over.
+/// AUTH002 when the session has expired; AUTH003 when the token is unknown or spent, or its session over; GW003 when too
+/// many refresh.
 pub async fn refresh(identity: &Identity, token: &str, device: &Device) -> Outcome<TokenPair> {
     let hash = hash(token);
     let mut presented = Presented { hash: &hash, since: Instant::now(), settled: false, device };
+    let place = identity.bulkhead.enter(Some(device))?;
     loop {
+        let turn = place.turn().await?;
         let given = (identity, &presented);
         let outcome = transaction(&identity.pool, "refresh", given, |tx, (identity, presented)| {
             Box::pin(async move { spend(tx, identity, presented).await })
@@ -72,6 +75,8 @@ pub async fn refresh(identity: &Identity, token: &str, device: &Device) -> Outco
                 return Err(Failure::new(code));
             }
             Refreshed::Unsettled => {
+                // Others need it meanwhile, who have nothing to wait for.
+                drop(turn);
                 tokio::time::sleep(SETTLING).await;
                 presented.settled = true;
             }

@@ -1,7 +1,8 @@
 //! Many sessions of one account, and tokens of more than one life.
 
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,12 +10,15 @@ use chassis::clock::now;
 use chrono::{DateTime, TimeDelta, Utc};
 use contract::ErrorCode;
 use contract::identity::{Device, LoginRequest, TokenPair, TokenUse};
+use futures_util::FutureExt;
+use futures_util::future::{Either, select};
 use serde_json::Value;
 use sqlx::MySqlPool;
 use sqlx::types::Json;
 
 use super::{Because, end_all, note_use, refresh};
 use crate::audit::By;
+use crate::bulkhead::Bulkhead;
 use crate::identity::{Identity, Tokens};
 use crate::sign_in;
 use crate::tests::{identity, register, seen_from};
@@ -209,6 +213,45 @@ async fn a_lost_answer_is_no_theft_and_no_session_over_to_a_replica_whose_clock_
     written(&pool, "UPDATE refresh_tokens SET spent_at = spent_at - INTERVAL 5 MINUTE").await;
     assert_eq!(present().await.expect_err("too late").code(), ErrorCode::TokenInvalid);
     assert_eq!(open(&pool, &user).await.len(), 1, "a copy ends the session all the same");
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn a_spent_token_waits_for_its_verdict_without_a_turn_of_others(pool: MySqlPool) {
+    let identity = Identity { bulkhead: Bulkhead::new(1), ..identity(pool.clone()).await };
+    register(&identity, "a@example.com").await;
+    let pair = log_in(&identity, "a@example.com").await;
+    let device = Device::default();
+    refresh(&identity, &pair.refresh_token, &device).await.expect("refreshed");
+    let again = pin!(refresh(&identity, &pair.refresh_token, &device));
+    let place = identity.bulkhead.enter(None).expect("a place");
+    // The first has the only turn before the other asks for it.
+    let Either::Right((turn, again)) = select(again, pin!(place.turn())).await else {
+        panic!("the turn was kept until the verdict");
+    };
+    let given_back = Instant::now();
+    drop(turn);
+    again.await.expect("its answer was lost");
+    assert!(given_back.elapsed() > Duration::from_millis(50), "most of the wait was still to come");
+}
+
+#[sqlx::test(migrations = "./migrations")]
+async fn whoever_waits_for_a_turn_has_presented_the_token_before(pool: MySqlPool) {
+    let identity = Identity { bulkhead: Bulkhead::new(1), ..identity(pool.clone()).await };
+    register(&identity, "a@example.com").await;
+    let pair = log_in(&identity, "a@example.com").await;
+    let device = Device::default();
+    let child = refresh(&identity, &pair.refresh_token, &device).await.expect("refreshed");
+    let place = identity.bulkhead.enter(None).expect("a place");
+    let turn = place.turn().await.expect("a turn");
+    let mut again = pin!(refresh(&identity, &pair.refresh_token, &device));
+    assert!(again.as_mut().now_or_never().is_none(), "it waits");
+    // For much longer than a look at the database takes.
+    written(&pool, "DO SLEEP(0.5)").await;
+    let seen = "UPDATE refresh_tokens SET used_at = UTC_TIMESTAMP(6) WHERE parent_hash IS NOT NULL";
+    written(&pool, seen).await;
+    drop(turn);
+    again.await.expect("two tabs, of which one waited");
+    refresh(&identity, &child.refresh_token, &device).await.expect("the session goes on");
 }
 
 #[sqlx::test(migrations = "./migrations")]
