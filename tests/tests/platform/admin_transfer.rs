@@ -300,6 +300,16 @@ async fn an_export_and_an_import_end_with_the_session() {
 }
 
 #[tokio::test]
+async fn an_export_ends_when_the_database_is_restored() {
+    let sandbox = Sandbox::start().await;
+    let admin = sandbox.administrator().await;
+    let export = begun_export(&sandbox, &admin).await;
+    sandbox.identity_command(&[], &["restored"]).await;
+    until("it is known", async || sandbox.edge().get(USERS, &admin.token).await.status == 401).await;
+    must_break_off(export).await;
+}
+
+#[tokio::test]
 async fn memory_stays_flat_however_many_accounts_come_and_go() {
     const ROWS: usize = 100_000;
     /// Less than the file (53 MB), or the accounts, would take if they were held. Code that is first run now and the
