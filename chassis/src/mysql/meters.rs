@@ -1,9 +1,11 @@
-//! What is measured of the database: transactions, and the connections of the pool.
+//! What is measured of the database: transactions, the connections of the pool, and its clock.
 
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use prometheus::{Histogram, HistogramVec, IntCounterVec, IntGaugeVec};
+use chrono::TimeDelta;
+use prometheus::{Gauge, Histogram, HistogramVec, IntCounterVec, IntGaugeVec};
 use sqlx::MySqlPool;
 
 /// How the pool stands; looked at as often as the database is probed.
@@ -13,6 +15,28 @@ pub fn look_at(pool: &MySqlPool) {
     let most = i64::from(pool.options().get_max_connections());
     for (state, connections) in [("idle", idle), ("used", open - idle), ("most", most)] {
         CONNECTIONS.with_label_values(&[state]).set(connections.max(0));
+    }
+}
+
+/// Clocks must agree within so much (docs/operations.md).
+const CLOCKS_AGREE: TimeDelta = TimeDelta::minutes(1);
+
+/// Notes how far the clock of the database is ahead of ours. It matters when nothing fails yet: tokens are given out by both.
+pub fn note_clock(ahead: TimeDelta) {
+    static ARE_APART: AtomicBool = AtomicBool::new(false);
+    let seconds = ahead.as_seconds_f64();
+    CLOCK_AHEAD.set(seconds);
+    let are_apart = ahead.abs() > CLOCKS_AGREE;
+    if are_apart == ARE_APART.swap(are_apart, Ordering::Relaxed) {
+        return;
+    }
+    if are_apart {
+        tracing::warn!(
+            seconds,
+            "the clock of the database is ahead of ours, or behind: one of them is wrong"
+        );
+    } else {
+        tracing::info!("the clock of the database and ours agree again");
     }
 }
 
@@ -56,6 +80,14 @@ static CONNECTIONS: LazyLock<IntGaugeVec> = LazyLock::new(|| {
         "db_pool_connections",
         "Connections of the pool: idle, used, and most, which is how many there may be",
         &["state"]
+    )
+    .unwrap_or_else(|e| unreachable!("registered once: {e}"))
+});
+
+static CLOCK_AHEAD: LazyLock<Gauge> = LazyLock::new(|| {
+    prometheus::register_gauge!(
+        "db_clock_ahead_seconds",
+        "How far the clock of the database is ahead of this process'; below nought when it is behind"
     )
     .unwrap_or_else(|e| unreachable!("registered once: {e}"))
 });

@@ -15,7 +15,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, MySqlConnection,
 use tracing::Instrument;
 
 use crate::settings::Env;
-use crate::traces;
+use crate::{clock, traces};
 
 mod lane;
 mod meters;
@@ -184,11 +184,21 @@ async fn lock(connection: &mut MySqlConnection, what: &str, seconds: i32) -> Res
     Ok(got == Some(1))
 }
 
-/// Whether the database answers.
+/// Whether the database answers, and by the way what its clock says.
 pub async fn probe(pool: &MySqlPool) -> crate::health::State {
-    let answer = async { pool.acquire().await?.ping().await };
+    let answer = async {
+        let mut connection = pool.acquire().await?;
+        let asked = clock::now();
+        clock::shared(&mut connection).await.map(|shared| clock::ahead(asked..=clock::now(), shared))
+    };
     meters::look_at(pool);
-    if answer.await.is_ok() { crate::health::State::Healthy } else { crate::health::State::Unhealthy }
+    match answer.await {
+        Ok(ahead) => {
+            meters::note_clock(ahead);
+            crate::health::State::Healthy
+        }
+        Err(_) => crate::health::State::Unhealthy,
+    }
 }
 
 /// What a transaction does: a future that borrows the connection and what it was given.

@@ -6,6 +6,7 @@ use e2e::{Client, Plan, Reply, Sandbox, Socket, User, until};
 use futures_util::future::join_all;
 use http::{HeaderMap, Method};
 use serde_json::{Value, json};
+use sqlx::Executor;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::transport::Channel;
@@ -365,4 +366,26 @@ async fn an_edge_that_is_killed_before_it_could_commit_leaves_no_place_taken_and
     let mut services = usage_services(&sandbox).await;
     services[0].report_usage(super::grpc::call(report, e2e::INTERNAL_TOKEN)).await.expect("reported");
     assert_eq!(quota_of(&edge, &user).await, (1, 19));
+}
+
+#[tokio::test]
+async fn a_month_that_began_while_the_clock_of_the_database_was_ahead_is_put_right_as_the_docs_say() {
+    let sandbox = Sandbox::start().await;
+    let user = sandbox.register().await;
+    put_on(&sandbox, &user, "basic").await;
+    let service = usage_services(&sandbox).await.remove(0);
+    assert!(counts(service.clone(), &user, "1".to_owned()).await);
+    let mut connection = sandbox.connection().await;
+    let ahead = "UPDATE usage_counters SET month_used = 100000, period_start = period_start + INTERVAL 61 DAY,
+                                           period_end = period_end + INTERVAL 61 DAY WHERE resource = 'content'";
+    connection.execute(ahead).await.expect("a month to come");
+    assert!(!counts(service.clone(), &user, "2".to_owned()).await, "its content is used up");
+    let docs = include_str!("../../../docs/operations.md");
+    let (_, rest) = docs.split_once("```sql\n").expect("statements");
+    let (statements, _) = rest.split_once("```").expect("their end");
+    for statement in statements.split_inclusive(";\n") {
+        connection.execute(statement).await.expect(statement);
+    }
+    assert!(counts(service, &user, "3".to_owned()).await, "this month's is not");
+    assert_eq!(usage(&sandbox, &user).await["content_count"], 1);
 }
