@@ -56,15 +56,24 @@ impl Rights {
         self.look_at_changes(|now, then| now.must_hold_all_of(then))
     }
 
-    /// Whether the session goes on, at the same cost. Nobody knows that of one from before the database was restored.
+    /// Whether the session goes on, at the same cost.
     ///
     /// # Errors
     /// AUTH002, AUTH003.
     pub fn session_must_go_on(&mut self) -> Outcome<()> {
-        if self.authenticator.live().epochs() != self.seen.epochs {
-            return Err(Failure::new(ErrorCode::TokenInvalid).saying("The database was restored meanwhile"));
-        }
+        self.must_be_of_this_epoch()?;
         self.look(|_, _| Ok(()))
+    }
+
+    /// Whether the database was not restored since: nobody knows of a session from before whether it goes on.
+    ///
+    /// # Errors
+    /// AUTH003.
+    pub fn must_be_of_this_epoch(&self) -> Outcome<()> {
+        if self.authenticator.live().epochs() == self.seen.epochs {
+            return Ok(());
+        }
+        Err(Failure::new(ErrorCode::TokenInvalid).saying("The database was restored meanwhile"))
     }
 
     /// Whether what this edge knows is enough to say that they stand; else see [`Rights::confirm`].

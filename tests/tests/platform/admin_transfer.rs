@@ -1,6 +1,7 @@
 //! `/api/v1/admin/users/export` and `/import`.
 
 use e2e::{Client, Plan, Reply, Sandbox, User, until};
+use futures_util::future::join;
 use http::Method;
 use serde_json::{Value, json};
 use sqlx::MySqlConnection;
@@ -300,12 +301,22 @@ async fn an_export_and_an_import_end_with_the_session() {
 }
 
 #[tokio::test]
-async fn an_export_ends_when_the_database_is_restored() {
+async fn an_export_and_an_import_end_when_the_database_is_restored() {
     let sandbox = Sandbox::start().await;
-    let admin = sandbox.administrator().await;
+    let (admin, edge) = (sandbox.administrator().await, sandbox.edge());
     let export = begun_export(&sandbox, &admin).await;
-    sandbox.identity_command(&[], &["restored"]).await;
-    until("it is known", async || sandbox.edge().get(USERS, &admin.token).await.status == 401).await;
+    let rows: String = (0..50_000).map(|n| format!("many{n}@example.com\n")).collect();
+    let file = format!("email\n{rows}");
+    let restore = async {
+        until("the import has begun", async || {
+            let page = edge.get(&format!("{USERS}?email=many1@example.com"), &admin.token).await.must_be(200);
+            page["total_count"] == 1
+        })
+        .await;
+        sandbox.identity_command(&[], &["restored"]).await;
+    };
+    let (import, ()) = join(upload(edge, &admin, "", &file), restore).await;
+    import.must_fail(401, "AUTH003");
     must_break_off(export).await;
 }
 

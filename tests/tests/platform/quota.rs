@@ -376,16 +376,21 @@ async fn a_month_that_began_while_the_clock_of_the_database_was_ahead_is_put_rig
     let service = usage_services(&sandbox).await.remove(0);
     assert!(counts(service.clone(), &user, "1".to_owned()).await);
     let mut connection = sandbox.connection().await;
-    let ahead = "UPDATE usage_counters SET month_used = 100000, period_start = period_start + INTERVAL 61 DAY,
-                                           period_end = period_end + INTERVAL 61 DAY WHERE resource = 'content'";
-    connection.execute(ahead).await.expect("a month to come");
+    for ahead in [
+        "UPDATE usage_counters SET month_used = 100000, period_start = period_start + INTERVAL 61 DAY,
+                                   period_end = period_end + INTERVAL 61 DAY WHERE resource = 'content'",
+        "UPDATE subscriptions SET start_date = start_date + INTERVAL 61 DAY",
+    ] {
+        connection.execute(ahead).await.expect("a month to come");
+    }
     assert!(!counts(service.clone(), &user, "2".to_owned()).await, "its content is used up");
     let docs = include_str!("../../../docs/operations.md");
     let (_, rest) = docs.split_once("```sql\n").expect("statements");
     let (statements, _) = rest.split_once("```").expect("their end");
-    for statement in statements.split_inclusive(";\n") {
-        connection.execute(statement).await.expect(statement);
-    }
+    connection.execute(statements).await.expect("statements that run");
     assert!(counts(service, &user, "3".to_owned()).await, "this month's is not");
+    let ahead = "SELECT COUNT(*) FROM usage_counters WHERE period_start > UTC_TIMESTAMP(6)";
+    let ahead: i64 = sqlx::query_scalar(ahead).fetch_one(&mut connection).await.expect("a count");
+    assert_eq!(ahead, 0, "nor does it begin another");
     assert_eq!(usage(&sandbox, &user).await["content_count"], 1);
 }

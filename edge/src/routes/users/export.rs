@@ -146,7 +146,7 @@ impl Document {
     async fn next(&mut self) -> Outcome<Option<Vec<u8>>> {
         // It goes on for as long as its reader likes.
         self.rights.must_stand()?;
-        self.rights.session_must_go_on()?;
+        self.rights.must_be_of_this_epoch()?;
         match std::mem::replace(&mut self.part, Part::Rows) {
             Part::Begin(bytes) => Ok(Some(bytes)),
             Part::Rows => match self.pages.message().await {

@@ -278,6 +278,7 @@ impl Run {
     /// Sends the next rows on. A file without rows is one call all the same, which looks at the caller.
     async fn step(&mut self) -> Outcome<()> {
         self.rights.must_not_be_taken()?;
+        self.rights.must_be_of_this_epoch()?;
         let batch = match self.batches.recv().await {
             Some(batch) => batch?,
             None => return Err(Failure::internal("the reader of a file broke off")),

@@ -111,10 +111,11 @@ fn look(world: &World, place: usize, live: &LiveClaims, seen: &mut Seen) {
     }
     for token in shared.tokens.iter().filter(|token| matters(token.expires)) {
         match live.overrule(&claims(&token.user, &token.session, token.version)) {
-            Err(_) if shared.database.accounts[&token.user].sessions.contains(&token.session) => {}
-            Err(_) => {
+            // Its account may be refused for what it was before a restore, and only for as long as a token of then lives.
+            Err(_) if shared.has_told_end(&token.session, position.sequence) => {
                 seen.ended.insert(token.session.clone());
             }
+            Err(_) => {}
             Ok(_) if seen.ended.contains(&token.session) => {
                 faults.push(format!("edge-{place} brought {} back", token.session));
             }

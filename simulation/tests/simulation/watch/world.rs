@@ -163,6 +163,13 @@ impl Shared {
         all[first..].iter().map(|since| since.state).min().expect("a version")
     }
 
+    /// Whether whoever has heard all up to this number knows that the session is over.
+    pub fn has_told_end(&self, session: &str, upto: i64) -> bool {
+        let told = self.truth.iter().filter(|event| event.sequence <= upto);
+        told.map(|event| &event.change)
+            .any(|change| matches!(change, Change::Ended { session: ended } if ended == session))
+    }
+
     pub fn is_ended_since(&self, session: &str, at: u64) -> bool {
         self.ended.iter().any(|(ended, since)| ended == session && *since <= at)
     }
