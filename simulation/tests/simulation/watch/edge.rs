@@ -205,7 +205,8 @@ async fn confirm_one(
                 .accounts
                 .get(&token.user)
                 .is_some_and(|account| account.is_active && account.sessions.contains(&token.session));
-            let may_be_refused = shared.disabled_before.contains(&token.user);
+            let may_be_refused =
+                [&token.user, &token.session].iter().any(|who| shared.refused_before.contains(*who));
             if was_healed && is_open && !may_be_refused {
                 let fault = format!("edge-{place} refuses {}: {failure}", token.session);
                 shared.history.fault(now(), fault);

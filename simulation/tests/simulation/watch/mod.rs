@@ -8,6 +8,7 @@ mod world;
 use std::time::Duration;
 
 use rand::Rng;
+use simulation::accounts::Change;
 use turmoil::Sim;
 
 use crate::history::History;
@@ -195,20 +196,19 @@ fn restore(shared: &mut Shared) {
     let (now, at) = (shared.now, shared.now.as_millis() as u64);
     let backup = shared.backup.clone();
     shared.generation += 1;
-    // What an edge refused it goes on refusing, whatever the backup says.
-    let ended: Vec<String> = shared.ended.drain(..).map(|(session, _)| session).collect();
-    let disabled = shared.database.accounts.iter().filter(|(_, account)| !account.is_active);
-    let disabled: Vec<String> = disabled.map(|(user, _)| user.clone()).collect();
-    shared.disabled_before.extend(disabled);
+    let refused = shared.truth.drain(..).filter_map(|event| match event.change {
+        Change::Ended { session } => Some(session),
+        Change::Disabled { .. } => Some(event.user),
+        Change::Changed { .. } => None,
+    });
+    shared.refused_before.extend(refused);
     shared.database = backup.database;
     shared.database.epoch = format!("epoch {}", shared.generation);
     shared.ended = backup.ended;
     shared.truth = shared.database.events.values().cloned().collect();
-    let accounts = shared.database.accounts.clone();
     // Of sessions that the backup does not have nothing was promised.
-    shared.tokens.retain(|token| {
-        accounts[&token.user].sessions.contains(&token.session) && !ended.contains(&token.session)
-    });
+    let Shared { tokens, database, .. } = shared;
+    tokens.retain(|token| database.accounts[&token.user].sessions.contains(&token.session));
     for (user, versions) in shared.versions.iter_mut().enumerate() {
         versions.push(world::Since { at, state: shared.database.accounts[&name(user)].version });
     }

@@ -1,5 +1,6 @@
 //! What all processes of a run share: the database, and what is true.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -64,8 +65,9 @@ pub struct Shared {
     /// The version of each user's claims over time, and since when sessions are ended.
     pub versions: Vec<Vec<Since<i64>>>,
     pub ended: Vec<(String, u64)>,
-    /// Accounts that were disabled when the database was restored.
-    pub disabled_before: Vec<String>,
+    /// Sessions that had ended, and accounts that had been disabled, before the database was restored. An edge that has
+    /// heard of it may go on refusing them, whatever became of them since.
+    pub refused_before: BTreeSet<String>,
     /// Those that are alive and know something.
     pub edges: Vec<Option<Standing>>,
     /// Everything works again.
@@ -107,7 +109,7 @@ impl World {
             truth: Vec::new(),
             versions: vec![vec![Since { at: 0, state: 1 }]; USERS],
             ended: Vec::new(),
-            disabled_before: Vec::new(),
+            refused_before: BTreeSet::new(),
             edges: vec![None; EDGES.len()],
             is_healed: false,
             now: Duration::ZERO,
