@@ -147,11 +147,12 @@ async fn prepare_session(connection: &mut MySqlConnection) -> Result<(), sqlx::E
 
 /// Whether the connection answers what it is asked. A future that was dropped in the middle of a ping, or while a
 /// statement was prepared, leaves an answer behind that sqlx does not know of: each later question would be given the
-/// answer to the one before it, which may be another user's.
+/// answer to the one before it, which may be another user's. One that was dropped in the middle of BEGIN leaves a
+/// transaction that sqlx does not know of, in which later writes would be acknowledged and never committed: it ends here.
 async fn is_in_step(connection: &mut MySqlConnection) -> Result<bool, sqlx::Error> {
     static ASKED: AtomicI64 = AtomicI64::new(1);
     let asked = ASKED.fetch_add(1, Ordering::Relaxed);
-    let row = connection.fetch_one(sqlx::raw_sql(AssertSqlSafe(format!("SELECT {asked}")))).await?;
+    let row = connection.fetch_one(sqlx::raw_sql(AssertSqlSafe(format!("ROLLBACK; SELECT {asked}")))).await?;
     if row.try_get::<i64, _>(0)? == asked {
         return Ok(true);
     }
@@ -385,6 +386,23 @@ mod tests {
             Poll::Ready(())
         })
         .await;
+    }
+
+    #[sqlx::test]
+    async fn what_is_written_after_a_beginning_that_was_abandoned_is_committed(
+        _: MySqlPoolOptions,
+        options: MySqlConnectOptions,
+    ) {
+        let pool = pool_of(slow(options.clone()).await, 1);
+        pool.execute("CREATE TABLE written (number INT NOT NULL) ENGINE = InnoDB").await.expect("a table");
+        let mut connection = pool.acquire().await.expect("a connection");
+        abandon(connection.begin()).await;
+        drop(connection);
+        pool.execute("INSERT INTO written VALUES (1)").await.expect("acknowledged");
+        let others = pool_of(options, 1);
+        let seen: i64 =
+            sqlx::query_scalar("SELECT COUNT(*) FROM written").fetch_one(&others).await.expect("a count");
+        assert_eq!(seen, 1, "acknowledged, and nobody else sees it");
     }
 
     #[sqlx::test]
