@@ -11,7 +11,10 @@ use http::StatusCode;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::error::ErrorKind;
 use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, MySqlConnection, MySqlPool, Row};
+use sqlx::pool::PoolConnection;
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, Connection, Executor, MySql, MySqlConnection, MySqlPool, Row, Transaction,
+};
 use tracing::Instrument;
 
 use crate::settings::Env;
@@ -147,12 +150,11 @@ async fn prepare_session(connection: &mut MySqlConnection) -> Result<(), sqlx::E
 
 /// Whether the connection answers what it is asked. A future that was dropped in the middle of a ping, or while a
 /// statement was prepared, leaves an answer behind that sqlx does not know of: each later question would be given the
-/// answer to the one before it, which may be another user's. One that was dropped in the middle of BEGIN leaves a
-/// transaction that sqlx does not know of, in which later writes would be acknowledged and never committed: it ends here.
+/// answer to the one before it, which may be another user's.
 async fn is_in_step(connection: &mut MySqlConnection) -> Result<bool, sqlx::Error> {
     static ASKED: AtomicI64 = AtomicI64::new(1);
     let asked = ASKED.fetch_add(1, Ordering::Relaxed);
-    let row = connection.fetch_one(sqlx::raw_sql(AssertSqlSafe(format!("ROLLBACK; SELECT {asked}")))).await?;
+    let row = connection.fetch_one(sqlx::raw_sql(AssertSqlSafe(format!("SELECT {asked}")))).await?;
     if row.try_get::<i64, _>(0)? == asked {
         return Ok(true);
     }
@@ -254,10 +256,38 @@ async fn once<C, T>(
     given: &C,
     work: &impl for<'c> Fn(&'c mut MySqlConnection, &'c C) -> Work<'c, T>,
 ) -> Outcome<T> {
-    let mut transaction = meters::begun(pool.begin()).await.map_err(failed)?;
+    let mut connection = None;
+    let mut transaction = meters::begun(begin(pool, &mut connection)).await.map_err(failed)?;
     let value = work(&mut transaction, given).await?;
     transaction.commit().await.map_err(failed)?;
     Ok(value)
+}
+
+/// Begins a transaction on a connection that is lent for it.
+async fn begin<'c>(
+    pool: &MySqlPool,
+    lent: &'c mut Option<Lent>,
+) -> Result<Transaction<'c, MySql>, sqlx::Error> {
+    let lent = lent.insert(Lent { connection: pool.acquire().await?, has_begun: false });
+    let transaction = lent.connection.begin().await?;
+    lent.has_begun = true;
+    Ok(transaction)
+}
+
+/// A connection of the pool, which goes back there unless it was given up in the middle of BEGIN. sqlx knows of a
+/// transaction only when the server has said that it has begun, and would not end it: what others write there next would be
+/// acknowledged and never committed.
+struct Lent {
+    connection: PoolConnection<MySql>,
+    has_begun: bool,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if !self.has_begun {
+            self.connection.close_on_drop();
+        }
+    }
 }
 
 /// What an unexpected database error means to the caller: the database is away, or something is wrong.
@@ -378,31 +408,50 @@ mod tests {
         }
     }
 
-    /// Polls a future once and drops it, as a caller that goes away does.
-    async fn abandon<F: Future>(work: F) {
+    /// Polls a future so often and drops it, as a caller that goes away does; says whether it had come to its end.
+    async fn abandon<F: Future>(work: F, mut polls: u32) -> bool {
         let mut work = std::pin::pin!(work);
         std::future::poll_fn(|context| {
-            let _ = work.as_mut().poll(context);
-            Poll::Ready(())
+            polls -= 1;
+            match work.as_mut().poll(context) {
+                Poll::Ready(_) => Poll::Ready(true),
+                Poll::Pending if polls == 0 => Poll::Ready(false),
+                Poll::Pending => Poll::Pending,
+            }
         })
-        .await;
+        .await
     }
 
     #[sqlx::test]
-    async fn what_is_written_after_a_beginning_that_was_abandoned_is_committed(
+    async fn what_is_written_after_a_transaction_that_was_abandoned_anywhere_is_committed(
         _: MySqlPoolOptions,
         options: MySqlConnectOptions,
     ) {
         let pool = pool_of(slow(options.clone()).await, 1);
-        pool.execute("CREATE TABLE written (number INT NOT NULL) ENGINE = InnoDB").await.expect("a table");
-        let mut connection = pool.acquire().await.expect("a connection");
-        abandon(connection.begin()).await;
-        drop(connection);
-        pool.execute("INSERT INTO written VALUES (1)").await.expect("acknowledged");
         let others = pool_of(options, 1);
-        let seen: i64 =
-            sqlx::query_scalar("SELECT COUNT(*) FROM written").fetch_one(&others).await.expect("a count");
-        assert_eq!(seen, 1, "acknowledged, and nobody else sees it");
+        pool.execute("CREATE TABLE written (number INT UNSIGNED NOT NULL) ENGINE = InnoDB")
+            .await
+            .expect("a table");
+        for polls in 1.. {
+            let work = transaction(&pool, "test", (), |tx, ()| {
+                Box::pin(async move { tx.execute("DELETE FROM written").await.map_err(failed) })
+            });
+            let has_ended = abandon(work, polls).await;
+            sqlx::query("INSERT INTO written VALUES (?)")
+                .bind(polls)
+                .execute(&pool)
+                .await
+                .expect("acknowledged");
+            let seen: Option<u32> = sqlx::query_scalar("SELECT MAX(number) FROM written")
+                .fetch_one(&others)
+                .await
+                .expect("a number");
+            assert_eq!(seen, Some(polls), "acknowledged, and nobody else sees it");
+            if has_ended {
+                assert!(polls > 3, "neither waits for a connection nor for an answer");
+                return;
+            }
+        }
     }
 
     #[sqlx::test]
@@ -413,11 +462,15 @@ mod tests {
         let pool = pool_of(slow(options).await, 1);
         for question in 0..30_i64 {
             let mut connection = pool.acquire().await.expect("a connection");
-            match question % 3 {
-                0 => abandon(connection.ping()).await,
-                1 => abandon(sqlx::query("SELECT ?, 'new'").bind(question).fetch_one(&mut *connection)).await,
-                _ => abandon(connection.begin()).await,
-            }
+            let has_ended = match question % 3 {
+                0 => abandon(connection.ping(), 1).await,
+                1 => {
+                    let asked = sqlx::query("SELECT ?, 'new'").bind(question);
+                    abandon(asked.fetch_one(&mut *connection), 1).await
+                }
+                _ => abandon(connection.begin(), 1).await,
+            };
+            assert!(!has_ended, "nothing was abandoned");
             drop(connection);
             let answer: i64 =
                 sqlx::query_scalar("SELECT ?").bind(question).fetch_one(&pool).await.expect("an answer");
