@@ -6,12 +6,12 @@ use std::time::Duration;
 use chassis::drain::Drain;
 use chassis::mysql::transaction;
 use contract::Outcome;
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use lettre::transport::smtp::Error as SmtpError;
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 use prometheus::{Gauge, IntGauge};
 use sqlx::MySqlPool;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use super::letter::Letter;
@@ -86,20 +86,21 @@ impl Relay {
     }
 
     /// Sends until the process ends; what is on its way then is finished. Each mail is settled when it is done, and
-    /// another takes its place: one that takes long holds up none but itself.
+    /// another takes its place: one that takes long holds up none but itself. Each has a task, so that it goes on while the
+    /// outbox is read: as a mere future it would keep its connection to the database for as long as that takes, and all
+    /// together those that the reading waits for.
     pub async fn run(self, drain: Drain) {
-        let mut sending = FuturesUnordered::new();
+        let mut sending = JoinSet::new();
+        let again = Arc::new(Semaphore::new(AGAIN_SLOTS));
         let mut patience = Patience::default();
         let mut poll = tokio::time::interval(POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // How many of those on their way were not wanted before.
-        let mut again = 0;
         while !drain.is_ending() {
             tokio::select! {
-                Some((mail, outcome)) = sending.next() => {
-                    again -= usize::from(is_again(&mail));
-                    note(&mut patience, outcome);
-                }
+                Some(sent) = sending.join_next() => match sent {
+                    Ok(outcome) => note(&mut patience, outcome),
+                    Err(error) => tracing::error!(%error, "a mail was not sent; it is tried again"),
+                },
                 _ = poll.tick(), if !patience.is_pausing() => match self.measure().await {
                     Ok(0) => continue,
                     Ok(_) => {}
@@ -116,24 +117,25 @@ impl Relay {
             if free == 0 {
                 continue;
             }
-            match outbox::take(&self.pool, free, free.min(AGAIN_SLOTS.saturating_sub(again))).await {
+            match outbox::take(&self.pool, free, free.min(again.available_permits())).await {
                 Ok(mails) => {
-                    again += mails.iter().filter(|mail| is_again(mail)).count();
-                    sending.extend(mails.into_iter().map(|mail| self.deliver(mail)));
+                    for mail in mails {
+                        let slot = (mail.refusals > 0).then(|| again.clone().try_acquire_owned());
+                        let relay = self.clone();
+                        sending.spawn(async move {
+                            let _slot = slot;
+                            relay.deliver(&mail).await
+                        });
+                    }
                 }
                 Err(failure) => note(&mut patience, Err(failure)),
             }
         }
-        while sending.next().await.is_some() {}
+        while sending.join_next().await.is_some() {}
     }
 
     /// Sends one mail and settles it.
-    async fn deliver(&self, mail: Queued) -> (Queued, Outcome<Fate>) {
-        let outcome = self.deliver_and_settle(&mail).await;
-        (mail, outcome)
-    }
-
-    async fn deliver_and_settle(&self, mail: &Queued) -> Outcome<Fate> {
+    async fn deliver(&self, mail: &Queued) -> Outcome<Fate> {
         let fate = self.attempt(mail).await?;
         MAILS.with_label_values(&[mail.kind.name(), fate.name()]).inc();
         match fate {
@@ -228,10 +230,6 @@ impl Relay {
         OLDEST.set(waiting.oldest.unwrap_or(0).max(0) as f64 / 1e6);
         Ok(waiting.due)
     }
-}
-
-fn is_again(mail: &Queued) -> bool {
-    mail.refusals > 0
 }
 
 /// What a mail that is done says of the server.

@@ -233,6 +233,20 @@ async fn two_replicas_send_each_mail_once() {
     }
 }
 
+/// A process with one connection for what it is asked, which mails that are sent need as well.
+#[tokio::test]
+async fn mails_that_are_being_sent_keep_no_connection_that_others_wait_for() {
+    let sandbox =
+        with_mail(&[("AUTH_DB_CONNECTIONS", "2"), ("MAILS_PER_ACCOUNT", "0"), ("MAILS_PER_ADDRESS", "0")])
+            .await;
+    let user = sandbox.register().await;
+    for _ in 0..100 {
+        let body = json!({ "email": user.email });
+        sandbox.edge().open_post("/api/v1/auth/password/forgot", body).await.must_be(202);
+    }
+    until("all are sent", async || waiting(&sandbox).await == 0).await;
+}
+
 #[tokio::test]
 async fn a_mail_that_is_put_off_comes_later_and_one_that_is_refused_never() {
     let sandbox = with_mail(&[]).await;
