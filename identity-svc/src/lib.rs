@@ -264,7 +264,9 @@ async fn serve(settings: Settings) -> Result<(), Box<dyn Error>> {
         .map_err(|error| error.to_string())?;
     if let Some(relay) = relay {
         // A mail that takes longer is sent again by another replica.
-        let _ = tokio::time::timeout(MAIL_LIMIT, relay).await;
+        if tokio::time::timeout(MAIL_LIMIT, relay).await.is_err() {
+            tracing::warn!("mails were still being sent; another replica sends them in a minute");
+        }
     }
     tokio::join!(mysql::close(&identity.pool), mysql::close(&followers));
     internal.await??;

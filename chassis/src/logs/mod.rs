@@ -62,6 +62,9 @@ impl FromStr for Level {
                 )
             })?;
             targets = match target {
+                Some(target) if !target.chars().all(|c| c.is_ascii_alphanumeric() || "_:-".contains(c)) => {
+                    return Err(format!("{target:?} is no target: spans and fields are not taken"));
+                }
                 Some(target) => targets.with_target(target, level),
                 None => targets.with_default(level),
             };
@@ -170,6 +173,14 @@ mod tests {
         ] {
             let fault = text.parse::<Level>().expect_err(text);
             assert!(fault.contains("is no level"), "{text}: {fault}");
+        }
+    }
+
+    #[test]
+    fn spans_and_fields_of_a_target_are_refused() {
+        for text in ["info,h2[frame]=trace", "[span]=debug", "h2[{id}]=trace", "edge front=info"] {
+            let fault = text.parse::<Level>().expect_err(text);
+            assert!(fault.contains("is no target"), "{text}: {fault}");
         }
     }
 

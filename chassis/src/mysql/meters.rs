@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use chrono::TimeDelta;
-use prometheus::{Gauge, Histogram, HistogramVec, IntCounterVec, IntGaugeVec};
+use prometheus::{Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec};
 use sqlx::MySqlPool;
 
 /// How the pool stands; looked at as often as the database is probed.
@@ -15,6 +15,15 @@ pub fn look_at(pool: &MySqlPool) {
     let most = i64::from(pool.options().get_max_connections());
     for (state, connections) in [("idle", idle), ("used", open - idle), ("most", most)] {
         CONNECTIONS.with_label_values(&[state]).set(connections.max(0));
+    }
+    // There from the beginning, so that the first one is an increase.
+    LazyLock::force(&TIMEOUTS);
+}
+
+/// Counts an error that means that no connection came in time: all are in use, or the server takes none.
+pub fn note(error: &sqlx::Error) {
+    if matches!(error, sqlx::Error::PoolTimedOut) {
+        TIMEOUTS.inc();
     }
 }
 
@@ -80,6 +89,14 @@ static CONNECTIONS: LazyLock<IntGaugeVec> = LazyLock::new(|| {
         "db_pool_connections",
         "Connections of the pool: idle, used, and most, which is how many there may be",
         &["state"]
+    )
+    .unwrap_or_else(|e| unreachable!("registered once: {e}"))
+});
+
+static TIMEOUTS: LazyLock<IntCounter> = LazyLock::new(|| {
+    prometheus::register_int_counter!(
+        "db_pool_timeouts_total",
+        "Waits for a connection that ended without one, as all were in use or the server took none"
     )
     .unwrap_or_else(|e| unreachable!("registered once: {e}"))
 });

@@ -293,6 +293,7 @@ impl Drop for Lent {
 /// What an unexpected database error means to the caller: the database is away, or something is wrong.
 pub fn failed(error: sqlx::Error) -> Failure {
     refusals::note(&error);
+    meters::note(&error);
     if is_away(&error) || server_code(&error).is_some_and(is_locked_out) {
         Failure::new(ErrorCode::Unavailable)
             .with_http(StatusCode::SERVICE_UNAVAILABLE)

@@ -369,10 +369,14 @@ async fn an_edge_that_is_killed_before_it_could_commit_leaves_no_place_taken_and
 }
 
 #[tokio::test]
-async fn a_month_that_began_while_the_clock_of_the_database_was_ahead_is_put_right_as_the_docs_say() {
+async fn what_is_paid_while_the_clock_of_the_database_is_ahead_is_put_right_as_the_docs_say() {
     let sandbox = Sandbox::start().await;
     let user = sandbox.register().await;
     put_on(&sandbox, &user, "basic").await;
+    let (gone, lapsed) = (sandbox.register().await, sandbox.register().await);
+    for one in [&gone, &lapsed] {
+        put_on(&sandbox, one, "premium").await;
+    }
     let service = usage_services(&sandbox).await.remove(0);
     assert!(counts(service.clone(), &user, "1".to_owned()).await);
     let mut connection = sandbox.connection().await;
@@ -382,6 +386,14 @@ async fn a_month_that_began_while_the_clock_of_the_database_was_ahead_is_put_rig
         "UPDATE subscriptions SET start_date = start_date + INTERVAL 61 DAY",
     ] {
         connection.execute(ahead).await.expect("a month to come");
+    }
+    // One was canceled then. The other has paid for weeks, cancelled before, and lapsed then.
+    for (one, since) in [(&gone, 61), (&lapsed, -1)] {
+        let ahead =
+            "UPDATE subscriptions SET status = 'canceled', end_date = UTC_TIMESTAMP(6) + INTERVAL 61 DAY,
+                            cancelled_at = UTC_TIMESTAMP(6) + INTERVAL ? DAY WHERE user_id = ?";
+        sqlx::query(ahead).bind(since).bind(&one.id).execute(&mut connection).await.expect("canceled");
+        assert_eq!(quota_of(sandbox.edge(), one).await, (0, 20));
     }
     assert!(!counts(service.clone(), &user, "2".to_owned()).await, "its content is used up");
     let docs = include_str!("../../../docs/operations.md");
@@ -393,4 +405,6 @@ async fn a_month_that_began_while_the_clock_of_the_database_was_ahead_is_put_rig
     let ahead: i64 = sqlx::query_scalar(ahead).fetch_one(&mut connection).await.expect("a count");
     assert_eq!(ahead, 0, "nor does it begin another");
     assert_eq!(usage(&sandbox, &user).await["content_count"], 1);
+    assert_eq!(quota_of(sandbox.edge(), &gone).await, (0, 1), "as nobody who pays");
+    assert_eq!(quota_of(sandbox.edge(), &lapsed).await, (0, 20), "what is paid for stays");
 }
