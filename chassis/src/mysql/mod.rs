@@ -40,6 +40,8 @@ const TRANSACTION_LIMIT: Duration = Duration::from_secs(10);
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(3);
 /// How long an ending process waits for connections that are in use.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+/// The longest that a connection that comes back may take to show that it can be used again.
+const RETURN_LIMIT: Duration = Duration::from_secs(1);
 /// How long a connection rests before it is closed.
 const IDLE_LIMIT: Duration = Duration::from_secs(300);
 
@@ -135,6 +137,7 @@ fn pool_of(options: MySqlConnectOptions, connections: u32) -> MySqlPool {
         .after_connect(|connection, _| Box::pin(prepare_session(connection)))
         // In place of sqlx's ping, which takes any answer for its own.
         .test_before_acquire(false)
+        .after_release(|connection, _| Box::pin(answers(connection)))
         .before_acquire(|connection, about| {
             Box::pin(async move { Ok(!refusals::outdates(about.age) && is_in_step(connection).await?) })
         })
@@ -146,6 +149,15 @@ async fn prepare_session(connection: &mut MySqlConnection) -> Result<(), sqlx::E
     connection.execute("SET SESSION innodb_lock_wait_timeout = 5, lock_wait_timeout = 5").await?;
     connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
     Ok(())
+}
+
+/// Whether a connection that comes back answers at all. sqlx asks that, too, but waits for as long as it takes, which is for
+/// ever where a future was dropped in the middle of an answer, or the server has vanished: nobody else gets its place.
+async fn answers(connection: &mut MySqlConnection) -> Result<bool, sqlx::Error> {
+    match tokio::time::timeout(RETURN_LIMIT, connection.ping()).await {
+        Ok(answered) => answered.map(|()| true),
+        Err(_) => Err(sqlx::Error::Protocol("a connection that came back does not answer".to_owned())),
+    }
 }
 
 /// Whether the connection answers what it is asked. A future that was dropped in the middle of a ping, or while a
@@ -256,11 +268,19 @@ async fn once<C, T>(
     given: &C,
     work: &impl for<'c> Fn(&'c mut MySqlConnection, &'c C) -> Work<'c, T>,
 ) -> Outcome<T> {
-    let mut connection = None;
-    let mut transaction = meters::begun(begin(pool, &mut connection)).await.map_err(failed)?;
-    let value = work(&mut transaction, given).await?;
-    transaction.commit().await.map_err(failed)?;
-    Ok(value)
+    let mut lent = None;
+    let mut transaction = meters::begun(begin(pool, &mut lent)).await.map_err(failed)?;
+    let outcome = match work(&mut transaction, given).await {
+        Ok(value) => transaction.commit().await.map(|()| value).map_err(failed),
+        Err(failure) => {
+            drop(transaction);
+            Err(failure)
+        }
+    };
+    if let Some(lent) = lent {
+        lent.give_back();
+    }
+    outcome
 }
 
 /// Begins a transaction on a connection that is lent for it.
@@ -268,23 +288,28 @@ async fn begin<'c>(
     pool: &MySqlPool,
     lent: &'c mut Option<Lent>,
 ) -> Result<Transaction<'c, MySql>, sqlx::Error> {
-    let lent = lent.insert(Lent { connection: pool.acquire().await?, has_begun: false });
-    let transaction = lent.connection.begin().await?;
-    lent.has_begun = true;
-    Ok(transaction)
+    let connection = pool.acquire().await?;
+    lent.insert(Lent { connection, has_ended: false }).connection.begin().await
 }
 
-/// A connection of the pool, which goes back there unless it was given up in the middle of BEGIN. sqlx knows of a
-/// transaction only when the server has said that it has begun, and would not end it: what others write there next would be
-/// acknowledged and never committed.
+/// A connection of the pool, which is closed unless what it was lent for has come to an end on it, as when the caller goes
+/// away. Given up in the middle of BEGIN, it has a transaction that sqlx does not know of: what others write there next
+/// would be acknowledged and never committed. Given up while a statement is prepared, it has answers that sqlx does not know
+/// of, and takes the end of the transaction for one of them.
 struct Lent {
     connection: PoolConnection<MySql>,
-    has_begun: bool,
+    has_ended: bool,
+}
+
+impl Lent {
+    fn give_back(mut self) {
+        self.has_ended = true;
+    }
 }
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        if !self.has_begun {
+        if !self.has_ended {
             self.connection.close_on_drop();
         }
     }
@@ -435,7 +460,14 @@ mod tests {
             .expect("a table");
         for polls in 1.. {
             let work = transaction(&pool, "test", (), |tx, ()| {
-                Box::pin(async move { tx.execute("DELETE FROM written").await.map_err(failed) })
+                // Prepared first, which leaves most behind.
+                Box::pin(async move {
+                    sqlx::query("DELETE FROM written WHERE number > ?")
+                        .bind(0)
+                        .execute(tx)
+                        .await
+                        .map_err(failed)
+                })
             });
             let has_ended = abandon(work, polls).await;
             sqlx::query("INSERT INTO written VALUES (?)")
@@ -450,6 +482,26 @@ mod tests {
             assert_eq!(seen, Some(polls), "acknowledged, and nobody else sees it");
             if has_ended {
                 assert!(polls > 3, "neither waits for a connection nor for an answer");
+                return;
+            }
+        }
+    }
+
+    #[sqlx::test]
+    async fn what_was_abandoned_in_the_middle_of_a_long_answer_keeps_no_place_in_the_pool(
+        _: MySqlPoolOptions,
+        options: MySqlConnectOptions,
+    ) {
+        let pool = pool_of(slow(options).await, 1);
+        for polls in 1.. {
+            let mut connection = pool.acquire().await.expect("a connection");
+            let long = sqlx::query("SELECT REPEAT('abc', 100000)").fetch_one(&mut *connection);
+            let has_ended = abandon(long, polls).await;
+            drop(connection);
+            let answer: i64 = sqlx::query_scalar("SELECT 1").fetch_one(&pool).await.expect("an answer");
+            assert_eq!(answer, 1);
+            if has_ended {
+                assert!(polls > 2, "never in the middle");
                 return;
             }
         }
