@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chassis::clock::now;
-use chassis::mysql::{failed, transaction};
+use chassis::mysql::{failed, in_time, transaction};
 use chrono::{DateTime, Utc};
 use contract::identity::{EdgeState, ReportEnforcementRequest};
 use contract::{EDGE_NAME_RULE, Failure, Outcome, from_timestamp, is_edge_name};
@@ -20,6 +20,8 @@ const MAX_RANGES: usize = 1000;
 const MAX_KEYS: usize = 100;
 /// How long reports are gathered.
 const GATHERED: Duration = Duration::from_secs(1);
+/// The longest that writing it may take.
+const WRITE_LIMIT: Duration = Duration::from_secs(10);
 /// Most that are gathered of each kind; what finds no room is reported again, or is no loss to what is enforced.
 const MOST: usize = 20_000;
 /// Rows that one statement writes.
@@ -81,7 +83,7 @@ impl Reports {
         loop {
             tokio::time::sleep(GATHERED).await;
             let gathered = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-            if let Err(failure) = gathered.write(&pool).await {
+            if let Err(failure) = in_time(WRITE_LIMIT, gathered.write(&pool)).await {
                 tracing::warn!(cause = ?failure.cause(), "what edges enforce could not be kept");
             }
         }

@@ -6,12 +6,14 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use chassis::clock::agreed;
-use chassis::mysql::alone;
+use chassis::mysql::{alone, failed, in_time};
 use chrono::{DateTime, Utc};
 use sqlx::mysql::MySqlQueryResult;
 use sqlx::{Connection, MySqlConnection, MySqlPool};
 
 const INTERVAL: Duration = Duration::from_secs(60);
+/// The longest that one turn may take; the next goes on where it was.
+const TURN_LIMIT: Duration = Duration::from_secs(300);
 /// The `LIMIT` of every step, so that none holds many locks for long.
 pub const STEP: u64 = 1000;
 
@@ -27,8 +29,9 @@ pub async fn sweep(
 ) {
     loop {
         tokio::time::sleep(INTERVAL).await;
-        if let Err(error) = once(&pool, what, &step).await {
-            tracing::warn!(%error, "{what} were not removed");
+        let turn = async { once(&pool, what, &step).await.map_err(failed) };
+        if let Err(failure) = in_time(TURN_LIMIT, turn).await {
+            tracing::warn!(cause = ?failure.cause(), "{what} were not removed: {failure}");
         }
     }
 }

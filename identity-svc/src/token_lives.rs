@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use chassis::clock::{agreed_with, now, shared};
-use chassis::mysql::failed;
+use chassis::mysql::{failed, in_time};
 use chrono::{DateTime, Utc};
 use contract::{Failure, Outcome};
 use sqlx::{MySqlConnection, MySqlPool};
@@ -15,6 +15,8 @@ use crate::sweep;
 
 /// How often a replica writes down that it goes on giving out tokens.
 const INTERVAL: Duration = Duration::from_secs(60);
+/// The longest that writing it may take.
+const WRITE_LIMIT: Duration = Duration::from_secs(10);
 /// How far ahead it does so: as long as this may pass without, no token costs a write.
 const AHEAD: Duration = Duration::from_secs(600);
 
@@ -55,7 +57,7 @@ impl Noted {
     /// Goes on writing it down for as long as the process lives.
     pub async fn keep(self, pool: MySqlPool, life: Duration) {
         loop {
-            if let Err(failure) = self.note(&pool, life).await {
+            if let Err(failure) = in_time(WRITE_LIMIT, self.note(&pool, life)).await {
                 tracing::warn!(cause = ?failure.cause(), "the life of tokens was not written down");
             }
             tokio::time::sleep(INTERVAL).await;

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use chassis::clock::agreed;
-use chassis::mysql::alone;
+use chassis::mysql::{alone, failed, in_time};
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::mysql::MySqlQueryResult;
 use sqlx::{Connection, MySqlConnection, MySqlPool};
@@ -14,6 +14,8 @@ use sqlx::{Connection, MySqlConnection, MySqlPool};
 use crate::{billing, idempotency, usage};
 
 const INTERVAL: Duration = Duration::from_secs(30);
+/// The longest that one turn may take; the next goes on where it was.
+const TURN_LIMIT: Duration = Duration::from_secs(300);
 /// The `LIMIT` of every step, so that none holds many locks for long.
 const STEP: u64 = 1000;
 /// How long a repeated RecordUsage is recognised; callers give up long before.
@@ -29,8 +31,9 @@ const STEPS: [for<'c> fn(&'c mut MySqlConnection, DateTime<Utc>) -> Step<'c>; 4]
 pub async fn run(pool: MySqlPool) {
     loop {
         tokio::time::sleep(INTERVAL).await;
-        if let Err(error) = once(&pool).await {
-            tracing::warn!(%error, "what is over was not forgotten");
+        let turn = async { once(&pool).await.map_err(failed) };
+        if let Err(failure) = in_time(TURN_LIMIT, turn).await {
+            tracing::warn!(cause = ?failure.cause(), "what is over was not forgotten: {failure}");
         }
     }
 }

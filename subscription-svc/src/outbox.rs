@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use chassis::grpc::InternalChannel;
-use chassis::mysql::failed;
+use chassis::mysql::{failed, in_time};
 use chrono::{DateTime, Utc};
 use contract::identity::SetTierRequest;
 use contract::identity::user_service_client::UserServiceClient;
@@ -17,6 +17,8 @@ use tokio::sync::Notify;
 use crate::service::IDENTITY;
 use chassis::clock::now;
 
+/// The longest that one statement may take.
+const LIMIT: Duration = Duration::from_secs(10);
 /// How often the table is read when nothing calls for it earlier: a replica that died may have left something.
 const POLL: Duration = Duration::from_millis(500);
 /// After a failure the pause doubles from this...
@@ -74,29 +76,31 @@ pub trait Outbox: Clone + Send + Sync + 'static {
 
 impl Outbox for MySqlPool {
     async fn after(&self, id: i64) -> Outcome<Vec<Row>> {
-        sqlx::query_as!(
-            Row,
-            "SELECT id, user_id, tier FROM tier_outbox WHERE id > ? ORDER BY id LIMIT ?",
-            id,
-            BATCH
-        )
-        .fetch_all(self)
-        .await
-        .map_err(failed)
+        let read = async {
+            sqlx::query_as!(
+                Row,
+                "SELECT id, user_id, tier FROM tier_outbox WHERE id > ? ORDER BY id LIMIT ?",
+                id,
+                BATCH
+            )
+            .fetch_all(self)
+            .await
+            .map_err(failed)
+        };
+        in_time(LIMIT, read).await
     }
 
     async fn delete(&self, id: i64) -> Outcome<()> {
-        sqlx::query!("DELETE FROM tier_outbox WHERE id = ?", id).execute(self).await.map_err(failed)?;
-        Ok(())
+        let deleted = sqlx::query!("DELETE FROM tier_outbox WHERE id = ?", id).execute(self);
+        in_time(LIMIT, async { deleted.await.map_err(failed) }).await.map(drop)
     }
 
     async fn waiting(&self) -> Outcome<(i64, Option<DateTime<Utc>>)> {
         let waiting = sqlx::query!(
             r#"SELECT COUNT(*) AS "count: i64", MIN(created_at) AS "oldest: DateTime<Utc>" FROM tier_outbox"#
         )
-        .fetch_one(self)
-        .await
-        .map_err(failed)?;
+        .fetch_one(self);
+        let waiting = in_time(LIMIT, async { waiting.await.map_err(failed) }).await?;
         Ok((waiting.count, waiting.oldest))
     }
 }

@@ -9,9 +9,11 @@ use crate::census::Census;
 use crate::service::Service;
 use crate::{subscriptions, usage};
 use chassis::clock::agreed;
-use chassis::mysql::failed;
+use chassis::mysql::{failed, in_time};
 
 const INTERVAL: Duration = Duration::from_secs(2);
+/// The longest that one turn may take; the next goes on where it was.
+const TURN_LIMIT: Duration = Duration::from_secs(60);
 
 /// Sweeps for as long as the process lives. Every replica may: each subscription is looked at again under its lock.
 pub async fn run(service: Service) {
@@ -22,7 +24,7 @@ pub async fn run(service: Service) {
             once(&service).await?;
             census.go_on(&service.pool).await
         };
-        if let Err(failure) = swept.await {
+        if let Err(failure) = in_time(TURN_LIMIT, swept).await {
             tracing::warn!(cause = ?failure.cause(), "the sweep failed: {failure}");
         }
     }

@@ -7,8 +7,11 @@ use tokio::sync::watch;
 /// A door between the services and the database.
 pub struct Gate {
     address: SocketAddr,
-    door: watch::Sender<Door>,
+    door: watch::Sender<(Door, Host)>,
 }
+
+/// Which of the hosts that followed each other is behind the door.
+type Host = u32;
 
 #[derive(Clone, Copy, PartialEq)]
 enum Door {
@@ -26,7 +29,7 @@ impl Gate {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         listener.set_nonblocking(true).expect("non-blocking");
         let address = listener.local_addr().expect("an address");
-        let (door, state) = watch::channel(Door::Open);
+        let (door, state) = watch::channel((Door::Open, 0));
         std::thread::spawn(move || {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -41,23 +44,29 @@ impl Gate {
 
     /// Opens the door, or shuts it: connections break and new ones are refused.
     pub fn set_open(&self, open: bool) {
-        self.door.send_replace(if open { Door::Open } else { Door::Shut });
+        self.door.send_modify(|(door, _)| *door = if open { Door::Open } else { Door::Shut });
     }
 
     /// Lets nothing pass any more, and breaks nothing, until the door is opened.
     pub fn freeze(&self) {
-        self.door.send_replace(Door::Frozen);
+        self.door.send_modify(|(door, _)| *door = Door::Frozen);
+    }
+
+    /// Has another host in the place of the one that was there and is gone without a word: connections to it stay, and
+    /// nothing ever passes on them.
+    pub fn fail_over(&self) {
+        self.door.send_modify(|(_, host)| *host += 1);
     }
 }
 
 /// Until the gate is dropped.
-async fn accept(listener: std::net::TcpListener, target: String, mut door: watch::Receiver<Door>) {
+async fn accept(listener: std::net::TcpListener, target: String, mut door: watch::Receiver<(Door, Host)>) {
     let listener = TcpListener::from_std(listener).expect("a listener");
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 let Ok((stream, _)) = accepted else { return };
-                if *door.borrow() != Door::Shut {
+                if door.borrow().0 != Door::Shut {
                     tokio::spawn(pass(stream, target.clone(), door.clone()));
                 }
             }
@@ -66,11 +75,13 @@ async fn accept(listener: std::net::TcpListener, target: String, mut door: watch
     }
 }
 
-async fn pass(mut near: TcpStream, target: String, mut door: watch::Receiver<Door>) {
+async fn pass(mut near: TcpStream, target: String, mut door: watch::Receiver<(Door, Host)>) {
+    let (_, itself) = *door.borrow();
     let Ok(mut far) = TcpStream::connect(target).await else { return };
     let mut copying = std::pin::pin!(copy_bidirectional(&mut near, &mut far));
     loop {
-        let state = *door.borrow_and_update();
+        let (state, host) = *door.borrow_and_update();
+        let state = if host == itself { state } else { Door::Frozen };
         tokio::select! {
             _ = &mut copying, if state == Door::Open => return,
             changed = door.changed(), if state != Door::Shut => if changed.is_err() { return },

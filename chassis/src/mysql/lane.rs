@@ -11,7 +11,9 @@ use sqlx::mysql::MySqlConnectOptions;
 use sqlx::{ConnectOptions, Connection, Executor, MySqlConnection};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::{ACQUIRE_LIMIT, IDLE_LIMIT, Work, failed, is_away, meters, prepare_session, repeated};
+use super::{
+    ACQUIRE_LIMIT, IDLE_LIMIT, Work, failed, in_answer_time, is_away, meters, prepare_session, repeated,
+};
 
 /// A bounded number of connections, opened when they are needed. Cheap to clone.
 #[derive(Clone)]
@@ -89,7 +91,7 @@ impl Lane {
         meters::begun(in_time(async {
             let place = self.place().await?;
             while let Some(mut connection) = self.kept() {
-                if connection.execute("BEGIN").await.is_ok() {
+                if in_answer_time(connection.execute("BEGIN")).await.is_ok() {
                     return Ok((place, connection));
                 }
             }

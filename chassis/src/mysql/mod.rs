@@ -40,8 +40,8 @@ const TRANSACTION_LIMIT: Duration = Duration::from_secs(10);
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(3);
 /// How long an ending process waits for connections that are in use.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
-/// The longest that a connection that comes back may take to show that it can be used again.
-const RETURN_LIMIT: Duration = Duration::from_secs(1);
+/// The longest that a connection may take to show that it can be used, before and after it is.
+const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 /// How long a connection rests before it is closed.
 const IDLE_LIMIT: Duration = Duration::from_secs(300);
 
@@ -137,9 +137,15 @@ fn pool_of(options: MySqlConnectOptions, connections: u32) -> MySqlPool {
         .after_connect(|connection, _| Box::pin(prepare_session(connection)))
         // In place of sqlx's ping, which takes any answer for its own.
         .test_before_acquire(false)
-        .after_release(|connection, _| Box::pin(answers(connection)))
+        // sqlx pings, too, but waits for as long as it takes, which is for ever where a future was dropped in the middle
+        // of an answer, or the server has vanished: nobody else would get its place.
+        .after_release(|connection, _| {
+            Box::pin(async move { in_answer_time(connection.ping()).await.map(|()| true) })
+        })
         .before_acquire(|connection, about| {
-            Box::pin(async move { Ok(!refusals::outdates(about.age) && is_in_step(connection).await?) })
+            Box::pin(async move {
+                Ok(!refusals::outdates(about.age) && in_answer_time(is_in_step(connection)).await?)
+            })
         })
         .connect_lazy_with(options)
 }
@@ -151,13 +157,9 @@ async fn prepare_session(connection: &mut MySqlConnection) -> Result<(), sqlx::E
     Ok(())
 }
 
-/// Whether a connection that comes back answers at all. sqlx asks that, too, but waits for as long as it takes, which is for
-/// ever where a future was dropped in the middle of an answer, or the server has vanished: nobody else gets its place.
-async fn answers(connection: &mut MySqlConnection) -> Result<bool, sqlx::Error> {
-    match tokio::time::timeout(RETURN_LIMIT, connection.ping()).await {
-        Ok(answered) => answered.map(|()| true),
-        Err(_) => Err(sqlx::Error::Protocol("a connection that came back does not answer".to_owned())),
-    }
+async fn in_answer_time<T>(answer: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    let too_late = |_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()));
+    tokio::time::timeout(ANSWER_LIMIT, answer).await.unwrap_or_else(too_late)
 }
 
 /// Whether the connection answers what it is asked. A future that was dropped in the middle of a ping, or while a
@@ -260,7 +262,20 @@ async fn repeated<T, F: Future<Output = Outcome<T>>>(name: &'static str, once: i
     );
     let outcome = tokio::time::timeout(TRANSACTION_LIMIT, attempts).instrument(span).await;
     meters::SECONDS.with_label_values(&[name]).observe(since.elapsed().as_secs_f64());
-    outcome.unwrap_or_else(|_| Err(Failure::new(ErrorCode::Timeout).with_fact("service", "mysql")))
+    outcome.unwrap_or_else(|_| Err(too_long()))
+}
+
+/// Bounds one turn of what goes on for as long as the process lives. A server that vanishes without a word is waited for
+/// in vain: once it has got a question, nothing is left to be sent that would show it.
+///
+/// # Errors
+/// What `turn` fails with; GW002 when it takes too long.
+pub async fn in_time<T>(limit: Duration, turn: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+    tokio::time::timeout(limit, turn).await.unwrap_or_else(|_| Err(too_long()))
+}
+
+fn too_long() -> Failure {
+    Failure::new(ErrorCode::Timeout).with_fact("service", "mysql")
 }
 
 async fn once<C, T>(

@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use chassis::drain::Drain;
-use chassis::mysql::transaction;
+use chassis::mysql::{in_time, transaction};
 use contract::Outcome;
 use lettre::transport::smtp::Error as SmtpError;
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
@@ -27,6 +27,8 @@ const SLOTS: usize = 8;
 const AGAIN_SLOTS: usize = SLOTS / 2;
 /// The longest that sending one mail may take.
 const SEND_LIMIT: Duration = Duration::from_secs(30);
+/// The longest that the database may take for what comes before and after.
+const DATABASE_LIMIT: Duration = Duration::from_secs(10);
 /// The longest that the server may take to show that it is there.
 const PROBE_LIMIT: Duration = Duration::from_secs(5);
 /// A mail that the server does not want now comes again after this, doubled each time...
@@ -138,12 +140,15 @@ impl Relay {
     async fn deliver(&self, mail: &Queued) -> Outcome<Fate> {
         let fate = self.attempt(mail).await?;
         MAILS.with_label_values(&[mail.kind.name(), fate.name()]).inc();
-        match fate {
-            Fate::Sent => outbox::sent(&self.pool, mail).await?,
-            Fate::Needless | Fate::Failed | Fate::GivenUp => outbox::drop_mail(&self.pool, mail).await?,
-            Fate::Delayed => outbox::delay(&self.pool, mail, delay(mail.refusals)).await?,
-            Fate::Away => outbox::put_back(&self.pool, mail).await?,
-        }
+        let settled = async {
+            match fate {
+                Fate::Sent => outbox::sent(&self.pool, mail).await,
+                Fate::Needless | Fate::Failed | Fate::GivenUp => outbox::drop_mail(&self.pool, mail).await,
+                Fate::Delayed => outbox::delay(&self.pool, mail, delay(mail.refusals)).await,
+                Fate::Away => outbox::put_back(&self.pool, mail).await,
+            }
+        };
+        in_time(DATABASE_LIMIT, settled).await?;
         Ok(fate)
     }
 
@@ -225,7 +230,7 @@ impl Relay {
 
     /// Shows how many mails wait, and for how long the oldest has. Gives how many are due.
     async fn measure(&self) -> Outcome<i64> {
-        let waiting = outbox::waiting(&self.pool).await?;
+        let waiting = in_time(DATABASE_LIMIT, outbox::waiting(&self.pool)).await?;
         WAITING.set(waiting.count);
         OLDEST.set(waiting.oldest.unwrap_or(0).max(0) as f64 / 1e6);
         Ok(waiting.due)

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chassis::mysql::in_time;
 use chrono::{DateTime, TimeDelta, Utc};
 use contract::{ErrorCode, Outcome};
 use sqlx::MySqlConnection;
@@ -15,6 +16,8 @@ use crate::service::Service;
 const EVENTS_KEPT: TimeDelta = TimeDelta::days(40);
 
 const INTERVAL: Duration = Duration::from_secs(2);
+/// The longest that one turn may take, with Stripe slow for all of it; the next goes on where it was.
+const TURN_LIMIT: Duration = Duration::from_secs(300);
 
 /// When a customer comes again for which Stripe was away, behind those that waited meanwhile.
 const AWAY_PAUSE: TimeDelta = TimeDelta::seconds(5);
@@ -26,7 +29,7 @@ pub async fn run(service: Service) {
     let Some(billing) = &service.billing else { return };
     loop {
         tokio::time::sleep(INTERVAL).await;
-        if let Err(failure) = sweep(&service, billing).await {
+        if let Err(failure) = in_time(TURN_LIMIT, sweep(&service, billing)).await {
             tracing::warn!(cause = ?failure.cause(), "the sweep of customers failed: {failure}");
         }
     }

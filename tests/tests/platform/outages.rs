@@ -1,7 +1,10 @@
 use std::time::{Duration, Instant};
 
-use e2e::{Process, Sandbox, User, until};
+use e2e::{Plan, Process, Sandbox, User, until};
+use futures_util::future::{join, join_all};
 use serde_json::json;
+
+use super::billing::until_tier;
 
 #[tokio::test]
 async fn while_the_database_is_away_writes_are_refused_and_the_gateway_goes_on() {
@@ -20,6 +23,28 @@ async fn while_the_database_is_away_writes_are_refused_and_the_gateway_goes_on()
     })
     .await;
     assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+}
+
+#[tokio::test]
+async fn a_database_whose_host_vanishes_without_a_word_fails_nothing_that_comes_after() {
+    let sandbox = Sandbox::planned(Plan { mail: true, ..Plan::default() }).await;
+    let (user, admin, edge) = (sandbox.register().await, sandbox.administrator().await, sandbox.edge());
+    sandbox.mail().nth(&user.email, 1).await;
+    let name = json!({ "first_name": "A" });
+    let write = async || edge.put("/api/v1/user/profile", &user.token, name.clone()).await.must_be(200);
+    // As many connections as there may be.
+    join_all((0..40).map(|_| write())).await;
+    sandbox.database.fail_over();
+    let since = Instant::now();
+    let path = format!("/api/v1/admin/subscriptions/{}", user.id);
+    let change = edge.put(&path, &admin.token, json!({ "tier": "premium" }));
+    let (_, changed) = join(join_all((0..4).map(|_| write())), change).await;
+    changed.must_be(200);
+    assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+    until_tier(edge, &user.token, "premium").await;
+    let body = json!({ "email": user.email });
+    edge.open_post("/api/v1/auth/password/forgot", body).await.must_be(202);
+    sandbox.mail().nth(&user.email, 2).await;
 }
 
 /// The slowest but one of a hundred, of requests that count nothing.
