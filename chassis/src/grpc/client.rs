@@ -25,6 +25,9 @@ use crate::health::State;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const PROBE_INTERVAL: Duration = Duration::from_millis(300);
 const PROBE_TIMEOUT: Duration = Duration::from_millis(800);
+/// How much of an answer may lie unread, in bytes. Of the 5 MB that a connection may hold, with the default of 2 MB three
+/// exports that are read slowly leave nothing to all other calls.
+const STREAM_WINDOW: u32 = 64 * 1024;
 
 /// A channel to the replicas of a service: adds the internal token and what the call that is being served hands down,
 /// and goes round those that are healthy. Cheap to clone.
@@ -98,6 +101,7 @@ pub fn endpoint(uri: Uri) -> Endpoint {
         .http2_keep_alive_interval(Duration::from_secs(10))
         .keep_alive_timeout(Duration::from_secs(3))
         .keep_alive_while_idle(true)
+        .initial_stream_window_size(STREAM_WINDOW)
 }
 
 async fn probe(replicas: std::sync::Weak<Replicas>, place: usize, tls: Tls) {

@@ -1,12 +1,16 @@
 //! `/api/v1/admin/users/export` and `/import`.
 
+use std::time::{Duration, Instant};
+
 use e2e::{Client, Plan, Reply, Sandbox, User, until};
-use futures_util::future::join;
+use futures_util::future::{join, join_all};
 use http::Method;
 use serde_json::{Value, json};
 use sqlx::MySqlConnection;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 const IMPORT: &str = "/api/v1/admin/users/import";
 const EXPORT: &str = "/api/v1/admin/users/export";
@@ -243,7 +247,6 @@ async fn seed(connection: &mut MySqlConnection, thousands: usize) {
 
 /// An export that has begun, of much more than fits on the way to whoever reads it.
 async fn begun_export(sandbox: &Sandbox, admin: &User) -> TcpStream {
-    seed(&mut sandbox.connection().await, 30).await;
     let body = json!({ "format": "csv" }).to_string();
     let request = format!(
         "POST {EXPORT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\n\
@@ -270,6 +273,7 @@ async fn must_break_off(mut stream: TcpStream) {
 #[tokio::test]
 async fn an_export_that_breaks_off_cannot_be_taken_for_a_whole_one() {
     let sandbox = Sandbox::start().await;
+    seed(&mut sandbox.connection().await, 30).await;
     let stream = begun_export(&sandbox, &sandbox.administrator().await).await;
     sandbox.database.set_open(false);
     must_break_off(stream).await;
@@ -277,9 +281,36 @@ async fn an_export_that_breaks_off_cannot_be_taken_for_a_whole_one() {
 }
 
 #[tokio::test]
+async fn exports_that_are_read_slowly_hold_up_nothing_else() {
+    let sandbox = Sandbox::start().await;
+    let (admin, user, edge) = (sandbox.administrator().await, sandbox.register().await, sandbox.edge());
+    seed(&mut sandbox.connection().await, 30).await;
+    let mut reading = JoinSet::new();
+    for mut export in join_all((0..16).map(|_| begun_export(&sandbox, &admin))).await {
+        reading.spawn(async move {
+            let mut some = vec![0; 20_000];
+            while let Ok(1..) = export.read(&mut some).await {
+                sleep(Duration::from_millis(100)).await;
+            }
+        });
+    }
+    let mut slowest = Duration::ZERO;
+    for _ in 0..5 {
+        let since = Instant::now();
+        sandbox.log_in(&user).await;
+        edge.get(USERS, &admin.token).await.must_be(200);
+        slowest = slowest.max(since.elapsed());
+        sleep(Duration::from_millis(500)).await;
+    }
+    assert!(slowest < Duration::from_secs(4), "{slowest:?}");
+    assert!(reading.try_join_next().is_none(), "they were still being read");
+}
+
+#[tokio::test]
 async fn an_export_and_an_import_end_with_the_session() {
     let sandbox = Sandbox::start().await;
     let (admin, edge) = (sandbox.administrator().await, sandbox.edge());
+    seed(&mut sandbox.connection().await, 30).await;
     let export = begun_export(&sandbox, &admin).await;
     let beginning = format!(
         "POST {IMPORT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\
@@ -304,6 +335,7 @@ async fn an_export_and_an_import_end_with_the_session() {
 async fn an_export_and_an_import_end_when_the_database_is_restored() {
     let sandbox = Sandbox::start().await;
     let (admin, edge) = (sandbox.administrator().await, sandbox.edge());
+    seed(&mut sandbox.connection().await, 30).await;
     let export = begun_export(&sandbox, &admin).await;
     let rows: String = (0..50_000).map(|n| format!("many{n}@example.com\n")).collect();
     let file = format!("email\n{rows}");
