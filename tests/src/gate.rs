@@ -52,8 +52,8 @@ impl Gate {
         self.door.send_modify(|(door, _)| *door = Door::Frozen);
     }
 
-    /// Has another host in the place of the one that was there and is gone without a word: connections to it stay, and
-    /// nothing ever passes on them.
+    /// Has another host in the place of the one that was there and is gone without a word, with all that was not committed:
+    /// connections to it stay until the door is shut, and nothing ever passes on them.
     pub fn fail_over(&self) {
         self.door.send_modify(|(_, host)| *host += 1);
     }
@@ -78,14 +78,21 @@ async fn accept(listener: std::net::TcpListener, target: String, mut door: watch
 async fn pass(mut near: TcpStream, target: String, mut door: watch::Receiver<(Door, Host)>) {
     let (_, itself) = *door.borrow();
     let Ok(mut far) = TcpStream::connect(target).await else { return };
-    let mut copying = std::pin::pin!(copy_bidirectional(&mut near, &mut far));
-    loop {
-        let (state, host) = *door.borrow_and_update();
-        let state = if host == itself { state } else { Door::Frozen };
-        tokio::select! {
-            _ = &mut copying, if state == Door::Open => return,
-            changed = door.changed(), if state != Door::Shut => if changed.is_err() { return },
-            else => return,
+    {
+        let mut copying = std::pin::pin!(copy_bidirectional(&mut near, &mut far));
+        loop {
+            let (state, host) = *door.borrow_and_update();
+            if host != itself {
+                break;
+            }
+            tokio::select! {
+                _ = &mut copying, if state == Door::Open => return,
+                changed = door.changed(), if state != Door::Shut => if changed.is_err() { return },
+                else => return,
+            }
         }
     }
+    // The locks of a host that is gone are gone, too.
+    drop(far);
+    let _ = door.wait_for(|(state, _)| *state == Door::Shut).await;
 }

@@ -12,7 +12,7 @@ use sqlx::{ConnectOptions, Connection, Executor, MySqlConnection};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{
-    ACQUIRE_LIMIT, IDLE_LIMIT, Work, failed, in_answer_time, is_away, meters, prepare_session, repeated,
+    ACQUIRE_LIMIT, IDLE_LIMIT, Work, answers, failed, failover, is_away, meters, prepare_session, repeated,
 };
 
 /// A bounded number of connections, opened when they are needed. Cheap to clone.
@@ -88,10 +88,10 @@ impl Lane {
 
     /// A connection on which a transaction has begun.
     async fn begin(&self) -> Result<(SemaphorePermit<'_>, MySqlConnection), sqlx::Error> {
-        meters::begun(in_time(async {
+        meters::begun(acquired(async {
             let place = self.place().await?;
             while let Some(mut connection) = self.kept() {
-                if in_answer_time(connection.execute("BEGIN")).await.is_ok() {
+                if answers(connection.execute("BEGIN")).await.is_ok() {
                     return Ok((place, connection));
                 }
             }
@@ -107,11 +107,11 @@ impl Lane {
         given: &C,
         work: &impl for<'c> Fn(&'c mut MySqlConnection, &'c C) -> Work<'c, T>,
     ) -> Outcome<T> {
-        let _place = in_time(self.place()).await.map_err(failed)?;
+        let _place = acquired(self.place()).await.map_err(failed)?;
         loop {
             let (mut connection, is_new) = match self.kept() {
                 Some(connection) => (connection, false),
-                None => (in_time(self.connect()).await.map_err(failed)?, true),
+                None => (acquired(self.connect()).await.map_err(failed)?, true),
             };
             let outcome = work(&mut connection, given).await;
             let is_in_step = outcome.as_ref().err().is_none_or(is_in_step);
@@ -138,7 +138,8 @@ impl Lane {
     fn kept(&self) -> Option<MySqlConnection> {
         let mut idle = self.idle();
         let last = idle.pop()?;
-        if last.since.elapsed() < IDLE_LIMIT {
+        let rest = last.since.elapsed();
+        if rest < IDLE_LIMIT && !failover::silences(rest) {
             return Some(last.connection);
         }
         idle.clear();
@@ -166,7 +167,7 @@ impl Lane {
     }
 }
 
-async fn in_time<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+async fn acquired<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
     tokio::time::timeout(ACQUIRE_LIMIT, work).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
 

@@ -20,10 +20,10 @@ use tracing::Instrument;
 use crate::settings::Env;
 use crate::{clock, traces};
 
+mod failover;
 mod lane;
 mod meters;
 mod migrations;
-mod refusals;
 mod tls;
 
 pub use lane::Lane;
@@ -144,7 +144,9 @@ fn pool_of(options: MySqlConnectOptions, connections: u32) -> MySqlPool {
         })
         .before_acquire(|connection, about| {
             Box::pin(async move {
-                Ok(!refusals::outdates(about.age) && in_answer_time(is_in_step(connection)).await?)
+                Ok(!failover::outdates(about.age)
+                    && !failover::silences(about.idle_for)
+                    && answers(is_in_step(connection)).await?)
             })
         })
         .connect_lazy_with(options)
@@ -160,6 +162,18 @@ async fn prepare_session(connection: &mut MySqlConnection) -> Result<(), sqlx::E
 async fn in_answer_time<T>(answer: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
     let too_late = |_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()));
     tokio::time::timeout(ANSWER_LIMIT, answer).await.unwrap_or_else(too_late)
+}
+
+/// As [`in_answer_time`], of a connection from which nothing is outstanding: its silence is the server's.
+async fn answers<T>(answer: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    let asked = Instant::now();
+    let answer = in_answer_time(answer).await;
+    if let Err(sqlx::Error::Io(error)) = &answer
+        && error.kind() == std::io::ErrorKind::TimedOut
+    {
+        failover::note_silence(asked);
+    }
+    answer
 }
 
 /// Whether the connection answers what it is asked. A future that was dropped in the middle of a ping, or while a
@@ -332,7 +346,7 @@ impl Drop for Lent {
 
 /// What an unexpected database error means to the caller: the database is away, or something is wrong.
 pub fn failed(error: sqlx::Error) -> Failure {
-    refusals::note(&error);
+    failover::note_refusal(&error);
     meters::note(&error);
     if is_away(&error) || server_code(&error).is_some_and(is_locked_out) {
         Failure::new(ErrorCode::Unavailable)

@@ -1,8 +1,10 @@
 use std::time::{Duration, Instant};
 
-use e2e::{Plan, Process, Sandbox, User, until};
-use futures_util::future::{join, join_all};
+use e2e::{Plan, Process, Reply, Sandbox, User, until};
+use futures_util::future::join_all;
 use serde_json::json;
+use sqlx::MySqlConnection;
+use tokio::task::JoinHandle;
 
 use super::billing::until_tier;
 
@@ -32,19 +34,47 @@ async fn a_database_whose_host_vanishes_without_a_word_fails_nothing_that_comes_
     sandbox.mail().nth(&user.email, 1).await;
     let name = json!({ "first_name": "A" });
     let write = async || edge.put("/api/v1/user/profile", &user.token, name.clone()).await.must_be(200);
+    let create = async || edge.post("/api/v1/personas/instances", &user.token, json!({ "name": "i" })).await;
     // As many connections as there may be.
     join_all((0..40).map(|_| write())).await;
+    join_all((0..40).map(|_| create())).await;
+    let (running, mut lock) = a_logout_that_waits(&sandbox).await;
     sandbox.database.fail_over();
+    sqlx::raw_sql("ROLLBACK").execute(&mut lock).await.expect("unlocked");
     let since = Instant::now();
+    // One at a time: no other finds out for it that a connection is dead.
+    for _ in 0..10 {
+        write().await;
+    }
     let path = format!("/api/v1/admin/subscriptions/{}", user.id);
-    let change = edge.put(&path, &admin.token, json!({ "tier": "premium" }));
-    let (_, changed) = join(join_all((0..4).map(|_| write())), change).await;
-    changed.must_be(200);
-    assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+    edge.put(&path, &admin.token, json!({ "tier": "premium" })).await.must_be(200);
     until_tier(edge, &user.token, "premium").await;
+    create().await.must_be(201);
+    assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
     let body = json!({ "email": user.email });
     edge.open_post("/api/v1/auth/password/forgot", body).await.must_be(202);
     sandbox.mail().nth(&user.email, 2).await;
+    running.await.expect("answered").must_fail(504, "GW002");
+}
+
+/// A logout in the middle of its transaction, and what holds the row that it waits for.
+async fn a_logout_that_waits(sandbox: &Sandbox) -> (JoinHandle<Reply>, MySqlConnection) {
+    let (user, edge) = (sandbox.register().await, sandbox.edge().clone());
+    let mut lock = sandbox.connection().await;
+    sqlx::raw_sql("BEGIN").execute(&mut lock).await.expect("begun");
+    sqlx::query("SELECT id FROM sessions WHERE user_id = ? FOR UPDATE")
+        .bind(&user.id)
+        .fetch_one(&mut lock)
+        .await
+        .expect("locked");
+    let logout = tokio::spawn(async move { edge.post("/api/v1/auth/logout", &user.token, json!({})).await });
+    let waits = "SELECT COUNT(*) FROM information_schema.processlist
+                 WHERE db = DATABASE() AND info LIKE 'UPDATE sessions SET ended_at%'";
+    until("the logout waits for the row", async || {
+        sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut lock).await.expect("a count") == 1
+    })
+    .await;
+    (logout, lock)
 }
 
 /// The slowest but one of a hundred, of requests that count nothing.

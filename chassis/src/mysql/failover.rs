@@ -1,5 +1,6 @@
-//! Connections to a server that takes writes no more. After a failover one that is still there, but read-only, keeps its
-//! connections, and each of them would go on refusing until its end.
+//! Connections to a server in whose place another may be. One that is still there, but read-only, keeps its connections,
+//! and each of them would go on refusing until its end; one that vanished without a word leaves them silent, and each
+//! would cost a wait.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,28 +14,46 @@ const PAUSE: u64 = 1_000_000;
 
 static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
 /// When a write was last refused, in microseconds since the process looked first; 0 for never.
-static LAST: AtomicU64 = AtomicU64::new(0);
+static REFUSED: AtomicU64 = AtomicU64::new(0);
+/// When a connection was last asked that did not answer, counted as above.
+static UNANSWERED: AtomicU64 = AtomicU64::new(0);
 
 /// Takes notice of an error that means that another server may be the one for writes by now (1290, 1836).
-pub fn note(error: &sqlx::Error) {
+pub fn note_refusal(error: &sqlx::Error) {
     if !matches!(server_code(error), Some(1290 | 1836)) {
         return;
     }
-    let now = now();
-    let last = LAST.load(Ordering::Relaxed);
+    let now = micros(Instant::now());
+    let last = REFUSED.load(Ordering::Relaxed);
     if last == 0 || now.saturating_sub(last) >= PAUSE {
-        LAST.store(now, Ordering::Relaxed);
+        REFUSED.store(now, Ordering::Relaxed);
     }
+}
+
+/// Takes notice of a connection that was asked at that time and has not answered.
+pub fn note_silence(asked: Instant) {
+    UNANSWERED.fetch_max(micros(asked), Ordering::Relaxed);
 }
 
 /// Whether a connection of this age was there before the last refusal, and so may lead to the wrong server.
 pub fn outdates(age: Duration) -> bool {
-    let last = LAST.load(Ordering::Relaxed);
-    last > 0 && age >= Duration::from_micros(now().saturating_sub(last))
+    is_since(&REFUSED, age)
 }
 
-fn now() -> u64 {
-    u64::try_from(BEGAN.elapsed().as_micros()).unwrap_or(u64::MAX).max(1)
+/// Whether a connection that has rested for so long did so already when another was asked in vain. Those that were used
+/// since then have shown that they answer.
+pub fn silences(rest: Duration) -> bool {
+    is_since(&UNANSWERED, rest)
+}
+
+fn is_since(last: &AtomicU64, time: Duration) -> bool {
+    let last = last.load(Ordering::Relaxed);
+    last > 0 && time >= Duration::from_micros(micros(Instant::now()).saturating_sub(last))
+}
+
+fn micros(at: Instant) -> u64 {
+    let since = at.saturating_duration_since(*BEGAN).as_micros();
+    u64::try_from(since).unwrap_or(u64::MAX).max(1)
 }
 
 #[cfg(test)]
