@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use chassis::mysql::in_time;
+use contract::Outcome;
 use contract::identity::auth_event::Change;
 use contract::identity::{AuthEvent, Position};
-use contract::{ErrorCode, Failure, Outcome};
 use tokio::sync::{Notify, broadcast, watch};
 
 use crate::events::{BATCH, Log};
@@ -55,8 +56,7 @@ impl Tail {
         let mut reported = false;
         loop {
             let known = self.position.borrow().clone();
-            let reading = tokio::time::timeout(READ_LIMIT, self.read(&log, known)).await;
-            match reading.unwrap_or_else(|_| Err(Failure::new(ErrorCode::Timeout))) {
+            match in_time(READ_LIMIT, self.read(&log, known)).await {
                 Ok(more) => {
                     reported = false;
                     if more {

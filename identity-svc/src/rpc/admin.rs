@@ -203,7 +203,8 @@ impl AdminService for Administration {
             Export::begin(&self.0, &actor, request).await
         };
         let export = answer(begun.await)?.into_inner();
-        // A page is read when the caller has taken the one before: whoever reads slowly holds nothing but its place.
+        // A page is read when the caller has taken the one before: whoever reads slowly holds its place and a window of
+        // what was sent.
         let pages = stream::try_unfold(export, async |mut export| {
             let page = answer(export.next().await)?.into_inner();
             Ok(page.map(|users| (ExportUsersResponse { users }, export)))

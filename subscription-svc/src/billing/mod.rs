@@ -102,7 +102,7 @@ impl Billing {
 ///
 /// # Errors
 /// What `work` fails with; GW002 when it takes too long.
-pub async fn in_time<T>(work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+pub async fn patiently<T>(work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
     let slow = || Failure::new(ErrorCode::Timeout).with_fact("service", STRIPE);
     tokio::time::timeout(PATIENCE, work).await.unwrap_or_else(|_| Err(slow()))
 }

@@ -21,7 +21,7 @@ impl BillingService for Billing {
             user_id(&request.user_id)?;
             billing::checkout(&self.0, request).await
         };
-        answer(billing::in_time(made).await)
+        answer(billing::patiently(made).await)
     }
 
     async fn handle_stripe_event(
@@ -29,7 +29,7 @@ impl BillingService for Billing {
         request: Request<HandleStripeEventRequest>,
     ) -> Result<Response<HandleStripeEventResponse>, Status> {
         let HandleStripeEventRequest { payload, signature } = request.into_inner();
-        let handled = billing::in_time(billing::handle(&self.0, &payload, &signature)).await;
+        let handled = billing::patiently(billing::handle(&self.0, &payload, &signature)).await;
         answer(handled.map(|()| HandleStripeEventResponse {}))
     }
 }

@@ -59,7 +59,7 @@ impl SubscriptionService for Subscriptions {
         let request = request.into_inner();
         let changed = async {
             user_id(&request.user_id)?;
-            billing::in_time(administration::update(&self.0, request)).await
+            billing::patiently(administration::update(&self.0, request)).await
         };
         answer(changed.await.map(|changed| UpdateSubscriptionResponse { subscription: Some(changed.into()) }))
     }
@@ -71,7 +71,7 @@ impl SubscriptionService for Subscriptions {
         let user = request.into_inner().user_id;
         let cancelled = async {
             user_id(&user)?;
-            billing::in_time(billing::cancel(&self.0, &user)).await
+            billing::patiently(billing::cancel(&self.0, &user)).await
         };
         answer(cancelled.await.map(|done| CancelSubscriptionResponse { subscription: Some(done.into()) }))
     }
