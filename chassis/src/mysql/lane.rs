@@ -8,12 +8,10 @@ use std::time::{Duration, Instant};
 
 use contract::{Failure, Outcome};
 use sqlx::mysql::MySqlConnectOptions;
-use sqlx::{ConnectOptions, Connection, Executor, MySqlConnection};
+use sqlx::{Connection, Executor, MySqlConnection};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::{
-    ACQUIRE_LIMIT, IDLE_LIMIT, Work, answers, failed, failover, is_away, meters, prepare_session, repeated,
-};
+use super::{ACQUIRE_LIMIT, IDLE_LIMIT, Work, answers, failed, failover, is_away, meters, open, repeated};
 
 /// A bounded number of connections, opened when they are needed. Cheap to clone.
 #[derive(Clone)]
@@ -95,7 +93,7 @@ impl Lane {
                     return Ok((place, connection));
                 }
             }
-            let mut connection = self.connect().await?;
+            let mut connection = open(&self.0.options).await?;
             connection.execute("BEGIN").await?;
             Ok((place, connection))
         }))
@@ -111,7 +109,7 @@ impl Lane {
         loop {
             let (mut connection, is_new) = match self.kept() {
                 Some(connection) => (connection, false),
-                None => (acquired(self.connect()).await.map_err(failed)?, true),
+                None => (acquired(open(&self.0.options)).await.map_err(failed)?, true),
             };
             let outcome = work(&mut connection, given).await;
             let is_in_step = outcome.as_ref().err().is_none_or(is_in_step);
@@ -126,12 +124,6 @@ impl Lane {
 
     async fn place(&self) -> Result<SemaphorePermit<'_>, sqlx::Error> {
         self.0.places.acquire().await.map_err(|_| sqlx::Error::PoolClosed)
-    }
-
-    async fn connect(&self) -> Result<MySqlConnection, sqlx::Error> {
-        let mut connection = self.0.options.connect().await?;
-        prepare_session(&mut connection).await?;
-        Ok(connection)
     }
 
     /// What rests for long may have been forgotten on the way to the server, which would show by silence alone.

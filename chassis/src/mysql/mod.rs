@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -42,6 +43,8 @@ const ACQUIRE_LIMIT: Duration = Duration::from_secs(3);
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 /// The longest that a connection may take to show that it can be used, before and after it is.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
+/// How long to wait before another try to open a connection in the place of one that does not answer.
+const REOPENING: Duration = Duration::from_millis(500);
 /// How long a connection rests before it is closed.
 const IDLE_LIMIT: Duration = Duration::from_secs(300);
 
@@ -130,6 +133,7 @@ pub async fn close(pool: &MySqlPool) {
 }
 
 fn pool_of(options: MySqlConnectOptions, connections: u32) -> MySqlPool {
+    let (returned, rested) = (Arc::new(options.clone()), Arc::new(options.clone()));
     MySqlPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(ACQUIRE_LIMIT)
@@ -139,17 +143,65 @@ fn pool_of(options: MySqlConnectOptions, connections: u32) -> MySqlPool {
         .test_before_acquire(false)
         // sqlx pings, too, but waits for as long as it takes, which is for ever where a future was dropped in the middle
         // of an answer, or the server has vanished: nobody else would get its place.
-        .after_release(|connection, _| {
-            Box::pin(async move { in_answer_time(connection.ping()).await.map(|()| true) })
-        })
-        .before_acquire(|connection, about| {
+        .after_release(move |connection, _| {
+            let options = returned.clone();
             Box::pin(async move {
-                Ok(!failover::outdates(about.age)
-                    && !failover::silences(about.idle_for)
-                    && answers(is_in_step(connection)).await?)
+                match in_answer_time(connection.ping()).await {
+                    Ok(()) => Ok(true),
+                    Err(error) if is_broken(&error) => Err(error),
+                    Err(_) => {
+                        replace_at_last(connection, &options).await;
+                        Ok(true)
+                    }
+                }
+            })
+        })
+        .before_acquire(move |connection, about| {
+            let options = rested.clone();
+            Box::pin(async move {
+                if failover::outdates(about.age) {
+                    return Ok(false);
+                }
+                let is_good = !failover::silences(about.idle_for)
+                    && match answers(is_in_step(connection)).await {
+                        Ok(()) => true,
+                        Err(error) if is_broken(&error) => return Err(error),
+                        Err(error) => {
+                            tracing::warn!(%error, "a connection to the database cannot be used; another is opened");
+                            false
+                        }
+                    };
+                if !is_good {
+                    *connection = open(&options).await?;
+                }
+                Ok(true)
             })
         })
         .connect_lazy_with(options)
+}
+
+/// Whether the connection has ended: closing it waits for nothing.
+fn is_broken(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Io(error) if error.kind() != std::io::ErrorKind::TimedOut)
+}
+
+async fn open(options: &MySqlConnectOptions) -> Result<MySqlConnection, sqlx::Error> {
+    let mut connection = options.connect().await?;
+    prepare_session(&mut connection).await?;
+    Ok(connection)
+}
+
+/// Puts another connection in the place of one that does not answer. To close that would take as long as its server says
+/// nothing: over TLS sqlx reads before it says goodbye. Dropped, it is gone at once.
+async fn replace_at_last(connection: &mut MySqlConnection, options: &MySqlConnectOptions) {
+    loop {
+        if let Ok(Ok(other)) = tokio::time::timeout(ACQUIRE_LIMIT, open(options)).await {
+            *connection = other;
+            return;
+        }
+        // While no server is there, nobody misses the place.
+        tokio::time::sleep(REOPENING).await;
+    }
 }
 
 async fn prepare_session(connection: &mut MySqlConnection) -> Result<(), sqlx::Error> {
@@ -176,17 +228,17 @@ async fn answers<T>(answer: impl Future<Output = Result<T, sqlx::Error>>) -> Res
     answer
 }
 
-/// Whether the connection answers what it is asked. A future that was dropped in the middle of a ping, or while a
+/// Has the connection answer what it is asked. A future that was dropped in the middle of a ping, or while a
 /// statement was prepared, leaves an answer behind that sqlx does not know of: each later question would be given the
 /// answer to the one before it, which may be another user's.
-async fn is_in_step(connection: &mut MySqlConnection) -> Result<bool, sqlx::Error> {
+async fn is_in_step(connection: &mut MySqlConnection) -> Result<(), sqlx::Error> {
     static ASKED: AtomicI64 = AtomicI64::new(1);
     let asked = ASKED.fetch_add(1, Ordering::Relaxed);
     let row = connection.fetch_one(sqlx::raw_sql(AssertSqlSafe(format!("SELECT {asked}")))).await?;
     if row.try_get::<i64, _>(0)? == asked {
-        return Ok(true);
+        return Ok(());
     }
-    Err(sqlx::Error::Protocol("the answers of a connection are out of step; it is closed".to_owned()))
+    Err(sqlx::Error::Protocol("its answers are out of step".to_owned()))
 }
 
 /// A connection that holds a lock of the schema until it is closed, so that of all replicas one does something at a time;

@@ -31,7 +31,9 @@ async fn connect(sandbox: &Sandbox) -> TcpStream {
 
 /// How often clients ran into a limit.
 pub async fn bites(sandbox: &Sandbox, limit: &str) -> u64 {
-    let metrics = sandbox.internals[0].open_get("/internal/metrics").await.text();
+    let metrics = sandbox.internals[0].open_get("/internal/metrics").await;
+    assert_eq!(metrics.status, 200, "{metrics:?}");
+    let metrics = metrics.text();
     let begin = format!("edge_limits_total{{limit=\"{limit}\"}} ");
     let count = metrics.lines().find_map(|line| line.strip_prefix(&begin));
     count.map_or(0, |count| count.parse().expect("a number"))
@@ -330,7 +332,9 @@ async fn large_answers_that_are_there_at_once_give_way_as_others_do() {
         sandbox.edge().post(INSTANCES, &user.token, persona).await.must_be(201);
         let token = format!("Bearer {}", user.token);
         let request = Http2::request(&sandbox, INSTANCES, &[("authorization", &token)]);
-        unread.push(client.send(request).await.expect("an answer"));
+        let answer = client.send(request).await.expect("an answer");
+        assert_eq!(answer.status(), 200);
+        unread.push(answer);
     }
     assert_eq!(bites(&sandbox, "answers").await, 4);
 }
