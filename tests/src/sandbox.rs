@@ -402,6 +402,18 @@ impl Sandbox {
         let options = self.admin.clone().database(&self.schema);
         MySqlConnection::connect_with(&options).await.expect("the test database")
     }
+
+    /// A connection whose transaction holds the user's sessions: who refreshes or ends one waits for it.
+    pub async fn holding_sessions_of(&self, user: &User) -> MySqlConnection {
+        let mut connection = self.connection().await;
+        connection.execute("BEGIN").await.expect("begun");
+        sqlx::query("SELECT id FROM sessions WHERE user_id = ? FOR UPDATE")
+            .bind(&user.id)
+            .fetch_one(&mut connection)
+            .await
+            .expect("locked");
+        connection
+    }
 }
 
 impl Drop for Sandbox {

@@ -133,7 +133,8 @@ pub async fn close(pool: &MySqlPool) {
 }
 
 fn pool_of(options: MySqlConnectOptions, connections: u32) -> MySqlPool {
-    let (returned, rested) = (Arc::new(options.clone()), Arc::new(options.clone()));
+    let returned = Arc::new(options.clone());
+    let rested = returned.clone();
     MySqlPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(ACQUIRE_LIMIT)
@@ -180,9 +181,13 @@ fn pool_of(options: MySqlConnectOptions, connections: u32) -> MySqlPool {
         .connect_lazy_with(options)
 }
 
+fn is_silence(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::TimedOut)
+}
+
 /// Whether the connection has ended: closing it waits for nothing.
 fn is_broken(error: &sqlx::Error) -> bool {
-    matches!(error, sqlx::Error::Io(error) if error.kind() != std::io::ErrorKind::TimedOut)
+    matches!(error, sqlx::Error::Io(_)) && !is_silence(error)
 }
 
 async fn open(options: &MySqlConnectOptions) -> Result<MySqlConnection, sqlx::Error> {
@@ -220,12 +225,11 @@ async fn in_answer_time<T>(answer: impl Future<Output = Result<T, sqlx::Error>>)
 async fn answers<T>(answer: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
     let asked = Instant::now();
     let answer = in_answer_time(answer).await;
-    if let Err(sqlx::Error::Io(error)) = &answer
-        && error.kind() == std::io::ErrorKind::TimedOut
-    {
-        failover::note_silence(asked);
-    }
-    answer
+    answer.inspect_err(|error| {
+        if is_silence(error) {
+            failover::note_silence(asked);
+        }
+    })
 }
 
 /// Has the connection answer what it is asked. A future that was dropped in the middle of a ping, or while a

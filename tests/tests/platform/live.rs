@@ -325,13 +325,7 @@ async fn a_change_binds_while_strangers_have_everybody_wait_for_the_database() {
     let (edge, stranger, user) = (sandbox.edge(), sandbox.register().await, sandbox.register().await);
     edge.get(TEMPLATES, &user.token).await.must_fail(403, "AUTH004");
     // Whoever refreshes waits for this row, with a connection in hand.
-    let mut connection = sandbox.connection().await;
-    sqlx::raw_sql("BEGIN").execute(&mut connection).await.expect("begun");
-    sqlx::query("SELECT id FROM sessions WHERE user_id = ? FOR UPDATE")
-        .bind(&stranger.id)
-        .fetch_all(&mut connection)
-        .await
-        .expect("locked");
+    let _held = sandbox.holding_sessions_of(&stranger).await;
     let (told, mut answers) = mpsc::unbounded_channel();
     let mut strangers = JoinSet::new();
     for _ in 0..300 {

@@ -60,13 +60,7 @@ async fn a_database_whose_host_vanishes_without_a_word_fails_nothing_that_comes_
 /// A logout in the middle of its transaction, and what holds the row that it waits for.
 async fn a_logout_that_waits(sandbox: &Sandbox) -> (JoinHandle<Reply>, MySqlConnection) {
     let (user, edge) = (sandbox.register().await, sandbox.edge().clone());
-    let mut lock = sandbox.connection().await;
-    sqlx::raw_sql("BEGIN").execute(&mut lock).await.expect("begun");
-    sqlx::query("SELECT id FROM sessions WHERE user_id = ? FOR UPDATE")
-        .bind(&user.id)
-        .fetch_one(&mut lock)
-        .await
-        .expect("locked");
+    let mut lock = sandbox.holding_sessions_of(&user).await;
     let logout = tokio::spawn(async move { edge.post("/api/v1/auth/logout", &user.token, json!({})).await });
     let waits = "SELECT COUNT(*) FROM information_schema.processlist
                  WHERE db = DATABASE() AND info LIKE 'UPDATE sessions SET ended_at%'";
