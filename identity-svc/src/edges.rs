@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use chassis::mysql::failed;
+use chassis::mysql::{failed, write};
 use chrono::{DateTime, Utc};
 use contract::identity::{Edge, EdgeState, EnforcementTimes, ListEdgesResponse, Position};
 use contract::{Outcome, from_timestamp, to_timestamp};
@@ -70,7 +70,7 @@ pub async fn note(pool: &MySqlPool, told: &BTreeMap<String, EdgeState>) -> Outco
         ] {
             statement.push(format_args!(", {column} = VALUES({column})"));
         }
-        statement.build().execute(pool).await.map_err(failed)?;
+        write(pool, statement.build()).await?;
     }
     Ok(())
 }

@@ -84,7 +84,7 @@ impl Reports {
             tokio::time::sleep(GATHERED).await;
             let gathered = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
             if let Err(failure) = in_time(WRITE_LIMIT, gathered.write(&pool)).await {
-                tracing::warn!(cause = ?failure.cause(), "what edges enforce could not be kept");
+                tracing::warn!(cause = ?failure.cause(), "what edges enforce could not be kept: {failure}");
             }
         }
     }

@@ -70,6 +70,8 @@ use watching::Watching;
 
 /// How long the start waits between two tries to reach the database.
 const RETRY: Duration = Duration::from_millis(500);
+/// The longest that reading the keys may take, or making the first.
+const KEYS_LIMIT: Duration = Duration::from_secs(30);
 /// How long the end waits for mails that are on their way.
 const MAIL_LIMIT: Duration = Duration::from_secs(5);
 
@@ -182,11 +184,11 @@ async fn migrate(pool: &MySqlPool) -> Result<(), SetupError> {
 
 /// The state of the process. The tables are up to date.
 async fn state(settings: &Settings, pool: MySqlPool) -> Result<Identity, Box<dyn Error>> {
-    let keys =
-        KeyRing::open(&pool, settings.keys.clone()).await.map_err(|failure| match failure.cause() {
-            Some(cause) => format!("{failure}: {cause}"),
-            None => failure.to_string(),
-        })?;
+    let keys = KeyRing::open(&pool, settings.keys.clone());
+    let keys = mysql::in_time(KEYS_LIMIT, keys).await.map_err(|failure| match failure.cause() {
+        Some(cause) => format!("{failure}: {cause}"),
+        None => failure.to_string(),
+    })?;
     let holders = Holders::new();
     let tail = Tail::new(holders.clone());
     let bulkhead = Bulkhead::new(pool.options().get_max_connections());

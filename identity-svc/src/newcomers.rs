@@ -1,7 +1,7 @@
 //! Accounts that may have no subscription yet. subscription-svc may not read accounts, so it is told of each until it
 //! has said that it knows: whoever made the account, and whatever broke off meanwhile.
 
-use chassis::mysql::failed;
+use chassis::mysql::{failed, write};
 use contract::Outcome;
 use sqlx::{MySql, MySqlConnection, MySqlPool, QueryBuilder};
 
@@ -35,7 +35,6 @@ pub async fn add_all(tx: &mut MySqlConnection, user_ids: impl Iterator<Item = &s
 /// # Errors
 /// GW001 when the database is away.
 pub async fn exchange(pool: &MySqlPool, known: &[String]) -> Outcome<Vec<String>> {
-    let mut connection = pool.acquire().await.map_err(failed)?;
     if !known.is_empty() {
         let mut statement = QueryBuilder::<MySql>::new("DELETE FROM newcomers WHERE user_id IN (");
         let mut list = statement.separated(", ");
@@ -43,10 +42,10 @@ pub async fn exchange(pool: &MySqlPool, known: &[String]) -> Outcome<Vec<String>
             list.push_bind(user_id);
         }
         statement.push(")");
-        statement.build().execute(&mut *connection).await.map_err(failed)?;
+        write(pool, statement.build()).await?;
     }
     sqlx::query_scalar!("SELECT user_id FROM newcomers ORDER BY user_id LIMIT ?", MOST as i64)
-        .fetch_all(&mut *connection)
+        .fetch_all(pool)
         .await
         .map_err(failed)
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use chassis::mysql::in_time;
 use contract::Outcome;
 use contract::identity::{AuthEvent, Position, Snapshot as Part};
 use tokio::sync::OnceCell;
@@ -12,6 +13,8 @@ use tokio::time::Instant;
 
 use crate::events::{BATCH, Log};
 
+/// The longest that reading a part may take.
+const READ_LIMIT: Duration = Duration::from_secs(10);
 /// How long a part is kept for others. What it says never changes; some of it may no longer matter.
 const KEPT: Duration = Duration::from_secs(5);
 /// Most parts that are kept: about 40 MiB.
@@ -56,7 +59,7 @@ impl<L: Log> Snapshots<L> {
     /// # Errors
     /// GW001 when the database is away.
     pub async fn begin(&self) -> Outcome<Snapshot<L>> {
-        let (position, first) = self.log.ends().await?;
+        let (position, first) = in_time(READ_LIMIT, self.log.ends()).await?;
         let first = first.unwrap_or(position.sequence);
         Ok(Snapshot { source: self.clone(), position, read: (first - 1).max(0) })
     }
@@ -65,7 +68,8 @@ impl<L: Log> Snapshots<L> {
     async fn events(&self, range: Range) -> Outcome<Vec<AuthEvent>> {
         let shared = self.share(&range);
         let Range { epoch, after, upto } = &range;
-        Ok(shared.get_or_try_init(|| self.log.mattering(epoch, *after, *upto)).await?.clone())
+        let read = || in_time(READ_LIMIT, self.log.mattering(epoch, *after, *upto));
+        Ok(shared.get_or_try_init(read).await?.clone())
     }
 
     fn share(&self, range: &Range) -> Arc<OnceCell<Vec<AuthEvent>>> {

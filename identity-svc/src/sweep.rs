@@ -31,7 +31,7 @@ pub async fn sweep(
         tokio::time::sleep(INTERVAL).await;
         let turn = async { once(&pool, what, &step).await.map_err(failed) };
         if let Err(failure) = in_time(TURN_LIMIT, turn).await {
-            tracing::warn!(cause = ?failure.cause(), "{what} were not removed: {failure}");
+            tracing::warn!(cause = ?failure.cause(), "not all {what} were removed: {failure}");
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use chassis::clock::{agreed_with, now, shared};
-use chassis::mysql::{failed, in_time};
+use chassis::mysql::{failed, transaction};
 use chrono::{DateTime, Utc};
 use contract::{Failure, Outcome};
 use sqlx::{MySqlConnection, MySqlPool};
@@ -15,8 +15,6 @@ use crate::sweep;
 
 /// How often a replica writes down that it goes on giving out tokens.
 const INTERVAL: Duration = Duration::from_secs(60);
-/// The longest that writing it may take.
-const WRITE_LIMIT: Duration = Duration::from_secs(10);
 /// How far ahead it does so: as long as this may pass without, no token costs a write.
 const AHEAD: Duration = Duration::from_secs(600);
 
@@ -48,8 +46,10 @@ impl Noted {
     /// GW001 when the database is away.
     pub async fn note(&self, pool: &MySqlPool, life: Duration) -> Outcome<()> {
         let good_until = now() + life + AHEAD;
-        let mut connection = pool.acquire().await.map_err(failed)?;
-        write(&mut connection, life, good_until).await?;
+        transaction(pool, "token_life", (life, good_until), |tx, (life, good_until)| {
+            Box::pin(write(tx, *life, *good_until))
+        })
+        .await?;
         self.0.fetch_max(good_until.timestamp(), Ordering::Relaxed);
         Ok(())
     }
@@ -57,8 +57,8 @@ impl Noted {
     /// Goes on writing it down for as long as the process lives.
     pub async fn keep(self, pool: MySqlPool, life: Duration) {
         loop {
-            if let Err(failure) = in_time(WRITE_LIMIT, self.note(&pool, life)).await {
-                tracing::warn!(cause = ?failure.cause(), "the life of tokens was not written down");
+            if let Err(failure) = self.note(&pool, life).await {
+                tracing::warn!(cause = ?failure.cause(), "the life of tokens was not written down: {failure}");
             }
             tokio::time::sleep(INTERVAL).await;
         }

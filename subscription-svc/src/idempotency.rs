@@ -1,7 +1,7 @@
 //! Requests with an `Idempotency-Key`: one of them runs, and all get its answer. All times are the database's: what one
 //! replica runs is over by no other's clock.
 
-use chassis::mysql::{failed, misses_parent, transaction, violated_key};
+use chassis::mysql::{failed, misses_parent, transaction, violated_key, write};
 use chrono::{DateTime, TimeDelta, Utc};
 use contract::subscription::begin_response::Answer;
 use contract::subscription::{BeginRequest, Finished, Headers, Proceed, Running, Unknown};
@@ -73,18 +73,19 @@ pub async fn begin(pool: &MySqlPool, request: &BeginRequest) -> Outcome<Answer> 
     if !request.repeatable {
         return Ok(Answer::Unknown(Unknown {}));
     }
-    let taken_over = sqlx::query!(
-        "UPDATE idempotent_requests SET runner = ?, runs_until = NOW(6) + INTERVAL ? SECOND
+    let taken_over = write(
+        pool,
+        sqlx::query!(
+            "UPDATE idempotent_requests SET runner = ?, runs_until = NOW(6) + INTERVAL ? SECOND
          WHERE user_id = ? AND idempotency_key = ? AND runner = ? AND status IS NULL",
-        runner,
-        request.lease_seconds,
-        request.user_id,
-        key,
-        known.runner
+            runner,
+            request.lease_seconds,
+            request.user_id,
+            key,
+            known.runner
+        ),
     )
-    .execute(pool)
-    .await
-    .map_err(failed)?;
+    .await?;
     Ok(if taken_over.rows_affected() == 1 {
         Answer::Proceed(Proceed { runner, operation_id: known.operation_id.unwrap_or(known.runner) })
     } else {
@@ -131,19 +132,20 @@ pub async fn finish(
         let most = format!("must have at most {MAX_BODY} bytes, and {MAX_HEADERS} of headers");
         return Err(Failure::field("answer", most));
     }
-    sqlx::query!(
-        "UPDATE idempotent_requests SET runs_until = NULL, status = ?, headers = ?, body = ?
+    write(
+        pool,
+        sqlx::query!(
+            "UPDATE idempotent_requests SET runs_until = NULL, status = ?, headers = ?, body = ?
          WHERE user_id = ? AND idempotency_key = ? AND runner = ?",
-        u16::try_from(answer.status).map_err(|_| Failure::field("status", "must be a status"))?,
-        headers,
-        answer.body,
-        user_id,
-        key.as_bytes(),
-        runner
+            u16::try_from(answer.status).map_err(|_| Failure::field("status", "must be a status"))?,
+            headers,
+            answer.body,
+            user_id,
+            key.as_bytes(),
+            runner
+        ),
     )
-    .execute(pool)
-    .await
-    .map_err(failed)?;
+    .await?;
     Ok(())
 }
 
@@ -152,16 +154,17 @@ pub async fn finish(
 /// # Errors
 /// GW001 when the database is away.
 pub async fn give_up(pool: &MySqlPool, user_id: &str, key: &str, runner: &str) -> Outcome<()> {
-    sqlx::query!(
-        "UPDATE idempotent_requests SET runs_until = NOW(6)
+    write(
+        pool,
+        sqlx::query!(
+            "UPDATE idempotent_requests SET runs_until = NOW(6)
          WHERE user_id = ? AND idempotency_key = ? AND runner = ? AND status IS NULL",
-        user_id,
-        key.as_bytes(),
-        runner
+            user_id,
+            key.as_bytes(),
+            runner
+        ),
     )
-    .execute(pool)
-    .await
-    .map_err(failed)?;
+    .await?;
     Ok(())
 }
 
@@ -170,16 +173,17 @@ pub async fn give_up(pool: &MySqlPool, user_id: &str, key: &str, runner: &str) -
 /// # Errors
 /// GW001 when the database is away.
 pub async fn abandon(pool: &MySqlPool, user_id: &str, key: &str, runner: &str) -> Outcome<()> {
-    sqlx::query!(
-        "DELETE FROM idempotent_requests
+    write(
+        pool,
+        sqlx::query!(
+            "DELETE FROM idempotent_requests
          WHERE user_id = ? AND idempotency_key = ? AND runner = ? AND status IS NULL",
-        user_id,
-        key.as_bytes(),
-        runner
+            user_id,
+            key.as_bytes(),
+            runner
+        ),
     )
-    .execute(pool)
-    .await
-    .map_err(failed)?;
+    .await?;
     Ok(())
 }
 

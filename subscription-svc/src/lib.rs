@@ -40,6 +40,8 @@ use settings::Settings;
 
 /// How long the start waits between two tries to reach the database.
 const RETRY: Duration = Duration::from_millis(500);
+/// How long the database may take to say whether the table `users` is there.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How long an ending process tries to send what is left in the outbox.
 const LAST_SEND: Duration = Duration::from_secs(2);
 
@@ -212,10 +214,9 @@ async fn migrate_when_possible(pool: &MySqlPool) -> Result<(), SetupError> {
 
 /// The service may point at `users` but not read it, so it asks the catalogue.
 async fn users_exist(pool: &MySqlPool) -> Result<bool, sqlx::Error> {
-    let count: i64 = sqlx::query_scalar(
+    let count = sqlx::query_scalar::<_, i64>(
         "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'users'",
     )
-    .fetch_one(pool)
-    .await?;
-    Ok(count == 1)
+    .fetch_one(pool);
+    Ok(mysql::answer_within(PATIENCE, count).await? == 1)
 }

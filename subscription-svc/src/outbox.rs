@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use chassis::grpc::InternalChannel;
-use chassis::mysql::{failed, in_time};
+use chassis::mysql::{failed, in_time, write};
 use chrono::{DateTime, Utc};
 use contract::identity::SetTierRequest;
 use contract::identity::user_service_client::UserServiceClient;
@@ -18,7 +18,7 @@ use crate::service::IDENTITY;
 use chassis::clock::now;
 
 /// The longest that one statement may take.
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(5);
 /// How often the table is read when nothing calls for it earlier: a replica that died may have left something.
 const POLL: Duration = Duration::from_millis(500);
 /// After a failure the pause doubles from this...
@@ -91,8 +91,8 @@ impl Outbox for MySqlPool {
     }
 
     async fn delete(&self, id: i64) -> Outcome<()> {
-        let deleted = sqlx::query!("DELETE FROM tier_outbox WHERE id = ?", id).execute(self);
-        in_time(LIMIT, async { deleted.await.map_err(failed) }).await.map(drop)
+        let deleted = sqlx::query!("DELETE FROM tier_outbox WHERE id = ?", id);
+        in_time(LIMIT, write(self, deleted)).await.map(drop)
     }
 
     async fn waiting(&self) -> Outcome<(i64, Option<DateTime<Utc>>)> {

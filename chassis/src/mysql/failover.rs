@@ -62,7 +62,8 @@ mod tests {
     use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
     use sqlx::{Executor, MySqlPool};
 
-    use super::super::{failed, pool_of};
+    use super::super::failed;
+    use super::super::pool::pool_of;
 
     async fn id(pool: &MySqlPool) -> u64 {
         sqlx::query_scalar("SELECT CONNECTION_ID()").fetch_one(pool).await.expect("an id")

@@ -3,15 +3,18 @@
 //! who has come to an end on it, and closed otherwise, so that nothing has to be asked: whether the server is still
 //! there shows the BEGIN, which has no effect and is repeated elsewhere.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use contract::{Failure, Outcome};
+use contract::Outcome;
 use sqlx::mysql::MySqlConnectOptions;
 use sqlx::{Connection, Executor, MySqlConnection};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{ACQUIRE_LIMIT, IDLE_LIMIT, Work, answers, failed, failover, is_away, meters, open, repeated};
+use super::pool::{answers, open};
+use super::transactions::{Lender, Lent, Work, repeated};
+use super::{ACQUIRE_LIMIT, IDLE_LIMIT, failed, failover, meters};
 
 /// A bounded number of connections, opened when they are needed. Cheap to clone.
 #[derive(Clone)]
@@ -19,20 +22,56 @@ pub struct Lane(Arc<Inner>);
 
 struct Inner {
     options: MySqlConnectOptions,
-    places: Semaphore,
+    places: Arc<Semaphore>,
     /// The last one that was used is the first to be used again.
     idle: Mutex<Vec<Idle>>,
 }
 
 struct Idle {
     connection: MySqlConnection,
+    opened: Instant,
     since: Instant,
+}
+
+/// A connection in its place.
+struct Placed {
+    connection: MySqlConnection,
+    opened: Instant,
+    lane: Lane,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Lender for Placed {
+    fn take_back(self) {
+        if !self.lane.0.places.is_closed() {
+            let (connection, opened) = (self.connection, self.opened);
+            self.lane.idle().push(Idle { connection, opened, since: Instant::now() });
+        }
+    }
+
+    fn dismiss(self) {
+        drop(self);
+    }
+}
+
+impl Deref for Placed {
+    type Target = MySqlConnection;
+
+    fn deref(&self) -> &MySqlConnection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Placed {
+    fn deref_mut(&mut self) -> &mut MySqlConnection {
+        &mut self.connection
+    }
 }
 
 impl Lane {
     /// At most so many connections.
     pub fn of(options: MySqlConnectOptions, connections: u32) -> Self {
-        let places = Semaphore::new(connections as usize);
+        let places = Arc::new(Semaphore::new(connections as usize));
         Lane(Arc::new(Inner { options, places, idle: Mutex::default() }))
     }
 
@@ -68,34 +107,23 @@ impl Lane {
         given: &C,
         work: &impl for<'c> Fn(&'c mut MySqlConnection, &'c C) -> Work<'c, T>,
     ) -> Outcome<T> {
-        let (_place, mut connection) = self.begin().await.map_err(failed)?;
-        match work(&mut connection, given).await {
-            Ok(value) => {
-                connection.execute("COMMIT").await.map_err(failed)?;
-                self.keep(connection);
-                Ok(value)
-            }
-            Err(failure) => {
-                if is_in_step(&failure) && connection.execute("ROLLBACK").await.is_ok() {
-                    self.keep(connection);
-                }
-                Err(failure)
-            }
-        }
+        self.begin().await.map_err(failed)?.complete(given, work).await
     }
 
     /// A connection on which a transaction has begun.
-    async fn begin(&self) -> Result<(SemaphorePermit<'_>, MySqlConnection), sqlx::Error> {
+    async fn begin(&self) -> Result<Lent<Placed>, sqlx::Error> {
         meters::begun(acquired(async {
             let place = self.place().await?;
-            while let Some(mut connection) = self.kept() {
+            while let Some(idle) = self.kept() {
+                let mut connection = idle.connection;
                 if answers(connection.execute("BEGIN")).await.is_ok() {
-                    return Ok((place, connection));
+                    return Ok(self.lent(place, connection, idle.opened));
                 }
             }
+            let opened = Instant::now();
             let mut connection = open(&self.0.options).await?;
             connection.execute("BEGIN").await?;
-            Ok((place, connection))
+            Ok(self.lent(place, connection, opened))
         }))
         .await
     }
@@ -105,43 +133,49 @@ impl Lane {
         given: &C,
         work: &impl for<'c> Fn(&'c mut MySqlConnection, &'c C) -> Work<'c, T>,
     ) -> Outcome<T> {
-        let _place = acquired(self.place()).await.map_err(failed)?;
         loop {
-            let (mut connection, is_new) = match self.kept() {
-                Some(connection) => (connection, false),
-                None => (acquired(open(&self.0.options)).await.map_err(failed)?, true),
+            let place = acquired(self.place()).await.map_err(failed)?;
+            let (mut lent, is_new) = match self.kept() {
+                Some(idle) => (self.lent(place, idle.connection, idle.opened), false),
+                None => {
+                    let opened = Instant::now();
+                    let connection = acquired(open(&self.0.options)).await.map_err(failed)?;
+                    (self.lent(place, connection, opened), true)
+                }
             };
-            let outcome = work(&mut connection, given).await;
-            let is_in_step = outcome.as_ref().err().is_none_or(is_in_step);
-            if is_in_step {
-                self.keep(connection);
-            }
-            if is_in_step || is_new {
+            lent.commits();
+            let outcome = work(lent.connection(), given).await;
+            if lent.end_if_in_step(&outcome) || is_new {
                 return outcome;
             }
         }
     }
 
-    async fn place(&self) -> Result<SemaphorePermit<'_>, sqlx::Error> {
-        self.0.places.acquire().await.map_err(|_| sqlx::Error::PoolClosed)
+    async fn place(&self) -> Result<OwnedSemaphorePermit, sqlx::Error> {
+        self.0.places.clone().acquire_owned().await.map_err(|_| sqlx::Error::PoolClosed)
+    }
+
+    fn lent(
+        &self,
+        place: OwnedSemaphorePermit,
+        connection: MySqlConnection,
+        opened: Instant,
+    ) -> Lent<Placed> {
+        Placed { connection, opened, lane: self.clone(), _place: place }.into()
     }
 
     /// What rests for long may have been forgotten on the way to the server, which would show by silence alone.
-    fn kept(&self) -> Option<MySqlConnection> {
+    fn kept(&self) -> Option<Idle> {
         let mut idle = self.idle();
-        let last = idle.pop()?;
-        let rest = last.since.elapsed();
-        if rest < IDLE_LIMIT && !failover::silences(rest) {
-            return Some(last.connection);
+        while let Some(last) = idle.pop() {
+            let rest = last.since.elapsed();
+            if rest >= IDLE_LIMIT || failover::silences(rest) {
+                idle.clear();
+            } else if !failover::outdates(last.opened.elapsed()) {
+                return Some(last);
+            }
         }
-        idle.clear();
         None
-    }
-
-    fn keep(&self, connection: MySqlConnection) {
-        if !self.0.places.is_closed() {
-            self.idle().push(Idle { connection, since: Instant::now() });
-        }
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
@@ -163,22 +197,13 @@ async fn acquired<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> Resu
     tokio::time::timeout(ACQUIRE_LIMIT, work).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
 
-/// Whether the connection can be used after a failure: the failure is our own, or was the server's whole answer.
-fn is_in_step(failure: &Failure) -> bool {
-    match failure.cause().and_then(|cause| cause.downcast_ref::<sqlx::Error>()) {
-        None => true,
-        Some(error @ sqlx::Error::Database(_)) => !is_away(error),
-        Some(_) => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use contract::ErrorCode;
+    use contract::{ErrorCode, Failure};
     use sqlx::mysql::MySqlPoolOptions;
     use sqlx::{AssertSqlSafe, MySqlPool};
 
-    use super::super::tests::slow;
+    use super::super::ways::slow;
     use super::*;
 
     fn ask(connection: &mut MySqlConnection, question: i64) -> Work<'_, i64> {

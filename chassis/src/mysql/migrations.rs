@@ -2,16 +2,23 @@
 //! overtaken by a newer version stands in the way of none after it.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::migrate::{Migrate, MigrateError, Migration, Migrator};
 use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, MySqlPool};
 use uuid::Uuid;
 
+use super::pool::{answer_within, take_time};
 use super::{ATTEMPTS, DEADLOCK, is_away, is_lost_race, lock, server_code};
 
 /// Seconds that one replica waits while another migrates.
 const LOCK_SECONDS: i32 = 120;
+/// How much longer than that its answer may take, and how long any other but that to a migration, which takes its time.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often the server is asked meanwhile whether it is still at it.
+const LOOK: Duration = Duration::from_secs(5);
+/// How many such looks in vain mean that it is not.
+const LOOKS: u32 = 2;
 /// Seconds that a change of a table waits for those who have it. All who come after them wait behind it.
 const TABLE_SECONDS: u32 = 1;
 /// How long those may go on before the change is tried again, give or take a quarter.
@@ -68,38 +75,95 @@ async fn migrate_pausing(
     pause: Duration,
 ) -> Result<(), SetupError> {
     let mut connection = pool.acquire().await?.detach();
-    let mode: String = sqlx::query_scalar("SELECT @@SESSION.sql_mode").fetch_one(&mut connection).await?;
+    let asked = sqlx::query_as("SELECT @@SESSION.sql_mode, CONNECTION_ID()").fetch_one(&mut connection);
+    let (mode, number): (String, u64) = answer_within(PATIENCE, asked).await?;
     if !mode.contains("STRICT_TRANS_TABLES") && !mode.contains("STRICT_ALL_TABLES") {
         return Err(SetupError::NotStrict(mode));
     }
     let patience = format!("SET SESSION lock_wait_timeout = {TABLE_SECONDS}");
-    connection.execute(AssertSqlSafe(patience)).await?;
+    answer_within(PATIENCE, connection.execute(AssertSqlSafe(patience))).await?;
+    answer_within(PATIENCE, take_time(&mut connection)).await?;
     // sqlx's own lock asks for an endless wait, which MariaDB answers with NULL; this one works on both.
-    if !lock(&mut connection, books.0, LOCK_SECONDS).await? {
+    let patience = Duration::from_secs(LOCK_SECONDS.unsigned_abs().into()) + PATIENCE;
+    if !answer_within(patience, lock(&mut connection, books.0, LOCK_SECONDS)).await? {
         return Err(SetupError::Locked);
     }
-    let outcome = run(&mut connection, migrator, books, pause).await;
+    let server = Server { pool, number };
+    let outcome = run(&mut connection, server, migrator, books, pause).await;
     // With it ends the lock; of a connection that broke the server has ended it.
-    let _ = connection.close().await;
+    let _ = tokio::time::timeout(PATIENCE, connection.close()).await;
     Ok(outcome?)
+}
+
+/// What the server knows of the connection of the migrations, as others see it.
+#[derive(Clone, Copy)]
+struct Server<'p> {
+    pool: &'p MySqlPool,
+    number: u64,
+}
+
+impl Server<'_> {
+    /// Waits for a migration, which may take hours: from the connection itself the silence of a server that works on it
+    /// cannot be told from that of one which has vanished, or forgotten it in a failover.
+    async fn wait<T>(
+        self,
+        version: i64,
+        migration: impl Future<Output = Result<T, MigrateError>>,
+    ) -> Result<T, MigrateError> {
+        tokio::select! {
+            outcome = migration => outcome,
+            () = self.forgets(version) => Err(MigrateError::ExecuteMigration(
+                sqlx::Error::Io(std::io::ErrorKind::ConnectionAborted.into()),
+                version,
+            )),
+        }
+    }
+
+    async fn forgets(self, version: i64) {
+        let since = Instant::now();
+        let mut in_vain = 0;
+        while in_vain < LOOKS {
+            tokio::time::sleep(LOOK).await;
+            let seconds = since.elapsed().as_secs();
+            match answer_within(PATIENCE, self.knows()).await {
+                Ok(true) => {
+                    in_vain = 0;
+                    tracing::info!(version, seconds, "a migration goes on");
+                }
+                Ok(false) => in_vain += 1,
+                Err(error) => {
+                    tracing::warn!(%error, version, seconds, "whether a migration goes on cannot be asked");
+                }
+            }
+        }
+        tracing::warn!(version, "the server does not know the connection of a migration any more");
+    }
+
+    async fn knows(self) -> Result<bool, sqlx::Error> {
+        sqlx::query_scalar("SELECT COUNT(*) > 0 FROM information_schema.processlist WHERE id = ?")
+            .bind(self.number)
+            .fetch_one(self.pool)
+            .await
+    }
 }
 
 /// Not sqlx's own loop: that refuses every start after one that was broken off, and in an older version for the sake of a
 /// migration that it does not even know.
 async fn run(
     connection: &mut MySqlConnection,
+    server: Server<'_>,
     migrator: &Migrator,
     books: Books,
     pause: Duration,
 ) -> Result<(), MigrateError> {
-    connection.ensure_migrations_table(books.0).await?;
-    let notes = books.read(connection).await?;
+    answer_within(PATIENCE, connection.ensure_migrations_table(books.0)).await?;
+    let notes = answer_within(PATIENCE, books.read(connection)).await?;
     for migration in migrator.iter() {
         match notes.get(&migration.version) {
             Some(note) if note.is_done && note.checksum == *migration.checksum => {}
             Some(note) if note.is_done => return Err(MigrateError::VersionMismatch(migration.version)),
-            Some(_) => patiently(connection, migration, books, true, pause).await?,
-            None => patiently(connection, migration, books, false, pause).await?,
+            Some(_) => patiently(connection, server, migration, books, true, pause).await?,
+            None => patiently(connection, server, migration, books, false, pause).await?,
         }
     }
     Ok(())
@@ -109,6 +173,7 @@ async fn run(
 /// before. What `was_begun` by a process that did not live to hear what came of it keeps its note until that is known.
 async fn patiently(
     connection: &mut MySqlConnection,
+    server: Server<'_>,
     migration: &Migration,
     books: Books,
     was_begun: bool,
@@ -121,13 +186,13 @@ async fn patiently(
     let mut attempt = 1;
     loop {
         let outcome = match was_begun {
-            true => again(connection, migration, books).await,
-            false => connection.apply(books.0, migration).await.map(drop),
+            true => server.wait(version, again(connection, migration, books)).await,
+            false => server.wait(version, connection.apply(books.0, migration)).await.map(drop),
         };
         let Err(MigrateError::ExecuteMigration(error, _)) = &outcome else { return outcome };
         let Some(code) = server_code(error) else { return outcome };
         if !was_begun {
-            books.forget(connection, version).await?;
+            answer_within(PATIENCE, books.forget(connection, version)).await?;
         }
         match code {
             DEADLOCK if attempt == ATTEMPTS => return outcome,
@@ -210,12 +275,11 @@ fn has_happened(error: &sqlx::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use sqlx::migrate::MigrationType;
     use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
 
-    use super::super::pool_of;
+    use super::super::pool::pool_of;
+    use super::super::ways::hanging;
     use super::*;
 
     const BOOKS: &str = "_a_test";
@@ -362,5 +426,28 @@ mod tests {
         assert!(longest < Duration::from_secs(3), "{longest:?}");
         changed.expect("made once nobody is in the way");
         assert_eq!(count(&pool, "SELECT COUNT(*) FROM _a_test WHERE success").await, 2);
+    }
+
+    #[sqlx::test(migrations = false)]
+    async fn a_migration_that_the_server_has_forgotten_is_waited_for_no_more(
+        _: MySqlPoolOptions,
+        options: MySqlConnectOptions,
+    ) {
+        let (way, statements) = hanging(&options, "# the end").await;
+        statements.allowed.close();
+        let all = ["CREATE TABLE a (id INT PRIMARY KEY) # the end"];
+        let vanished =
+            migrate(&pool_of(way, 1), migrator(&all), BOOKS).await.expect_err("the server vanished");
+        assert!(vanished.may_pass(), "{vanished}");
+        let pool = pool_of(options, 1);
+        migrate(&pool, migrator(&all), BOOKS).await.expect("migrated");
+        assert_eq!(count(&pool, "SELECT COUNT(*) FROM _a_test WHERE success").await, 1);
+    }
+
+    #[sqlx::test(migrations = false)]
+    async fn a_migration_may_take_its_time(pool: MySqlPool) {
+        let long = ["CREATE TABLE a AS SELECT SLEEP(12) AS id"];
+        migrate(&pool, migrator(&long), BOOKS).await.expect("migrated");
+        assert_eq!(count(&pool, "SELECT COUNT(*) FROM a WHERE id = 0").await, 1);
     }
 }

@@ -1,7 +1,9 @@
 //! Exporting accounts, page by page in the order of their ids, so that memory stays flat and no transaction is held
 //! open however many there are. Accounts that are made or removed meanwhile may be in it or not.
 
-use chassis::mysql::{failed, transaction};
+use std::time::Duration;
+
+use chassis::mysql::{failed, in_time, transaction};
 use contract::identity::{ExportUsersRequest, User};
 use contract::{ErrorCode, Failure, Outcome, UserField};
 use serde_json::json;
@@ -15,6 +17,8 @@ use crate::identity::Identity;
 
 /// Accounts of one page.
 const PAGE: usize = 500;
+/// The longest that reading one may take; the server is told the same.
+const PAGE_LIMIT: Duration = Duration::from_secs(60);
 
 /// An export on its way.
 pub struct Export {
@@ -64,7 +68,10 @@ impl Export {
     /// GW001 when the database is away.
     pub async fn next(&mut self) -> Outcome<Option<Vec<User>>> {
         let Some(last) = self.last.take() else { return Ok(None) };
-        let mut statement = QueryBuilder::new("SELECT ");
+        // A filter that admits few has a page read much.
+        let mut statement = QueryBuilder::new(
+            "/*M!100101 SET STATEMENT max_statement_time = 60 FOR */ SELECT /*+ MAX_EXECUTION_TIME(60000) */ ",
+        );
         // By the primary key whatever the filter: with another index each page would read and sort all that the
         // filter admits.
         statement.push(COLUMNS).push(
@@ -75,7 +82,8 @@ impl Export {
         statement.push_bind(last);
         self.filter.restrict(&mut statement);
         statement.push(" ORDER BY users.id LIMIT ").push_bind(PAGE as u64);
-        let rows: Vec<Row> = statement.build_query_as().fetch_all(&self.pool).await.map_err(failed)?;
+        let page = async { statement.build_query_as().fetch_all(&self.pool).await.map_err(failed) };
+        let rows: Vec<Row> = in_time(PAGE_LIMIT, page).await?;
         if rows.len() == PAGE {
             self.last = rows.last().map(|row| row.id.clone());
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chassis::clock::now;
-use chassis::mysql::{failed, transaction};
+use chassis::mysql::{failed, transaction, write};
 use contract::identity::{KeySet, TokenKey};
 use contract::token::{Algorithm, Claims, KeyPair, Signer, SigningKey, Verifier, key_set};
 use contract::{Failure, Outcome};
@@ -139,7 +139,7 @@ pub async fn hold(pool: &MySqlPool, holders: &BTreeMap<String, Vec<String>>) -> 
             row.push_bind(name).push_bind(Json(key_ids)).push("UTC_TIMESTAMP(6)");
         });
         statement.push(" ON DUPLICATE KEY UPDATE key_ids = VALUES(key_ids), seen_at = VALUES(seen_at)");
-        statement.build().execute(pool).await.map_err(failed)?;
+        write(pool, statement.build()).await?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use chassis::clock::shared;
-use chassis::mysql::{failed, transaction};
+use chassis::mysql::{failed, transaction, write};
 use chrono::{DateTime, Utc};
 use contract::identity::Device;
 use contract::{Failure, Outcome};
@@ -132,29 +132,24 @@ fn queued(row: Row) -> Option<Queued> {
 
 /// Puts a mail back that could not be tried; it is due again at once.
 pub async fn put_back(pool: &MySqlPool, mail: &Queued) -> Outcome<()> {
-    sqlx::query!("UPDATE mail_outbox SET due_at = UTC_TIMESTAMP(6) WHERE id = ?", mail.id)
-        .execute(pool)
-        .await
-        .map_err(failed)?;
+    write(pool, sqlx::query!("UPDATE mail_outbox SET due_at = UTC_TIMESTAMP(6) WHERE id = ?", mail.id))
+        .await?;
     Ok(())
 }
 
 /// Puts a mail back that was not wanted yet, for a later time.
 pub async fn delay(pool: &MySqlPool, mail: &Queued, pause: Duration) -> Outcome<()> {
-    sqlx::query!(
+    write(pool, sqlx::query!(
         "UPDATE mail_outbox SET due_at = UTC_TIMESTAMP(6) + INTERVAL ? SECOND, refusals = refusals + 1 WHERE id = ?",
         i64::try_from(pause.as_secs()).map_err(Failure::internal)?,
         mail.id
-    )
-    .execute(pool)
-    .await
-    .map_err(failed)?;
+    )).await?;
     Ok(())
 }
 
 /// Removes a mail that will not be sent.
 pub async fn drop_mail(pool: &MySqlPool, mail: &Queued) -> Outcome<()> {
-    sqlx::query!("DELETE FROM mail_outbox WHERE id = ?", mail.id).execute(pool).await.map_err(failed)?;
+    write(pool, sqlx::query!("DELETE FROM mail_outbox WHERE id = ?", mail.id)).await?;
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 //! events are given out under a lock that everybody waits for; and only of sessions that may have an access token left
 //! is an event told.
 
-use chassis::mysql::{failed, transaction};
+use chassis::mysql::{failed, transaction, write};
 use chrono::{DateTime, Duration, Utc};
 use contract::identity::Device;
 use contract::{ErrorCode, Failure, Outcome};
@@ -144,13 +144,10 @@ pub async fn end_everything(
 pub async fn end_everybodys(pool: &MySqlPool) -> Outcome<u64> {
     let mut all = 0;
     loop {
-        let ended = sqlx::query!(
+        let ended = write(pool, sqlx::query!(
             "UPDATE sessions SET ended_at = UTC_TIMESTAMP(6), ended_because = ? WHERE ended_at IS NULL LIMIT 5000",
             Because::Restored.name()
-        )
-        .execute(pool)
-        .await
-        .map_err(failed)?
+        )).await?
         .rows_affected();
         all += ended;
         if ended == 0 {

@@ -10,7 +10,7 @@ mod rules;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use chassis::mysql::{failed, transaction};
+use chassis::mysql::{failed, transaction, write};
 use chrono::{DateTime, TimeDelta, Utc};
 use contract::{ErrorCode, Failure, Outcome};
 use prometheus::IntCounterVec;
@@ -221,10 +221,7 @@ pub async fn attempts(connection: &mut MySqlConnection, subject: &Subject) -> Ou
 /// GW001 when the database is away.
 pub async fn forget(pool: &MySqlPool, subjects: &[Subject]) -> Outcome<()> {
     for subject in subjects.iter().filter(|subject| subject.rule.free > 0) {
-        sqlx::query!("DELETE FROM throttles WHERE bucket = ?", subject.bucket)
-            .execute(pool)
-            .await
-            .map_err(failed)?;
+        write(pool, sqlx::query!("DELETE FROM throttles WHERE bucket = ?", subject.bucket)).await?;
     }
     Ok(())
 }
@@ -234,17 +231,18 @@ pub async fn forget(pool: &MySqlPool, subjects: &[Subject]) -> Outcome<()> {
 /// # Errors
 /// GW001 when the database is away.
 pub async fn vouch(pool: &MySqlPool, subject: &Subject) -> Outcome<()> {
-    sqlx::query!(
-        "INSERT INTO throttles (bucket, attempts, blocked_until, forget_at)
+    write(
+        pool,
+        sqlx::query!(
+            "INSERT INTO throttles (bucket, attempts, blocked_until, forget_at)
          VALUES (?, 0, ?, UTC_TIMESTAMP(6) + INTERVAL ? SECOND)
          ON DUPLICATE KEY UPDATE forget_at = VALUES(forget_at)",
-        subject.bucket,
-        DateTime::UNIX_EPOCH,
-        subject.rule.forget.as_secs()
+            subject.bucket,
+            DateTime::UNIX_EPOCH,
+            subject.rule.forget.as_secs()
+        ),
     )
-    .execute(pool)
-    .await
-    .map_err(failed)?;
+    .await?;
     Ok(())
 }
 

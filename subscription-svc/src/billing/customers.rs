@@ -2,7 +2,7 @@
 //! looked at again goes by the clock of the database, or one that is ahead would put it off for all replicas.
 
 use chassis::clock::shared;
-use chassis::mysql::{failed, transaction};
+use chassis::mysql::{failed, transaction, write};
 use chrono::TimeDelta;
 use contract::{ErrorCode, Failure, Outcome};
 use sqlx::{MySqlConnection, MySqlExecutor, MySqlPool};
@@ -123,15 +123,16 @@ async fn keep(tx: &mut MySqlConnection, user_id: &str, id: &str) -> Outcome<Cust
 /// # Errors
 /// GW001 when the database is away.
 pub async fn swap_checkout(pool: &MySqlPool, customer: &Customer, checkout_id: &str) -> Outcome<bool> {
-    let swapped = sqlx::query!(
-        "UPDATE stripe_customers SET checkout_id = ? WHERE customer_id = ? AND checkout_id <=> ?",
-        checkout_id,
-        customer.id,
-        customer.checkout_id
+    let swapped = write(
+        pool,
+        sqlx::query!(
+            "UPDATE stripe_customers SET checkout_id = ? WHERE customer_id = ? AND checkout_id <=> ?",
+            checkout_id,
+            customer.id,
+            customer.checkout_id
+        ),
     )
-    .execute(pool)
-    .await
-    .map_err(failed)?;
+    .await?;
     Ok(swapped.rows_affected() == 1)
 }
 
@@ -166,17 +167,18 @@ pub async fn left_behind(pool: &MySqlPool) -> Outcome<Vec<Customer>> {
 /// # Errors
 /// GW001 when the database is away.
 pub async fn postpone(pool: &MySqlPool, id: &str, pause: TimeDelta) -> Outcome<()> {
-    sqlx::query!(
-        "UPDATE stripe_customers
+    write(
+        pool,
+        sqlx::query!(
+            "UPDATE stripe_customers
          SET look_at = UTC_TIMESTAMP(6) + INTERVAL ? SECOND, retry_at = UTC_TIMESTAMP(6) + INTERVAL ? SECOND
          WHERE customer_id = ?",
-        pause.num_seconds(),
-        pause.num_seconds(),
-        id
+            pause.num_seconds(),
+            pause.num_seconds(),
+            id
+        ),
     )
-    .execute(pool)
-    .await
-    .map_err(failed)?;
+    .await?;
     Ok(())
 }
 

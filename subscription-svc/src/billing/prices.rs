@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use chassis::mysql::failed;
+use chassis::mysql::{failed, write};
 use contract::{ErrorCode, Failure, Outcome};
 use sqlx::MySqlPool;
 
@@ -49,14 +49,15 @@ async fn plan(pool: &MySqlPool, price: &Price) -> Outcome<Option<Plan>> {
     let Some(plan) = said.filter(|said| known != Some(*said)) else {
         return Ok(known);
     };
-    sqlx::query!(
-        "INSERT INTO stripe_prices (id, lookup_key) VALUES (?, ?)
+    write(
+        pool,
+        sqlx::query!(
+            "INSERT INTO stripe_prices (id, lookup_key) VALUES (?, ?)
          ON DUPLICATE KEY UPDATE lookup_key = VALUES(lookup_key)",
-        price.id,
-        plan.to_string()
+            price.id,
+            plan.to_string()
+        ),
     )
-    .execute(pool)
-    .await
-    .map_err(failed)?;
+    .await?;
     Ok(Some(plan))
 }

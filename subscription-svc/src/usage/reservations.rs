@@ -3,7 +3,7 @@
 //! rare is left to a second look in the same transaction: the first of a resource, the turn of a month, another tier, a
 //! key that was used before, a refusal.
 
-use chassis::mysql::{failed, violated_key};
+use chassis::mysql::{failed, violated_key, write};
 use contract::subscription::{RenewRequest, ReserveRequest, ReserveResponse};
 use contract::{ErrorCode, Failure, Outcome, Resource};
 use prometheus::IntCounterVec;
@@ -191,16 +191,17 @@ fn check_life(seconds: i32) -> Outcome<()> {
 /// REQ001, also when it is not reserved any more.
 pub async fn renew(pool: &MySqlPool, request: &RenewRequest) -> Outcome<()> {
     check_life(request.ttl_seconds)?;
-    let renewed = sqlx::query!(
-        "UPDATE reservations SET expires_at = GREATEST(expires_at, UTC_TIMESTAMP(6) + INTERVAL ? SECOND)
+    let renewed = write(
+        pool,
+        sqlx::query!(
+            "UPDATE reservations SET expires_at = GREATEST(expires_at, UTC_TIMESTAMP(6) + INTERVAL ? SECOND)
          WHERE user_id = ? AND idempotency_key = ? AND state = 'reserved'",
-        request.ttl_seconds,
-        request.user_id,
-        request.idempotency_key.as_bytes()
+            request.ttl_seconds,
+            request.user_id,
+            request.idempotency_key.as_bytes()
+        ),
     )
-    .execute(pool)
-    .await
-    .map_err(failed)?;
+    .await?;
     if renewed.rows_affected() == 1 {
         return Ok(());
     }
