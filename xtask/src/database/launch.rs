@@ -27,6 +27,8 @@ pub async fn start(folder: &Path, purpose: Purpose) -> Outcome<(Account, Process
     write_private(&folder.join("password"), &password)?;
     write_private(&folder.join("init.sql"), &accounts(&password))?;
 
+    write_certificate(folder)?;
+
     let log = OpenOptions::new().create(true).append(true).open(folder.join("server.log"))?;
     let mut command = server_command(folder, &programs, purpose);
     command.arg(format!("--port={port}")).args(flags(&programs, purpose));
@@ -45,6 +47,13 @@ fn accounts(password: &str) -> String {
          GRANT ALL ON *.* TO 'root'@'127.0.0.1' WITH GRANT OPTION;\n\
          ALTER USER 'root'@'localhost' IDENTIFIED BY '{password}';\n"
     )
+}
+
+/// So that what is developed and tested meets TLS, which most servers offer and behaves otherwise when something breaks.
+fn write_certificate(folder: &Path) -> Outcome {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned(), "localhost".to_owned()])?;
+    write_private(&folder.join("server.key"), &made.signing_key.serialize_pem())?;
+    write_private(&folder.join("server.pem"), &made.cert.pem())
 }
 
 async fn initialise(folder: &Path, programs: &Programs) -> Outcome {
@@ -85,6 +94,7 @@ fn server_command(folder: &Path, programs: &Programs, purpose: Purpose) -> Comma
     let inside = |option: &str, name: &str| format!("--{option}={}", folder.join(name).display());
     command.args(["--no-defaults".to_owned(), inside("datadir", "data"), inside("pid-file", "server.pid")]);
     command.args([inside("init-file", "init.sql"), inside("log-error", "server.log")]);
+    command.args([inside("ssl-cert", "server.pem"), inside("ssl-key", "server.key")]);
     // Relative to the data: a path of more than about 100 bytes cannot be a socket.
     command.args(["--socket=server.sock", "--bind-address=127.0.0.1", "--skip-name-resolve"]);
     command.args(["--skip-log-bin", "--max-connections=500", "--innodb-buffer-pool-size=128M"]);
