@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use chassis::clock::{agreed_with, now, shared};
-use chassis::mysql::{failed, transaction};
+use chassis::mysql::{failed, transaction, write};
 use chrono::{DateTime, Utc};
 use contract::identity::{ApiKey, CreateApiKeyResponse, Device};
 use contract::token::{Claims, Scope};
@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::accounts::{self, Account};
 use crate::audit::{self, Action, By};
 use crate::events::{self, Change};
-use crate::identity::{Identity, Tokens};
+use crate::identity::Identity;
 use crate::mail::Kind;
 use crate::opaque::{OpaqueToken, hash};
 use crate::sign_in::known_device;
@@ -303,14 +303,12 @@ pub async fn redeem(identity: &Identity, key: &str) -> Outcome<String> {
     }
     let account = accounts::find(&mut connection, &found.user_id).await;
     let account = account.ok().filter(|account| account.is_active).ok_or_else(no_such_key)?;
+    drop(connection);
     if found.last_used_at.is_none_or(|last| last + USE_INTERVAL < found.now) {
-        sqlx::query!("UPDATE api_keys SET last_used_at = ? WHERE id = ?", found.now, found.id)
-            .execute(&mut *connection)
-            .await
-            .map_err(failed)?;
+        let used = sqlx::query!("UPDATE api_keys SET last_used_at = ? WHERE id = ?", found.now, found.id);
+        write(&identity.pool, used).await?;
     }
-    let scope = Scope::from(found.scope);
-    token(&mut connection, &identity.tokens, &account, &found.id, scope, (found.now, left)).await
+    token(identity, &account, &found.id, Scope::from(found.scope), (found.now, left)).await
 }
 
 fn no_such_key() -> Failure {
@@ -319,16 +317,17 @@ fn no_such_key() -> Failure {
 
 /// Signs a token of a key, which does not outlive the key.
 async fn token(
-    connection: &mut MySqlConnection,
-    tokens: &Tokens,
+    identity: &Identity,
     account: &Account,
     key_id: &str,
     scope: Scope,
     (shared, left): (DateTime<Utc>, Duration),
 ) -> Outcome<String> {
-    let now = agreed_with(shared);
+    let (tokens, now) = (&identity.tokens, agreed_with(shared));
     let expires = now + tokens.lifetimes.access_token.min(left);
-    tokens.noted.cover(connection, tokens.lifetimes.access_token, expires).await?;
+    if !tokens.noted.covers(expires) {
+        tokens.noted.note(&identity.pool, tokens.lifetimes.access_token).await?;
+    }
     let (scope, key_exp) = (Some(scope), Some((now + left).timestamp()));
     let claims = Claims { scope, key_exp, ..tokens.claims(account, key_id, now, expires) };
     tokens.keys.keys().signer.sign(&claims.narrowed()).map_err(Failure::internal)

@@ -1,12 +1,12 @@
 //! The profile of an account.
 
-use chassis::mysql::failed;
+use chassis::mysql::{failed, write};
 use chrono::{DateTime, Utc};
 use contract::identity::{Profile, UpdateProfileRequest, User};
 use contract::{ErrorCode, Failure, Outcome, to_timestamp};
 use serde_json::{Map, Value};
-use sqlx::MySqlConnection;
 use sqlx::types::Json;
+use sqlx::{MySqlConnection, MySqlPool};
 
 use crate::accounts;
 use chassis::clock::now;
@@ -82,7 +82,7 @@ pub async fn user(connection: &mut MySqlConnection, user_id: &str) -> Outcome<Us
 ///
 /// # Errors
 /// REQ001 with every field that is wrong; USER001.
-pub async fn update(connection: &mut MySqlConnection, request: UpdateProfileRequest) -> Outcome<User> {
+pub async fn update(pool: &MySqlPool, request: UpdateProfileRequest) -> Outcome<User> {
     let preferences = check(&request)?;
     // A field that is absent keeps its value; MySQL has no other way to say so in one statement.
     let cleared =
@@ -90,7 +90,7 @@ pub async fn update(connection: &mut MySqlConnection, request: UpdateProfileRequ
     let [first, last, company, phone, avatar] =
         [&request.first_name, &request.last_name, &request.company, &request.phone, &request.avatar_url]
             .map(cleared);
-    let done = sqlx::query!(
+    let changed = sqlx::query!(
         "UPDATE user_profiles
          SET first_name = IF(?, ?, first_name), last_name = IF(?, ?, last_name), company = IF(?, ?, company),
              phone = IF(?, ?, phone), avatar_url = IF(?, ?, avatar_url), preferences = IF(?, ?, preferences),
@@ -110,14 +110,11 @@ pub async fn update(connection: &mut MySqlConnection, request: UpdateProfileRequ
         preferences.map(|map| Value::Object(map).to_string()),
         now(),
         request.user_id
-    )
-    .execute(&mut *connection)
-    .await
-    .map_err(failed)?;
-    if done.rows_affected() == 0 {
+    );
+    if write(pool, changed).await?.rows_affected() == 0 {
         return Err(Failure::new(ErrorCode::UserNotFound));
     }
-    user(connection, &request.user_id).await
+    user(&mut *pool.acquire().await.map_err(failed)?, &request.user_id).await
 }
 
 fn check(request: &UpdateProfileRequest) -> Outcome<Option<Map<String, Value>>> {

@@ -3,7 +3,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use chassis::mysql::{failed, transaction};
+use chassis::mysql::{failed, transaction, write};
 use chrono::{DateTime, Utc};
 use contract::identity::{ListProjectsResponse, Project};
 use contract::{ErrorCode, Failure, MANAGE_PROJECTS, Outcome, Resource, to_timestamp};
@@ -268,8 +268,9 @@ pub async fn update(
     let description = checked_description(description)?;
     let mut connection = identity.pool.acquire().await.map_err(failed)?;
     let actor = acting(&mut connection, actor).await?;
+    drop(connection);
     let owner = owner_filter(&actor);
-    sqlx::query!(
+    let changed = sqlx::query!(
         "UPDATE projects
          SET name = COALESCE(?, name), description = IF(?, NULL, COALESCE(?, description)), updated_at = ?
          WHERE id = ? AND client_id = ? AND (? IS NULL OR owner_id = ?)",
@@ -281,11 +282,9 @@ pub async fn update(
         actor.client_id,
         owner,
         owner
-    )
-    .execute(&mut *connection)
-    .await
-    .map_err(failed)?;
-    visible(&mut connection, &actor, project_id).await
+    );
+    write(&identity.pool, changed).await?;
+    visible(&mut *identity.pool.acquire().await.map_err(failed)?, &actor, project_id).await
 }
 
 /// Removes a project, which frees its quota.

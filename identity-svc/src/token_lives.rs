@@ -33,11 +33,16 @@ impl Noted {
         life: Duration,
         expires: DateTime<Utc>,
     ) -> Outcome<()> {
-        if expires.timestamp() < self.0.load(Ordering::Relaxed) {
+        if self.covers(expires) {
             return Ok(());
         }
         // Not noted as written: the transaction may yet be rolled back.
         write(tx, life, expires + AHEAD).await
+    }
+
+    /// Whether the table knows of a token that expires then.
+    pub fn covers(&self, expires: DateTime<Utc>) -> bool {
+        expires.timestamp() < self.0.load(Ordering::Relaxed)
     }
 
     /// Writes down that tokens of this life are given out from now on.

@@ -11,14 +11,16 @@ use uuid::Uuid;
 use super::pool::{answer_within, take_time};
 use super::{ATTEMPTS, DEADLOCK, is_away, is_lost_race, lock, server_code};
 
-/// Seconds that one replica waits while another migrates.
-const LOCK_SECONDS: i32 = 120;
+/// Seconds after which a replica that waits while another migrates says so.
+const LOCK_SECONDS: i32 = 60;
 /// How much longer than that its answer may take, and how long any other but that to a migration, which takes its time.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often the server is asked meanwhile whether it is still at it.
 const LOOK: Duration = Duration::from_secs(5);
 /// How many such looks in vain mean that it is not.
 const LOOKS: u32 = 2;
+/// How often it is said that a migration goes on, in seconds.
+const SAID: u64 = 60;
 /// Seconds that a change of a table waits for those who have it. All who come after them wait behind it.
 const TABLE_SECONDS: u32 = 1;
 /// How long those may go on before the change is tried again, give or take a quarter.
@@ -33,8 +35,6 @@ pub enum SetupError {
     Database(#[from] sqlx::Error),
     #[error("a migration failed: {0}")]
     Migration(#[from] MigrateError),
-    #[error("another replica has held the migration lock for {LOCK_SECONDS} seconds")]
-    Locked,
     #[error("sql_mode is {0:?}: STRICT_TRANS_TABLES is missing, so that the server would cut values short")]
     NotStrict(String),
 }
@@ -49,7 +49,6 @@ impl SetupError {
                 MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _),
             ) => passes(error),
             SetupError::Migration(_) | SetupError::NotStrict(_) => false,
-            SetupError::Locked => true,
         }
     }
 }
@@ -59,7 +58,7 @@ impl SetupError {
 /// that the version before it can go on with it.
 ///
 /// # Errors
-/// When the database is away, the lock stays taken, a migration fails, or the SQL mode is not strict.
+/// When the database is away, a migration fails, or the SQL mode is not strict.
 pub async fn migrate(
     pool: &MySqlPool,
     migrator: Migrator,
@@ -85,8 +84,8 @@ async fn migrate_pausing(
     answer_within(PATIENCE, take_time(&mut connection)).await?;
     // sqlx's own lock asks for an endless wait, which MariaDB answers with NULL; this one works on both.
     let patience = Duration::from_secs(LOCK_SECONDS.unsigned_abs().into()) + PATIENCE;
-    if !answer_within(patience, lock(&mut connection, books.0, LOCK_SECONDS)).await? {
-        return Err(SetupError::Locked);
+    while !answer_within(patience, lock(&mut connection, books.0, LOCK_SECONDS)).await? {
+        tracing::warn!(seconds = LOCK_SECONDS, "another replica still migrates; waiting on");
     }
     let server = Server { pool, number };
     let outcome = run(&mut connection, server, migrator, books, pause).await;
@@ -121,14 +120,17 @@ impl Server<'_> {
 
     async fn forgets(self, version: i64) {
         let since = Instant::now();
-        let mut in_vain = 0;
+        let (mut in_vain, mut to_be_said) = (0, SAID);
         while in_vain < LOOKS {
             tokio::time::sleep(LOOK).await;
             let seconds = since.elapsed().as_secs();
             match answer_within(PATIENCE, self.knows()).await {
                 Ok(true) => {
                     in_vain = 0;
-                    tracing::info!(version, seconds, "a migration goes on");
+                    if seconds >= to_be_said {
+                        tracing::warn!(version, seconds, "a migration takes long, and goes on");
+                        to_be_said = seconds + SAID;
+                    }
                 }
                 Ok(false) => in_vain += 1,
                 Err(error) => {
@@ -139,11 +141,11 @@ impl Server<'_> {
         tracing::warn!(version, "the server does not know the connection of a migration any more");
     }
 
+    /// Also one that has come to an end with it, and whose answer was lost, does not know it any more.
     async fn knows(self) -> Result<bool, sqlx::Error> {
-        sqlx::query_scalar("SELECT COUNT(*) > 0 FROM information_schema.processlist WHERE id = ?")
-            .bind(self.number)
-            .fetch_one(self.pool)
-            .await
+        let works =
+            "SELECT COUNT(*) > 0 FROM information_schema.processlist WHERE id = ? AND command <> 'Sleep'";
+        sqlx::query_scalar(works).bind(self.number).fetch_one(self.pool).await
     }
 }
 

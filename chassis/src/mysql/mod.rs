@@ -37,8 +37,8 @@ const ATTEMPTS: u32 = 5;
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(3);
 /// The longest that a connection may take to show that it can be used, before and after it is.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
-/// How long a connection rests before it is closed.
-const IDLE_LIMIT: Duration = Duration::from_secs(300);
+/// How long a connection rests before it is used no more. The server closes it a little later.
+const IDLE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Where the database is and how a service signs in.
 #[derive(Clone, Debug)]
@@ -181,11 +181,24 @@ pub fn server_code(error: &sqlx::Error) -> Option<u16> {
     database.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>().map(|e| e.number())
 }
 
-/// No room on its disk (1021, 1114), shutting down (1053), too many connections (1040, 1203, 1226), of a host that failed too
-/// often (1129), read-only (1290, 1836), there for administrators alone (3032), access while starting (3168), and a connection
-/// that the server has given up: killed (1927), or silent for too long (4031).
+/// No room on its disk (1021, 1114), closed to a host that failed too often (1129), read-only (1290, 1836), there for
+/// administrators alone (3032), access while starting (3168), without its cluster (1047 of Galera, 3100 of a group), or, in the
+/// words of a proxy, away (9001).
 fn is_refusal_to_serve(code: u16) -> bool {
-    matches!(code, 1021 | 1040 | 1053 | 1114 | 1129 | 1203 | 1226 | 1290 | 1836 | 1927 | 3032 | 3168 | 4031)
+    is_full(code)
+        || is_end(code)
+        || matches!(code, 1021 | 1047 | 1114 | 1129 | 1290 | 1836 | 3032 | 3100 | 3168 | 9001)
+}
+
+/// Too many connections: of all, of the user, of the user by its own limit.
+fn is_full(code: u16) -> bool {
+    matches!(code, 1040 | 1203 | 1226)
+}
+
+/// The server gives the connection up: it is shutting down (1053), somebody killed it (1927), it was silent for too long (4031),
+/// or a proxy has lost its server (2013).
+fn is_end(code: u16) -> bool {
+    matches!(code, 1053 | 1927 | 2013 | 4031)
 }
 
 /// The account or the host is not admitted (any more). A start ends with that; what already runs waits for somebody to mend
@@ -215,7 +228,7 @@ mod tests {
 
     #[test]
     fn a_server_without_room_or_that_stops_is_away_and_one_that_minds_the_statement_is_not() {
-        for away in [1021, 1114, 1040, 1053, 1290, 3032] {
+        for away in [1021, 1040, 1047, 1053, 1114, 1290, 3032, 3100] {
             assert!(is_refusal_to_serve(away), "{away}");
         }
         for other in [1062, 1064, 1213, 1452] {

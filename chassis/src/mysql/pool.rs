@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, MySqlConnection, MySqlPool, Row};
 
-use super::{ACQUIRE_LIMIT, ANSWER_LIMIT, IDLE_LIMIT, Lane, Settings, failover};
+use super::{ACQUIRE_LIMIT, ANSWER_LIMIT, IDLE_LIMIT, Lane, Settings, failover, is_full, server_code};
 
 /// How long an ending process waits for connections that are in use.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
@@ -50,7 +50,9 @@ pub(super) fn pool_of(options: MySqlConnectOptions, connections: u32) -> MySqlPo
     MySqlPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(ACQUIRE_LIMIT)
-        .idle_timeout(IDLE_LIMIT)
+        // sqlx would close what is old or has rested, and wait for the server meanwhile.
+        .idle_timeout(None)
+        .max_lifetime(None)
         .after_connect(|connection, _| Box::pin(prepare_session(connection)))
         // In place of sqlx's ping, which takes any answer for its own.
         .test_before_acquire(false)
@@ -62,10 +64,7 @@ pub(super) fn pool_of(options: MySqlConnectOptions, connections: u32) -> MySqlPo
                 match answer_within(ANSWER_LIMIT, connection.ping()).await {
                     Ok(()) => Ok(true),
                     Err(error) if is_broken(&error) => Err(error),
-                    Err(_) => {
-                        replace_at_last(connection, &options).await;
-                        Ok(true)
-                    }
+                    Err(_) => Ok(replace_at_last(connection, &options).await),
                 }
             })
         })
@@ -75,7 +74,8 @@ pub(super) fn pool_of(options: MySqlConnectOptions, connections: u32) -> MySqlPo
                 if failover::outdates(about.age) {
                     return Ok(false);
                 }
-                let is_good = !failover::silences(about.idle_for)
+                let is_good = about.idle_for < IDLE_LIMIT
+                    && !failover::silences(about.idle_for)
                     && match answers(is_in_step(connection)).await {
                         Ok(()) => true,
                         Err(error) if is_broken(&error) => return Err(error),
@@ -109,25 +109,31 @@ pub(super) async fn open(options: &MySqlConnectOptions) -> Result<MySqlConnectio
 }
 
 /// Puts another connection in the place of one that does not answer. To close that would take as long as its server says
-/// nothing: over TLS sqlx reads before it says goodbye. Dropped, it is gone at once.
-async fn replace_at_last(connection: &mut MySqlConnection, options: &MySqlConnectOptions) {
+/// nothing: over TLS sqlx reads before it says goodbye. Dropped, it is gone at once. False when the server is there and takes
+/// no other beside it: then it answers, too.
+async fn replace_at_last(connection: &mut MySqlConnection, options: &MySqlConnectOptions) -> bool {
     loop {
-        if let Ok(Ok(other)) = tokio::time::timeout(ACQUIRE_LIMIT, open(options)).await {
-            *connection = other;
-            return;
+        match answer_within(ACQUIRE_LIMIT, open(options)).await {
+            Ok(other) => {
+                *connection = other;
+                return true;
+            }
+            Err(error) if server_code(&error).is_some_and(is_full) => return false,
+            // While no server is there, nobody misses the place.
+            Err(_) => tokio::time::sleep(REOPENING).await,
         }
-        // While no server is there, nobody misses the place.
-        tokio::time::sleep(REOPENING).await;
     }
 }
 
 async fn prepare_session(connection: &mut MySqlConnection) -> Result<(), sqlx::Error> {
-    // The second is for what a change of a table waits for, and all others behind it: a year on MySQL. The third, of MySQL
-    // in milliseconds and of MariaDB in seconds, ends what nobody waits for any more.
+    // The second is for what a change of a table waits for, and all others behind it: a year on MySQL. The third is for the
+    // locks of a process whose machine is gone, which says nothing to the server: eight hours. The next, of MySQL in milliseconds
+    // and of MariaDB in seconds, ends what nobody waits for any more.
     connection
         .execute(
-            "SET SESSION innodb_lock_wait_timeout = 5, lock_wait_timeout = 5 \
-             /*!50708 , max_execution_time = 10000 */ /*M!100101 , max_statement_time = 10 */",
+            "SET SESSION innodb_lock_wait_timeout = 5, lock_wait_timeout = 5, wait_timeout = 90 \
+             /*!50708 , max_execution_time = 10000 */ \
+             /*M!100101 , max_statement_time = 10, idle_transaction_timeout = 30 */",
         )
         .await?;
     connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;

@@ -12,12 +12,15 @@ use sqlx::{Connection, Execute, Executor, MySql, MySqlConnection, MySqlPool};
 use tokio::runtime::Handle;
 use tracing::Instrument;
 
-use super::{ANSWER_LIMIT, ATTEMPTS, failed, failover, is_away, is_contention, meters};
+use super::{ATTEMPTS, failed, failover, is_contention, is_end, meters, server_code};
 use crate::traces;
 
 /// The longest that a transaction may take, its repetitions included.
 const TRANSACTION_LIMIT: Duration = Duration::from_secs(10);
-/// How long a commit that was given up keeps the place of its connection, beyond which another is opened beside it.
+/// How long what was given up keeps the place of its connection, beyond which another is opened beside it: a statement, which
+/// the server does not let wait or run for longer...
+const STATEMENT_LIMIT: Duration = Duration::from_secs(10);
+/// ...and a commit.
 const COMMIT_LIMIT: Duration = Duration::from_secs(30);
 /// How often such a place is looked after.
 const LOOK: Duration = Duration::from_millis(100);
@@ -140,17 +143,18 @@ impl Lender for PoolConnection<MySql> {
 /// would be acknowledged and never committed. Given up while a statement is prepared, it has answers that sqlx does not know
 /// of, and takes the end of the transaction for one of them.
 ///
-/// Until the server has answered, too, its place stays taken: there the work goes on, whoever waits for it. What is asked and
-/// written the server itself ends after seconds, for which a second is waited here; a commit it never does, when
-/// its disk is full or its group has no majority, and each other connection in such a place would be one more there.
+/// Until the server has answered, too, its place stays taken: there the work goes on, whoever waits for it. Statements it ends
+/// itself after some seconds, while its disk stands up to it; a commit never, when that is full or its group has no
+/// majority, and each other connection in such a place would be one more there.
 pub(super) struct Lent<L: Lender> {
     lender: Option<L>,
-    committing: Option<Instant>,
+    since: Instant,
+    commits: bool,
 }
 
 impl<L: Lender> From<L> for Lent<L> {
     fn from(lender: L) -> Self {
-        Lent { lender: Some(lender), committing: None }
+        Lent { lender: Some(lender), since: Instant::now(), commits: false }
     }
 }
 
@@ -162,7 +166,7 @@ impl<L: Lender> Lent<L> {
 
     /// From now on nothing but a commit is asked.
     pub fn commits(&mut self) {
-        self.committing = Some(Instant::now());
+        (self.since, self.commits) = (Instant::now(), true);
     }
 
     /// Has the transaction that was begun end as `work` does.
@@ -206,10 +210,10 @@ impl<L: Lender> Lent<L> {
 impl<L: Lender> Drop for Lent<L> {
     fn drop(&mut self) {
         let Some(mut lender) = self.lender.take() else { return };
-        let committing = self.committing;
+        let (since, limit) = (self.since, if self.commits { COMMIT_LIMIT } else { STATEMENT_LIMIT });
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move {
-                until_it_answers(&mut lender, committing).await;
+                until_it_answers(&mut lender, since, limit).await;
                 lender.dismiss();
             });
         } else {
@@ -219,11 +223,7 @@ impl<L: Lender> Drop for Lent<L> {
 }
 
 /// Waits until the server has come to an end with what was given up, or has gone, or for long enough.
-async fn until_it_answers(connection: &mut MySqlConnection, committing: Option<Instant>) {
-    let Some(since) = committing else {
-        let _ = tokio::time::timeout(ANSWER_LIMIT, connection.ping()).await;
-        return;
-    };
+async fn until_it_answers(connection: &mut MySqlConnection, since: Instant, limit: Duration) {
     let gone = async {
         while !failover::silences(since.elapsed()) {
             tokio::time::sleep(LOOK).await;
@@ -232,10 +232,10 @@ async fn until_it_answers(connection: &mut MySqlConnection, committing: Option<I
     tokio::select! {
         _ = connection.ping() => {}
         () = gone => {}
-        () = tokio::time::sleep(COMMIT_LIMIT) => {
+        () = tokio::time::sleep(limit) => {
             tracing::warn!(
                 seconds = since.elapsed().as_secs(),
-                "the database does not come to an end with a commit; another connection is opened in its place"
+                "the database comes to no end with what was given up; another connection may take its place"
             );
         }
     }
@@ -245,7 +245,7 @@ async fn until_it_answers(connection: &mut MySqlConnection, committing: Option<I
 fn is_in_step(failure: &Failure) -> bool {
     match failure.cause().and_then(|cause| cause.downcast_ref::<sqlx::Error>()) {
         None => true,
-        Some(error @ sqlx::Error::Database(_)) => !is_away(error),
+        Some(error @ sqlx::Error::Database(_)) => !server_code(error).is_some_and(is_end),
         Some(_) => false,
     }
 }
@@ -254,10 +254,10 @@ fn is_in_step(failure: &Failure) -> bool {
 mod tests {
     use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
 
-    use super::super::Lane;
     use super::super::pool::pool_of;
     use super::super::pool::tests::abandon;
     use super::super::ways::{Statements, hanging, slow};
+    use super::super::{IDLE_LIMIT, Lane};
     use super::*;
 
     /// Gives work up in its commit, on what has one connection.
@@ -310,6 +310,14 @@ mod tests {
         let limit = "SELECT CAST(/*!50708 @@max_execution_time / 1000 */ /*M!100101 @@max_statement_time */ AS SIGNED)";
         let limit: i64 = sqlx::query_scalar(limit).fetch_one(&mut *connection).await.expect("a limit");
         assert_eq!(limit, TRANSACTION_LIMIT.as_secs() as i64);
+        let silence: u64 = sqlx::query_scalar("SELECT @@SESSION.wait_timeout")
+            .fetch_one(&mut *connection)
+            .await
+            .expect("a limit");
+        assert!(
+            silence > IDLE_LIMIT.as_secs() && silence < 100,
+            "locks of a machine that is gone end after {silence} s"
+        );
 
         let shorter =
             "SET SESSION /*!50708 max_execution_time = 100 */ /*M!100101 max_statement_time = 0.1 */";

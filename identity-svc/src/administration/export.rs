@@ -18,7 +18,7 @@ use crate::identity::Identity;
 /// Accounts of one page.
 const PAGE: usize = 500;
 /// The longest that reading one may take; the server is told the same.
-const PAGE_LIMIT: Duration = Duration::from_secs(60);
+const PAGE_LIMIT: Duration = Duration::from_secs(30);
 
 /// An export on its way.
 pub struct Export {
@@ -70,7 +70,7 @@ impl Export {
         let Some(last) = self.last.take() else { return Ok(None) };
         // A filter that admits few has a page read much.
         let mut statement = QueryBuilder::new(
-            "/*M!100101 SET STATEMENT max_statement_time = 60 FOR */ SELECT /*+ MAX_EXECUTION_TIME(60000) */ ",
+            "/*M!100101 SET STATEMENT max_statement_time = 30 FOR */ SELECT /*+ MAX_EXECUTION_TIME(30000) */ ",
         );
         // By the primary key whatever the filter: with another index each page would read and sort all that the
         // filter admits.

@@ -36,8 +36,7 @@ impl UserService for Users {
         let request = request.into_inner();
         let user = async {
             id("user_id", &request.user_id)?;
-            let mut connection = self.0.pool.acquire().await.map_err(failed)?;
-            profiles::update(&mut connection, request).await
+            profiles::update(&self.0.pool, request).await
         };
         answer(user.await.map(|user| UpdateProfileResponse { user: Some(user) }))
     }

@@ -136,7 +136,7 @@ pub async fn end_everything(
     close_everything(tx, user_id, because).await?.tell(tx, user_id, because, by).await
 }
 
-/// Ends every open session of everybody, a few thousand at a time, and gives how many. No event is told of them: it is for a
+/// Ends every open session of everybody, some hundred at a time, and gives how many. No event is told of them: it is for a
 /// database that was restored, about which edges ask anyway.
 ///
 /// # Errors
@@ -145,7 +145,7 @@ pub async fn end_everybodys(pool: &MySqlPool) -> Outcome<u64> {
     let mut all = 0;
     loop {
         let ended = write(pool, sqlx::query!(
-            "UPDATE sessions SET ended_at = UTC_TIMESTAMP(6), ended_because = ? WHERE ended_at IS NULL LIMIT 5000",
+            "UPDATE sessions SET ended_at = UTC_TIMESTAMP(6), ended_because = ? WHERE ended_at IS NULL LIMIT 500",
             Because::Restored.name()
         )).await?
         .rows_affected();

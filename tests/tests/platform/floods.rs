@@ -10,7 +10,7 @@ use futures_util::future::{join_all, try_join_all};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::{Request, Response, Uri, Version};
 use http_body_util::{BodyExt, Empty};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -334,6 +334,7 @@ async fn large_answers_that_are_there_at_once_give_way_as_others_do() {
         let request = Http2::request(&sandbox, INSTANCES, &[("authorization", &token)]);
         let answer = client.send(request).await.expect("an answer");
         assert_eq!(answer.status(), 200);
+        assert!(answer.body().size_hint().lower() > 20_000, "{answer:?}");
         unread.push(answer);
     }
     assert_eq!(bites(&sandbox, "answers").await, 4);

@@ -174,7 +174,9 @@ async fn an_edge_with_another_secret_or_audience_is_not_ready_and_says_why() {
             })
         })
         .await;
-        assert_eq!(edge.said().matches("tokens of identity-svc cannot be verified").count(), 1);
+        let said = || edge.said().matches("tokens of identity-svc cannot be verified").count();
+        until("its log says so", async || said() > 0).await;
+        assert_eq!(said(), 1);
         let metrics = internal.open_get("/internal/metrics").await.text().to_owned();
         assert!(metrics.contains("edge_token_keys_known 0"), "{metrics}");
     }
