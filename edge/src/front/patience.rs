@@ -204,7 +204,7 @@ impl<B> Answering<B> {
     pub fn new(body: B, mut running: Running, seat: Option<Arc<Seat>>) -> Self {
         running.is_answered = true;
         let has_window = running.activity.is_http2.load(Ordering::Relaxed);
-        // Nobody asks for the first piece before the client has room for it; an answer without one is gone by then.
+        // A piece may be asked for before the client has room for it, and no other then. An answer without one is gone by then.
         running.await_client(has_window);
         Answering { body, rest: Bytes::new(), has_window, running, _seat: seat }
     }

@@ -88,7 +88,7 @@ struct Open {
     turn: Turn,
     turns: Turns<Held>,
     since: Instant,
-    /// Its last part has come.
+    /// Its last part was handed on.
     is_over: bool,
     _share: Share,
 }
@@ -99,8 +99,8 @@ impl Open {
         let Some(answer) = &mut *held else {
             return Poll::Ready(Some(Err(GaveWay.into())));
         };
-        let frame = ready!(Pin::new(&mut *answer).poll_frame(context)?);
-        self.is_over = answer.is_whole();
+        let frame = ready!(answer.poll_piece(context)?);
+        self.is_over = answer.is_end_stream();
         drop(held);
         self.turn = self.turns.renew(self.turn, millis());
         Poll::Ready(frame.map(Ok))

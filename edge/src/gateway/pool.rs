@@ -7,7 +7,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
@@ -203,8 +203,8 @@ impl Link {
 /// The body of an answer, with the connection that it comes by.
 pub struct Answer {
     body: Incoming,
-    /// What was there with its head.
-    first: Option<Result<Frame<Bytes>, hyper::Error>>,
+    /// What was read and not handed on: at first what was there with its head.
+    read: Option<Result<Frame<Bytes>, hyper::Error>>,
     /// Nothing more of it will come by the connection.
     is_whole: bool,
     /// `None` once the connection waits for its next request.
@@ -216,9 +216,9 @@ impl Answer {
     /// One that is there whole with its head, as most are, gives its connection back at once: whoever asked may take their
     /// time.
     async fn begin(body: Incoming, link: Link, pool: Pool) -> Answer {
-        let mut answer = Answer { is_whole: body.is_end_stream(), body, first: None, link: Some(link), pool };
+        let mut answer = Answer { is_whole: body.is_end_stream(), body, read: None, link: Some(link), pool };
         if !answer.is_whole {
-            answer.first = poll_fn(|context| match answer.poll_body(context) {
+            answer.read = poll_fn(|context| match answer.poll_body(context) {
                 Poll::Ready(frame) => Poll::Ready(frame),
                 Poll::Pending => Poll::Ready(None),
             })
@@ -228,14 +228,29 @@ impl Answer {
         answer
     }
 
-    /// Whether it needs its connection no more.
-    pub fn is_whole(&self) -> bool {
-        self.is_whole
+    /// As `poll_frame`, but hands on no more at once than is [`LITTLE`], and as a copy: whoever takes it may hold it for as long
+    /// as they like.
+    pub fn poll_piece(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Some(frame) = ready!(Pin::new(&mut *self).poll_frame(context)?) else { return Poll::Ready(None) };
+        let frame = match frame.into_data() {
+            Ok(mut data) => {
+                let piece = Bytes::copy_from_slice(&data.split_to(data.len().min(LITTLE)));
+                if !data.is_empty() {
+                    self.read = Some(Ok(Frame::data(data)));
+                }
+                Frame::data(piece)
+            }
+            Err(trailers) => trailers,
+        };
+        Poll::Ready(Some(Ok(frame)))
     }
 
     /// Whether it is whole and small. It then holds no more than its own bytes: what is read is a part of a larger buffer.
     pub fn holds_little(&mut self) -> bool {
-        if let Some(Ok(frame)) = &mut self.first
+        if let Some(Ok(frame)) = &mut self.read
             && let Some(bytes) = frame.data_ref()
         {
             if bytes.len() > LITTLE {
@@ -275,8 +290,8 @@ impl http_body::Body for Answer {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        if let Some(first) = self.first.take() {
-            return Poll::Ready(Some(first));
+        if let Some(read) = self.read.take() {
+            return Poll::Ready(Some(read));
         }
         if self.is_whole {
             return Poll::Ready(None);
@@ -285,16 +300,15 @@ impl http_body::Body for Answer {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.first.is_none() && self.is_whole
+        self.read.is_none() && self.is_whole
     }
 
     fn size_hint(&self) -> SizeHint {
         let Some(left) = self.body.size_hint().exact() else {
             return SizeHint::default();
         };
-        let first =
-            self.first.as_ref().and_then(|first| first.as_ref().ok()?.data_ref()).map_or(0, Bytes::len);
-        SizeHint::with_exact(left + first as u64)
+        let read = self.read.as_ref().and_then(|read| read.as_ref().ok()?.data_ref()).map_or(0, Bytes::len);
+        SizeHint::with_exact(left + read as u64)
     }
 }
 

@@ -324,6 +324,11 @@ async fn answers_that_nobody_reads_give_way_to_those_of_others_and_a_user_has_a_
 #[tokio::test]
 async fn large_answers_that_are_there_at_once_give_way_as_others_do() {
     let sandbox = with(&[("GATEWAY_CONCURRENCY", "16")]).await;
+    // After a long one so much is read at once that each of the others is one part.
+    let user = sandbox.register().await;
+    let mut reader = Http2::connect_with(&sandbox, 1 << 20).await;
+    let long = reader.send(large(&sandbox, &user)).await.expect("an answer").into_body();
+    assert_eq!(long.collect().await.expect("whole").to_bytes().len(), 4_000_000);
     let mut client = Http2::connect_with(&sandbox, 0).await;
     let mut unread = Vec::new();
     for _ in 0..16 + 4 {
