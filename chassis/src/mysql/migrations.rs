@@ -23,6 +23,12 @@ const LOOKS: u32 = 2;
 const SAID: u64 = 60;
 /// Seconds that a change of a table waits for those who have it. All who come after them wait behind it.
 const TABLE_SECONDS: u32 = 1;
+/// The same once a change took long before it met them: at its end that costs all of it. Others wait for less than five.
+const TABLE_SECONDS_AFTER_LONG: u32 = 4;
+/// What is long.
+const LONG: Duration = Duration::from_secs(60);
+/// What the server says of a table that is not there.
+const NO_SUCH_TABLE: u16 = 1146;
 /// How long those may go on before the change is tried again, give or take a quarter.
 const PAUSE: Duration = Duration::from_secs(10);
 /// How long after a deadlock, which holds nobody up.
@@ -79,9 +85,13 @@ async fn migrate_pausing(
     if !mode.contains("STRICT_TRANS_TABLES") && !mode.contains("STRICT_ALL_TABLES") {
         return Err(SetupError::NotStrict(mode));
     }
-    let patience = format!("SET SESSION lock_wait_timeout = {TABLE_SECONDS}");
-    answer_within(PATIENCE, connection.execute(AssertSqlSafe(patience))).await?;
+    wait_for_tables(&mut connection, TABLE_SECONDS).await?;
     answer_within(PATIENCE, take_time(&mut connection)).await?;
+    // A start that finds nothing to do does not wait for hours behind one that has: it serves meanwhile.
+    if answer_within(PATIENCE, books.say_done(&mut connection, migrator)).await? {
+        let _ = answer_within(PATIENCE, connection.close()).await;
+        return Ok(());
+    }
     // sqlx's own lock asks for an endless wait, which MariaDB answers with NULL; this one works on both.
     let patience = Duration::from_secs(LOCK_SECONDS.unsigned_abs().into()) + PATIENCE;
     while !answer_within(patience, lock(&mut connection, books.0, LOCK_SECONDS)).await? {
@@ -90,8 +100,13 @@ async fn migrate_pausing(
     let server = Server { pool, number };
     let outcome = run(&mut connection, server, migrator, books, pause).await;
     // With it ends the lock; of a connection that broke the server has ended it.
-    let _ = tokio::time::timeout(PATIENCE, connection.close()).await;
+    let _ = answer_within(PATIENCE, connection.close()).await;
     Ok(outcome?)
+}
+
+async fn wait_for_tables(connection: &mut MySqlConnection, seconds: u32) -> Result<(), sqlx::Error> {
+    let patience = format!("SET SESSION lock_wait_timeout = {seconds}");
+    answer_within(PATIENCE, connection.execute(AssertSqlSafe(patience))).await.map(drop)
 }
 
 /// What the server knows of the connection of the migrations, as others see it.
@@ -187,6 +202,7 @@ async fn patiently(
     }
     let mut attempt = 1;
     loop {
+        let since = Instant::now();
         let outcome = match was_begun {
             true => server.wait(version, again(connection, migration, books)).await,
             false => server.wait(version, connection.apply(books.0, migration)).await.map(drop),
@@ -203,7 +219,12 @@ async fn patiently(
                 tracing::warn!(%error, version, "a migration met another change of its tables and is tried again");
                 tokio::time::sleep(SHORT_PAUSE).await;
             }
-            code if is_lost_race(code) => make_way(error, version, pause).await,
+            code if is_lost_race(code) => {
+                if since.elapsed() > LONG {
+                    wait_for_tables(connection, TABLE_SECONDS_AFTER_LONG).await?;
+                }
+                make_way(error, version, pause).await;
+            }
             _ => return outcome,
         }
     }
@@ -243,6 +264,18 @@ struct Note {
 }
 
 impl Books {
+    /// Whether all migrations are done that this version knows.
+    async fn say_done(self, connection: &mut MySqlConnection, migrator: &Migrator) -> sqlx::Result<bool> {
+        match self.read(connection).await {
+            Ok(notes) => Ok(migrator.iter().all(|migration| {
+                let note = notes.get(&migration.version);
+                note.is_some_and(|note| note.is_done && note.checksum == *migration.checksum)
+            })),
+            Err(error) if server_code(&error) == Some(NO_SUCH_TABLE) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn read(self, connection: &mut MySqlConnection) -> sqlx::Result<BTreeMap<i64, Note>> {
         let question = format!("SELECT version, checksum, success FROM {}", self.0);
         let rows: Vec<(i64, Vec<u8>, bool)> =
@@ -451,5 +484,19 @@ mod tests {
         let long = ["CREATE TABLE a AS SELECT SLEEP(12) AS id"];
         migrate(&pool, migrator(&long), BOOKS).await.expect("migrated");
         assert_eq!(count(&pool, "SELECT COUNT(*) FROM a WHERE id = 0").await, 1);
+    }
+
+    #[sqlx::test(migrations = false)]
+    async fn a_start_with_nothing_to_do_does_not_wait_for_one_that_migrates(pool: MySqlPool) {
+        let all = ["CREATE TABLE a (id INT PRIMARY KEY)"];
+        migrate(&pool, migrator(&all), BOOKS).await.expect("migrated");
+        let mut other = pool.acquire().await.expect("a connection");
+        assert!(lock(&mut other, BOOKS, 0).await.expect("a server"));
+        let start = answer_within(PATIENCE, async {
+            migrate(&pool, migrator(&all), BOOKS)
+                .await
+                .map_err(|error| sqlx::Error::Protocol(error.to_string()))
+        });
+        start.await.expect("at once");
     }
 }

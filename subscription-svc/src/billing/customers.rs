@@ -81,13 +81,19 @@ pub async fn made(service: &Service, billing: &Billing, user_id: &str, email: &s
     if let Some(customer) = of_user(&service.pool, user_id).await? {
         return Ok(customer);
     }
-    let form = Form::default().with("email", email).with("metadata[user_id]", user_id);
     // Whoever dies before the row is written, and whoever does the same at the same time, gets the same customer, but
     // nobody one that was deleted there.
     let key = match subscriptions::find(&service.pool, user_id).await?.stripe_customer_id {
         None => format!("customer-{user_id}"),
-        Some(former) => format!("customer-{user_id}-after-{former}"),
+        Some(former) => {
+            // Somebody else may have made it since the look above: the subscription and the row are written at once.
+            if let Some(customer) = of_user(&service.pool, user_id).await? {
+                return Ok(customer);
+            }
+            format!("customer-{user_id}-after-{former}")
+        }
     };
+    let form = Form::default().with("email", email).with("metadata[user_id]", user_id);
     let made: Named = billing.stripe.post_once("make a customer", "/v1/customers", form, key).await?;
     transaction(&service.pool, "stripe_customer", (user_id, &made.id), |tx, (user_id, id)| {
         Box::pin(async move { keep(tx, user_id, id).await })
