@@ -301,8 +301,11 @@ pub async fn redeem(identity: &Identity, key: &str) -> Outcome<String> {
     if left.is_zero() {
         return Err(Failure::new(ErrorCode::TokenExpired).saying("The API key has expired"));
     }
-    let account = accounts::find(&mut connection, &found.user_id).await;
-    let account = account.ok().filter(|account| account.is_active).ok_or_else(no_such_key)?;
+    let account = match accounts::find(&mut connection, &found.user_id).await {
+        Ok(account) if account.is_active => account,
+        Err(failure) if failure.code() != ErrorCode::UserNotFound => return Err(failure),
+        Ok(_) | Err(_) => return Err(no_such_key()),
+    };
     drop(connection);
     if found.last_used_at.is_none_or(|last| last + USE_INTERVAL < found.now) {
         let used = sqlx::query!("UPDATE api_keys SET last_used_at = ? WHERE id = ?", found.now, found.id);

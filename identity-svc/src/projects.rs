@@ -144,22 +144,24 @@ pub async fn create(
     }
     drop(connection);
     let given = (actor_id, id, name, description);
-    transaction(&identity.pool, "create_project", given, move |tx, (actor_id, id, name, description)| {
+    let work = "create_project";
+    let made = transaction(&identity.pool, work, given, move |tx, (actor_id, id, name, description)| {
         Box::pin(async move {
             accounts::lock(tx, actor_id).await?;
             let actor = acting(tx, Actor { id: actor_id, own_only: true }).await?;
-            if let Some(id) = id
-                && is_made(tx, actor_id, Some(id)).await?
-            {
-                return visible(tx, &actor, id).await;
+            if is_made(tx, actor_id, *id).await? {
+                return Ok(None);
             }
             must_have_room(tx, actor_id, limit).await?;
             let project = insert(tx, &actor, *id, name, *description).await?;
             project_days::keep(tx, actor_id).await?;
-            Ok(project)
+            Ok(Some(project))
         })
-    })
-    .await
+    });
+    match made.await? {
+        Some(project) => Ok(project),
+        None => get(identity, Actor { id: actor_id, own_only: true }, id.unwrap_or_default()).await,
+    }
 }
 
 /// Whether the call was made before: the owner has the project already.
@@ -200,10 +202,20 @@ async fn insert(
         now,
         now
     )
-    .execute(&mut *tx)
+    .execute(tx)
     .await
     .map_err(failed)?;
-    visible(tx, actor, &id).await
+    // As it is now, without asking for it: it may be long, and whoever breaks off its answer would leave the lock behind.
+    Ok(Project::from(Row {
+        id,
+        client_id: actor.client_id.clone(),
+        name: name.to_owned(),
+        description: description.map(str::to_owned),
+        owner_id: actor.id.clone(),
+        is_active: true,
+        created_at: now,
+        updated_at: now,
+    }))
 }
 
 async fn owner(connection: &mut MySqlConnection, id: &str) -> Outcome<Option<String>> {
@@ -295,7 +307,18 @@ pub async fn remove(identity: &Identity, actor: Actor<'_>, project_id: &str) -> 
     transaction(&identity.pool, "remove_project", (actor, project_id), |tx, (actor, project_id)| {
         Box::pin(async move {
             let actor = acting(tx, *actor).await?;
-            let owner = visible(tx, &actor, project_id).await?.owner_id;
+            let filter = owner_filter(&actor);
+            let owner = sqlx::query_scalar!(
+                "SELECT owner_id FROM projects WHERE id = ? AND client_id = ? AND (? IS NULL OR owner_id = ?)",
+                project_id,
+                actor.client_id,
+                filter,
+                filter
+            )
+            .fetch_optional(&mut *tx)
+            .await
+            .map_err(failed)?;
+            let owner = owner.ok_or_else(|| Failure::new(ErrorCode::ProjectNotFound))?;
             accounts::lock(tx, &owner).await?;
             // Whoever was quicker has removed it meanwhile.
             let done = sqlx::query!("DELETE FROM projects WHERE id = ?", project_id)

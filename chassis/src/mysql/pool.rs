@@ -11,6 +11,8 @@ use super::{ACQUIRE_LIMIT, ANSWER_LIMIT, IDLE_LIMIT, Lane, Settings, failover, i
 
 /// How long an ending process waits for connections that are in use.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+/// After so long a connection is replaced by another: statements that were prepared have their numbers, and go on counting.
+const LIFE: Duration = Duration::from_secs(30 * 60);
 /// How long to wait before another try to open a connection in the place of one that does not answer.
 const REOPENING: Duration = Duration::from_millis(500);
 
@@ -86,8 +88,10 @@ pub(super) fn pool_of(options: MySqlConnectOptions, connections: u32) -> MySqlPo
                     };
                 if !is_good {
                     *connection = open(&options).await?;
+                    return Ok(true);
                 }
-                Ok(true)
+                // It answers, and so is closed at once.
+                Ok(about.age < LIFE)
             })
         })
         .connect_lazy_with(options)
@@ -109,8 +113,8 @@ pub(super) async fn open(options: &MySqlConnectOptions) -> Result<MySqlConnectio
 }
 
 /// Puts another connection in the place of one that does not answer. To close that would take as long as its server says
-/// nothing: over TLS sqlx reads before it says goodbye. Dropped, it is gone at once. False when the server is there and takes
-/// no other beside it: then it answers, too.
+/// nothing: over TLS sqlx reads before it says goodbye. Dropped, it is gone at once. False when it answers after all, and
+/// the server takes no other beside it.
 async fn replace_at_last(connection: &mut MySqlConnection, options: &MySqlConnectOptions) -> bool {
     loop {
         match answer_within(ACQUIRE_LIMIT, open(options)).await {
@@ -118,7 +122,12 @@ async fn replace_at_last(connection: &mut MySqlConnection, options: &MySqlConnec
                 *connection = other;
                 return true;
             }
-            Err(error) if server_code(&error).is_some_and(is_full) => return false,
+            Err(error) if server_code(&error).is_some_and(is_full) => {
+                let answer = answer_within(ANSWER_LIMIT, connection.ping()).await;
+                if !answer.is_err_and(|error| is_silence(&error)) {
+                    return false;
+                }
+            }
             // While no server is there, nobody misses the place.
             Err(_) => tokio::time::sleep(REOPENING).await,
         }

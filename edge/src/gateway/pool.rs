@@ -270,9 +270,11 @@ impl Answer {
         }
         // With a known length no one asks for the end of it.
         self.is_whole = self.body.is_end_stream() || matches!(frame, Poll::Ready(None));
+        self.give_back();
         frame
     }
 
+    /// At once when it is whole: its rest may be asked for much later.
     fn give_back(&mut self) {
         if self.is_whole
             && let Some(link) = self.link.take()
