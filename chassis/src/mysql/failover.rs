@@ -6,28 +6,61 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::server_code;
+use sqlx::mysql::MySqlConnectOptions;
+use sqlx::{ConnectOptions, Connection};
 
-/// While a server stays read-only, what it refuses says nothing new for this long, in microseconds, so that connections are
-/// not made for each request.
+use super::pool::answer_within;
+use super::{ACQUIRE_LIMIT, server_code};
+
+/// How often it is looked for a server that takes writes, in microseconds.
 const PAUSE: u64 = 1_000_000;
 
 static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
 /// When a write was last refused, in microseconds since the process looked first; 0 for never.
 static REFUSED: AtomicU64 = AtomicU64::new(0);
+/// When it was last looked for a server that takes them, counted as above.
+static LOOKED: AtomicU64 = AtomicU64::new(0);
+/// When one was found, counted as above.
+static FOUND: AtomicU64 = AtomicU64::new(0);
 /// When a connection was last asked that did not answer, counted as above.
 static UNANSWERED: AtomicU64 = AtomicU64::new(0);
 
 /// Takes notice of an error that means that another server may be the one for writes by now (1290, 1836).
 pub fn note_refusal(error: &sqlx::Error) {
-    if !matches!(server_code(error), Some(1290 | 1836)) {
+    if matches!(server_code(error), Some(1290 | 1836)) {
+        REFUSED.store(micros(Instant::now()), Ordering::Relaxed);
+    }
+}
+
+/// Once a write was refused, looks now and then whether a server that takes writes is in the place of that one. What reads
+/// goes on with the connections that there are until it is: to open others costs each of those who ask a wait.
+pub fn follow(options: &MySqlConnectOptions) {
+    if REFUSED.load(Ordering::Relaxed) <= FOUND.load(Ordering::Relaxed) {
         return;
     }
-    let now = micros(Instant::now());
-    let last = REFUSED.load(Ordering::Relaxed);
-    if last == 0 || now.saturating_sub(last) >= PAUSE {
-        REFUSED.store(now, Ordering::Relaxed);
+    let (now, last) = (micros(Instant::now()), LOOKED.load(Ordering::Relaxed));
+    let is_due = last == 0 || now.saturating_sub(last) >= PAUSE;
+    if !is_due || LOOKED.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+        return;
     }
+    let options = options.clone();
+    tokio::spawn(async move {
+        if answer_within(ACQUIRE_LIMIT, takes_writes(&options)).await.unwrap_or(false) {
+            FOUND.store(now, Ordering::Relaxed);
+        }
+    });
+}
+
+async fn takes_writes(options: &MySqlConnectOptions) -> Result<bool, sqlx::Error> {
+    let mut connection = options.connect().await?;
+    // Numbers, or words with MariaDB 12.
+    let answer = sqlx::query_scalar(
+        "SELECT CONCAT(@@GLOBAL.read_only) IN ('0', 'OFF') AND CONCAT(@@GLOBAL.innodb_read_only) IN ('0', 'OFF')",
+    )
+    .fetch_one(&mut connection)
+    .await?;
+    connection.close().await?;
+    Ok(answer)
 }
 
 /// Takes notice of a connection that was asked at that time and has not answered.
@@ -35,9 +68,9 @@ pub fn note_silence(asked: Instant) {
     UNANSWERED.fetch_max(micros(asked), Ordering::Relaxed);
 }
 
-/// Whether a connection of this age was there before the last refusal, and so may lead to the wrong server.
+/// Whether a connection of this age was there before a server was found that takes writes again, and so may lead to another.
 pub fn outdates(age: Duration) -> bool {
-    is_since(&REFUSED, age)
+    is_since(&FOUND, age)
 }
 
 /// Whether a connection that has rested for so long did so already when another was asked in vain. Those that were used
@@ -64,6 +97,7 @@ mod tests {
 
     use super::super::failed;
     use super::super::pool::pool_of;
+    use super::*;
 
     async fn id(pool: &MySqlPool) -> u64 {
         sqlx::query_scalar("SELECT CONNECTION_ID()").fetch_one(pool).await.expect("an id")
@@ -80,8 +114,15 @@ mod tests {
         let refused = "SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1290, MESSAGE_TEXT = 'read-only'";
         let refused = pool.execute(sqlx::raw_sql(refused)).await.expect_err("read-only");
         assert_eq!(failed(refused).code(), ErrorCode::Unavailable);
-        let second = id(&pool).await;
-        assert_ne!(second, first);
+        let since = Instant::now();
+        let mut second = id(&pool).await;
+        while second == first {
+            assert!(
+                since.elapsed() < Duration::from_secs(3),
+                "the server takes writes, and is not asked whether it does"
+            );
+            second = id(&pool).await;
+        }
         assert_eq!(id(&pool).await, second, "the new one is good until it refuses, too");
     }
 }

@@ -152,6 +152,7 @@ impl Lane {
     }
 
     async fn place(&self) -> Result<OwnedSemaphorePermit, sqlx::Error> {
+        failover::follow(&self.0.options);
         self.0.places.clone().acquire_owned().await.map_err(|_| sqlx::Error::PoolClosed)
     }
 

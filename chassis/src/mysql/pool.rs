@@ -73,6 +73,7 @@ pub(super) fn pool_of(options: MySqlConnectOptions, connections: u32) -> MySqlPo
         .before_acquire(move |connection, about| {
             let options = rested.clone();
             Box::pin(async move {
+                failover::follow(&options);
                 if failover::outdates(about.age) {
                     return Ok(false);
                 }
