@@ -144,24 +144,32 @@ pub async fn create(
     }
     drop(connection);
     let given = (actor_id, id, name, description);
-    let work = "create_project";
-    let made = transaction(&identity.pool, work, given, move |tx, (actor_id, id, name, description)| {
-        Box::pin(async move {
-            accounts::lock(tx, actor_id).await?;
-            let actor = acting(tx, Actor { id: actor_id, own_only: true }).await?;
-            if is_made(tx, actor_id, *id).await? {
-                return Ok(None);
-            }
-            must_have_room(tx, actor_id, limit).await?;
-            let project = insert(tx, &actor, *id, name, *description).await?;
-            project_days::keep(tx, actor_id).await?;
-            Ok(Some(project))
-        })
-    });
-    match made.await? {
-        Some(project) => Ok(project),
-        None => get(identity, Actor { id: actor_id, own_only: true }, id.unwrap_or_default()).await,
+    let actor = Actor { id: actor_id, own_only: true };
+    // What is there may be removed before it is read.
+    for _ in 0..2 {
+        let work = "create_project";
+        let made = transaction(&identity.pool, work, given, move |tx, (actor_id, id, name, description)| {
+            Box::pin(async move {
+                accounts::lock(tx, actor_id).await?;
+                let account = acting(tx, actor).await?;
+                if is_made(tx, actor_id, *id).await? {
+                    return Ok(None);
+                }
+                must_have_room(tx, actor_id, limit).await?;
+                let project = insert(tx, &account, *id, name, *description).await?;
+                project_days::keep(tx, actor_id).await?;
+                Ok(Some(project))
+            })
+        });
+        if let Some(project) = made.await? {
+            return Ok(project);
+        }
+        match get(identity, actor, id.unwrap_or_default()).await {
+            Err(failure) if failure.code() == ErrorCode::ProjectNotFound => {}
+            found => return found,
+        }
     }
+    Err(Failure::new(ErrorCode::ProjectNotFound))
 }
 
 /// Whether the call was made before: the owner has the project already.

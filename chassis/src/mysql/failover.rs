@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use sqlx::mysql::MySqlConnectOptions;
-use sqlx::{ConnectOptions, Connection};
+use sqlx::{ConnectOptions, Connection, MySqlConnection};
 
 use super::pool::answer_within;
 use super::{ACQUIRE_LIMIT, server_code};
@@ -44,23 +44,30 @@ pub fn follow(options: &MySqlConnectOptions) {
         return;
     }
     let options = options.clone();
-    tokio::spawn(async move {
-        if answer_within(ACQUIRE_LIMIT, takes_writes(&options)).await.unwrap_or(false) {
-            FOUND.store(now, Ordering::Relaxed);
+    let look = async move {
+        let mut connection = options.connect().await?;
+        let takes_writes = takes_writes(&mut connection).await?;
+        connection.close().await?;
+        Ok::<_, sqlx::Error>(takes_writes)
+    };
+    tokio::spawn(async {
+        if answer_within(ACQUIRE_LIMIT, look).await.unwrap_or(false) {
+            FOUND.fetch_max(micros(Instant::now()), Ordering::Relaxed);
         }
     });
 }
 
-async fn takes_writes(options: &MySqlConnectOptions) -> Result<bool, sqlx::Error> {
-    let mut connection = options.connect().await?;
+/// Whether the server of a connection takes writes.
+///
+/// # Errors
+/// When it is away.
+pub async fn takes_writes(connection: &mut MySqlConnection) -> Result<bool, sqlx::Error> {
     // Numbers, or words with MariaDB 12.
-    let answer = sqlx::query_scalar(
+    sqlx::query_scalar(
         "SELECT CONCAT(@@GLOBAL.read_only) IN ('0', 'OFF') AND CONCAT(@@GLOBAL.innodb_read_only) IN ('0', 'OFF')",
     )
-    .fetch_one(&mut connection)
-    .await?;
-    connection.close().await?;
-    Ok(answer)
+    .fetch_one(connection)
+    .await
 }
 
 /// Takes notice of a connection that was asked at that time and has not answered.

@@ -8,6 +8,7 @@ use sqlx::migrate::{Migrate, MigrateError, Migration, Migrator};
 use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, MySqlPool};
 use uuid::Uuid;
 
+use super::failover::takes_writes;
 use super::pool::{answer_within, take_time};
 use super::{ATTEMPTS, DEADLOCK, is_away, is_lost_race, lock, server_code};
 
@@ -23,8 +24,8 @@ const LOOKS: u32 = 2;
 const SAID: u64 = 60;
 /// Seconds that a change of a table waits for those who have it. All who come after them wait behind it.
 const TABLE_SECONDS: u32 = 1;
-/// The same once a change took long before it met them: at its end that costs all of it. Others wait for less than five.
-const TABLE_SECONDS_AFTER_LONG: u32 = 4;
+/// The same once a change took long before it met them: at its end that costs all of it. Others have three for a connection.
+const TABLE_SECONDS_AFTER_LONG: u32 = 2;
 /// What is long.
 const LONG: Duration = Duration::from_secs(60);
 /// What the server says of a table that is not there.
@@ -85,10 +86,11 @@ async fn migrate_pausing(
     if !mode.contains("STRICT_TRANS_TABLES") && !mode.contains("STRICT_ALL_TABLES") {
         return Err(SetupError::NotStrict(mode));
     }
-    wait_for_tables(&mut connection, TABLE_SECONDS).await?;
     answer_within(PATIENCE, take_time(&mut connection)).await?;
-    // A start that finds nothing to do does not wait for hours behind one that has: it serves meanwhile.
-    if answer_within(PATIENCE, books.say_done(&mut connection, migrator)).await? {
+    // A start that finds nothing to do does not wait for hours behind one that has: it serves meanwhile. On a server that takes no
+    // writes it goes on, and is told so.
+    let is_done = answer_within(PATIENCE, books.say_done(&mut connection, migrator)).await?;
+    if is_done && answer_within(PATIENCE, takes_writes(&mut connection)).await? {
         let _ = answer_within(PATIENCE, connection.close()).await;
         return Ok(());
     }
@@ -197,6 +199,7 @@ async fn patiently(
     pause: Duration,
 ) -> Result<(), MigrateError> {
     let version = migration.version;
+    wait_for_tables(connection, TABLE_SECONDS).await?;
     if was_begun {
         tracing::warn!(version, "a migration was broken off; it is begun again");
     }

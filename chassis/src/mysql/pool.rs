@@ -74,9 +74,6 @@ pub(super) fn pool_of(options: MySqlConnectOptions, connections: u32) -> MySqlPo
             let options = rested.clone();
             Box::pin(async move {
                 failover::follow(&options);
-                if failover::outdates(about.age) {
-                    return Ok(false);
-                }
                 let is_good = about.idle_for < IDLE_LIMIT
                     && !failover::silences(about.idle_for)
                     && match answers(is_in_step(connection)).await {
@@ -92,7 +89,7 @@ pub(super) fn pool_of(options: MySqlConnectOptions, connections: u32) -> MySqlPo
                     return Ok(true);
                 }
                 // It answers, and so is closed at once.
-                Ok(about.age < LIFE)
+                Ok(about.age < LIFE && !failover::outdates(about.age))
             })
         })
         .connect_lazy_with(options)
