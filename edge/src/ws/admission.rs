@@ -169,10 +169,11 @@ impl Start {
     async fn settle(&mut self, data: Option<&Value>) {
         if data.is_some() && self.place != Place::Counts {
             let before = std::mem::replace(&mut self.place, Place::Counts);
-            self.reservation.commit().await;
+            // The id first: whoever sends the start again when it counts is not to start another.
             if before == Place::GivenBack {
                 self.take_the_id_again().await;
             }
+            self.reservation.commit().await;
         }
         let request = FinishRequest {
             user_id: self.begin.user_id.clone(),
