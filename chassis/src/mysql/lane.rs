@@ -35,8 +35,7 @@ struct Idle {
 
 /// A connection in its place.
 struct Placed {
-    connection: MySqlConnection,
-    opened: Instant,
+    idle: Idle,
     lane: Lane,
     _place: OwnedSemaphorePermit,
 }
@@ -44,8 +43,7 @@ struct Placed {
 impl Lender for Placed {
     fn take_back(self) {
         if !self.lane.0.places.is_closed() {
-            let (connection, opened) = (self.connection, self.opened);
-            self.lane.idle().push(Idle { connection, opened, since: Instant::now() });
+            self.lane.idle().push(Idle { since: Instant::now(), ..self.idle });
         }
     }
 
@@ -58,13 +56,13 @@ impl Deref for Placed {
     type Target = MySqlConnection;
 
     fn deref(&self) -> &MySqlConnection {
-        &self.connection
+        &self.idle.connection
     }
 }
 
 impl DerefMut for Placed {
     fn deref_mut(&mut self) -> &mut MySqlConnection {
-        &mut self.connection
+        &mut self.idle.connection
     }
 }
 
@@ -114,16 +112,14 @@ impl Lane {
     async fn begin(&self) -> Result<Lent<Placed>, sqlx::Error> {
         meters::begun(acquired(async {
             let place = self.place().await?;
-            while let Some(idle) = self.kept() {
-                let mut connection = idle.connection;
-                if answers(connection.execute("BEGIN")).await.is_ok() {
-                    return Ok(self.lent(place, connection, idle.opened));
+            while let Some(mut idle) = self.kept() {
+                if answers(idle.connection.execute("BEGIN")).await.is_ok() {
+                    return Ok(self.lent(place, idle));
                 }
             }
-            let opened = Instant::now();
-            let mut connection = open(&self.0.options).await?;
-            connection.execute("BEGIN").await?;
-            Ok(self.lent(place, connection, opened))
+            let mut new = self.open().await?;
+            new.connection.execute("BEGIN").await?;
+            Ok(self.lent(place, new))
         }))
         .await
     }
@@ -135,14 +131,11 @@ impl Lane {
     ) -> Outcome<T> {
         loop {
             let place = acquired(self.place()).await.map_err(failed)?;
-            let (mut lent, is_new) = match self.kept() {
-                Some(idle) => (self.lent(place, idle.connection, idle.opened), false),
-                None => {
-                    let opened = Instant::now();
-                    let connection = acquired(open(&self.0.options)).await.map_err(failed)?;
-                    (self.lent(place, connection, opened), true)
-                }
+            let (idle, is_new) = match self.kept() {
+                Some(idle) => (idle, false),
+                None => (acquired(self.open()).await.map_err(failed)?, true),
             };
+            let mut lent = self.lent(place, idle);
             lent.commits();
             let outcome = work(lent.connection(), given).await;
             if lent.end_if_in_step(&outcome) || is_new {
@@ -156,13 +149,13 @@ impl Lane {
         self.0.places.clone().acquire_owned().await.map_err(|_| sqlx::Error::PoolClosed)
     }
 
-    fn lent(
-        &self,
-        place: OwnedSemaphorePermit,
-        connection: MySqlConnection,
-        opened: Instant,
-    ) -> Lent<Placed> {
-        Placed { connection, opened, lane: self.clone(), _place: place }.into()
+    async fn open(&self) -> Result<Idle, sqlx::Error> {
+        let opened = Instant::now();
+        Ok(Idle { connection: open(&self.0.options).await?, opened, since: opened })
+    }
+
+    fn lent(&self, place: OwnedSemaphorePermit, idle: Idle) -> Lent<Placed> {
+        Placed { idle, lane: self.clone(), _place: place }.into()
     }
 
     /// What rests for long may have been forgotten on the way to the server, which would show by silence alone.

@@ -179,7 +179,7 @@ async fn run(
     let notes = answer_within(PATIENCE, books.read(connection)).await?;
     for migration in migrator.iter() {
         match notes.get(&migration.version) {
-            Some(note) if note.is_done && note.checksum == *migration.checksum => {}
+            Some(note) if note.says_done(migration) => {}
             Some(note) if note.is_done => return Err(MigrateError::VersionMismatch(migration.version)),
             Some(_) => patiently(connection, server, migration, books, true, pause).await?,
             None => patiently(connection, server, migration, books, false, pause).await?,
@@ -266,13 +266,18 @@ struct Note {
     is_done: bool,
 }
 
+impl Note {
+    fn says_done(&self, migration: &Migration) -> bool {
+        self.is_done && self.checksum == *migration.checksum
+    }
+}
+
 impl Books {
     /// Whether all migrations are done that this version knows.
     async fn say_done(self, connection: &mut MySqlConnection, migrator: &Migrator) -> sqlx::Result<bool> {
         match self.read(connection).await {
             Ok(notes) => Ok(migrator.iter().all(|migration| {
-                let note = notes.get(&migration.version);
-                note.is_some_and(|note| note.is_done && note.checksum == *migration.checksum)
+                notes.get(&migration.version).is_some_and(|note| note.says_done(migration))
             })),
             Err(error) if server_code(&error) == Some(NO_SUCH_TABLE) => Ok(false),
             Err(error) => Err(error),
@@ -483,7 +488,8 @@ mod tests {
     }
 
     #[sqlx::test(migrations = false)]
-    async fn a_migration_may_take_its_time(pool: MySqlPool) {
+    async fn a_migration_may_take_its_time(_: MySqlPoolOptions, options: MySqlConnectOptions) {
+        let pool = pool_of(options, 2);
         let long = ["CREATE TABLE a AS SELECT SLEEP(12) AS id"];
         migrate(&pool, migrator(&long), BOOKS).await.expect("migrated");
         assert_eq!(count(&pool, "SELECT COUNT(*) FROM a WHERE id = 0").await, 1);

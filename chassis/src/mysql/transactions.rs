@@ -88,9 +88,9 @@ pub(super) async fn repeated<T, F: Future<Output = Outcome<T>>>(
         otel.kind = "client",
         db.system.name = "mysql"
     );
-    let outcome = tokio::time::timeout(TRANSACTION_LIMIT, attempts).instrument(span).await;
+    let outcome = in_time(TRANSACTION_LIMIT, attempts).instrument(span).await;
     meters::SECONDS.with_label_values(&[name]).observe(since.elapsed().as_secs_f64());
-    outcome.unwrap_or_else(|_| Err(too_long()))
+    outcome
 }
 
 /// Bounds one turn of what goes on for as long as the process lives. A server that vanishes without a word is waited for

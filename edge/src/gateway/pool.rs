@@ -207,7 +207,7 @@ pub struct Answer {
     read: Option<Result<Frame<Bytes>, hyper::Error>>,
     /// Nothing more of it will come by the connection.
     is_whole: bool,
-    /// `None` once the connection waits for its next request.
+    /// `None` once the connection waits for its next request. One whose answer is not read to its end is closed.
     link: Option<Link>,
     pool: Pool,
 }
@@ -311,13 +311,6 @@ impl http_body::Body for Answer {
         };
         let read = self.read.as_ref().and_then(|read| read.as_ref().ok()?.data_ref()).map_or(0, Bytes::len);
         SizeHint::with_exact(left + read as u64)
-    }
-}
-
-/// A connection whose answer was not read to its end is closed.
-impl Drop for Answer {
-    fn drop(&mut self) {
-        self.give_back();
     }
 }
 
